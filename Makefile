@@ -1,0 +1,57 @@
+# A thin skin over the command line; the first target that needs it makes .venv, and remakes it when
+# setup.cfg or constraints.txt change.
+
+METHOD ?= stpr
+PROTOCOL ?= synthetic_3x4
+SEED ?= all
+DATA ?=
+SET ?=
+DEVICE ?= auto
+FORCE ?=
+PYTHON ?= python3
+
+BIN := .venv/bin
+READY := .venv/.ready
+RUN := $(BIN)/vcil-bench
+
+.DEFAULT_GOAL := help
+.PHONY: bench test test-all lint report check clean help tiny-clip
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "vcil-bench needs Python 3.11 or newer; give one with PYTHON=python3.12"; exit 2; }
+	@echo "setting up .venv (about two minutes and 5 GB with torch's CUDA libraries) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+bench: $(READY)  ## run METHOD on PROTOCOL: SEED=1000|all DATA=root SET="key=value ..." DEVICE=cuda FORCE=1
+	@$(RUN) run '$(METHOD)' '$(PROTOCOL)' --seed '$(SEED)' --device '$(DEVICE)' \
+	    $(if $(DATA),--data '$(DATA)') $(if $(SET),--set $(SET)) $(if $(FORCE),--force)
+
+test: $(READY)  ## run the tests (a few minutes on two cores)
+	@$(BIN)/python -m pytest -q
+
+test-all: $(READY)  ## run all tests, the slow ones too
+	@$(BIN)/python -m pytest -q -m "slow or not slow"
+
+lint: $(READY)  ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+report: $(READY)  ## write tables and curves from results/ into reports/
+	@$(RUN) report
+
+check: lint test  ## what continuous integration runs
+
+tiny-clip: $(READY)  ## pretrain the small CLIP of the embedded data anew (minutes)
+	@$(BIN)/python -m vcil_bench.nets.pretrain_tiny_clip
+
+clean:  ## remove .venv and everything generated except records
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find reports -mindepth 1 ! -name README.md -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-10s %s\n", $$1, $$2}'

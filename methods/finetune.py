@@ -1,0 +1,131 @@
+"""Fine-tuning: adapters, a temporal encoder and a linear head trained on each task, with no protection.
+
+The lower bound of the field. It has the trainable parts of an adapter method with one expert, so that what it
+forgets is due to the missing protection, not to missing capacity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vcil_bench.method import Method, RunContext
+from vcil_bench.nets.clip import AdapterConfig
+from vcil_bench.nets.heads import GrowingLinear
+from vcil_bench.nets.temporal import TemporalEncoder
+from vcil_bench.schema import ConfigError
+from vcil_bench.stream import Task
+from vcil_bench.training import cosine, epochs, sgd
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Hyper-parameters; optimiser, epochs and shapes are StPR's defaults, so that the bounds compare.
+
+    Attributes:
+        lr, momentum, weight_decay, batch_size: SGD, cosine decay to zero in every task.
+        epochs_first: Epochs of the base task.
+        epochs: Epochs of each later task.
+        temporal: What stands between frames and head: the temporal ``encoder``, or the ``mean`` over frames,
+            which cannot tell the direction of time.
+        adapter_bottleneck, adapter_scale, adapter_dropout: AdaptFormer's.
+        encoder_layers, encoder_head_width, encoder_ratio, encoder_dropout: Shape of the temporal encoder.
+    """
+
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 40
+    epochs_first: int = 60
+    epochs: int = 30
+    temporal: Literal["encoder", "mean"] = "encoder"
+    adapter_bottleneck: int = 64
+    adapter_scale: float = 0.1
+    adapter_dropout: float = 0.1
+    encoder_layers: int = 3
+    encoder_head_width: int = 64
+    encoder_ratio: int = 4
+    encoder_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        for key in ("batch_size", "epochs_first", "epochs", "adapter_bottleneck", "encoder_layers"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key}: {getattr(self, key)} must be at least 1")
+
+
+class Finetune(Method):
+    """Cross-entropy over all classes seen, on the new task's videos alone."""
+
+    name = "finetune"
+    paper = "lower bound: sequential fine-tuning without protection"
+    readouts = ("cnn",)
+    needs = frozenset({"adapters"})
+    Config = FinetuneConfig
+    recipes: ClassVar = {
+        "synthetic_*": {"epochs_first": 12, "epochs": 8, "batch_size": 20},
+    }
+
+    config: FinetuneConfig
+
+    def __init__(self, config: FinetuneConfig, context: RunContext) -> None:
+        """Make adapters, the temporal encoder and a head without outputs."""
+        super().__init__(config, context)
+        clip = context.backbone
+        self.encoder = clip.encoder(
+            AdapterConfig(
+                bottleneck=config.adapter_bottleneck,
+                scale=config.adapter_scale,
+                dropout=config.adapter_dropout,
+            )
+        )
+        if config.temporal == "encoder":
+            self.temporal = TemporalEncoder(
+                clip.dim,
+                layers=config.encoder_layers,
+                heads=max(1, clip.dim // config.encoder_head_width),
+                ratio=config.encoder_ratio,
+                dropout=config.encoder_dropout,
+            )
+        self.head = GrowingLinear(clip.dim)
+
+    def grow(self, task: Task) -> None:
+        """Add the new classes' outputs."""
+        self.head.grow(task.num_new)
+
+    def learn(self, task: Task) -> None:
+        """Train everything on the task's videos."""
+        config = self.config
+        num_epochs = config.epochs_first if task.index == 0 else config.epochs
+        optimiser = sgd(
+            self.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        schedule = cosine(optimiser, num_epochs)
+        for epoch in epochs(
+            self.context,
+            task.train,
+            num_epochs=num_epochs,
+            batch_size=config.batch_size,
+            stage=f"task {task.index + 1}",
+        ):
+            for batch in epoch:
+                with self.context.autocast():
+                    loss = F.cross_entropy(self.logits(batch.clips), batch.labels)
+                epoch.step(optimiser, {"cross_entropy": loss})
+            schedule.step()
+
+    def predict(self, clips: Tensor) -> dict[str, Tensor]:
+        """Score clips by the head's logits."""
+        return {"cnn": self.logits(clips).float()}
+
+    def logits(self, clips: Tensor) -> Tensor:
+        """Return the logits [B, num_seen] of clips [B, T, 3, S, S]."""
+        frames = self.encoder(clips)  # [B, T, D]
+        pooled = self.temporal(frames) if self.config.temporal == "encoder" else frames.mean(dim=1)
+        return self.head(pooled)

@@ -1,0 +1,60 @@
+"""Zero-shot CLIP: frozen features against class texts, the floor of every CLIP-based method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vcil_bench.method import Method, RunContext
+from vcil_bench.nets.clip import prompts
+from vcil_bench.schema import ConfigError
+from vcil_bench.stream import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig:
+    """The text of a class: ``{}`` is its name split into words. StPR's default, so that the two compare."""
+
+    template: str = "a video of a person doing {}"
+
+    def __post_init__(self) -> None:
+        """Refuse a template without a place for the name."""
+        if "{}" not in self.template:
+            raise ConfigError(f"template: {self.template!r} must contain {{}} for the class name")
+
+
+class ZeroShot(Method):
+    """Mean frame feature of the frozen CLIP, cosine to the class texts; nothing is trained."""
+
+    name = "zero_shot"
+    paper = "Radford et al., CLIP, ICML 2021 (frozen, no adaptation)"
+    readouts = ("text",)
+    needs = frozenset({"text"})
+    Config = ZeroShotConfig
+    recipes: ClassVar = {"synthetic_*": {"template": "{}"}}
+
+    config: ZeroShotConfig
+    texts: Tensor
+
+    def __init__(self, config: ZeroShotConfig, context: RunContext) -> None:
+        """Make an encoder without adapters and an empty pool of texts."""
+        super().__init__(config, context)
+        self.encoder = context.backbone.encoder()
+        self.register_buffer("texts", torch.empty(0, context.backbone.dim))
+
+    def grow(self, task: Task) -> None:
+        """Add the new classes' texts."""
+        new = self.context.backbone.encode_text(prompts(task.class_names, self.config.template))
+        self.texts = torch.cat([self.texts.to(new), new])
+
+    def learn(self, task: Task) -> None:
+        """Learn nothing: that is the point of this baseline."""
+
+    def predict(self, clips: Tensor) -> dict[str, Tensor]:
+        """Score clips by the cosine of their mean frame feature with every class text."""
+        features = self.encoder(clips).mean(dim=1).float()
+        return {"text": F.normalize(features, dim=-1) @ self.texts.T}

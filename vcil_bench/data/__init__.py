@@ -1,0 +1,1 @@
+"""Videos on disk to clips in memory: manifests, decoding, sampling and loading."""

@@ -1,0 +1,260 @@
+"""Draw coloured shapes on textured backgrounds: the pictures behind the embedded data and model.
+
+The clips of ``synthetic`` and the stills that the tiny CLIP is pretrained on have to show the same
+kind of objects, and nothing else may be shared between them. So the drawing lives here, as
+functions of explicit parameters and a generator, and each user draws its own parameters.
+
+The canvas is a torus: an object that leaves on one side enters on the other. All coordinates are in
+pixels, x to the right and y downwards; all colours are RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating[Any]]
+
+SIZE = 64
+
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (0.86, 0.13, 0.13),
+    "blue": (0.14, 0.28, 0.92),
+    "green": (0.12, 0.68, 0.20),
+    "yellow": (0.95, 0.86, 0.10),
+    "purple": (0.58, 0.16, 0.74),
+    "white": (0.98, 0.98, 0.98),
+    "orange": (0.96, 0.52, 0.06),
+    "cyan": (0.10, 0.82, 0.86),
+    "pink": (0.98, 0.52, 0.74),
+    "black": (0.04, 0.04, 0.04),
+}
+
+MOTIONS: dict[str, tuple[int, int]] = {
+    "left": (-1, 0),
+    "right": (1, 0),
+    "up": (0, -1),
+    "down": (0, 1),
+}
+
+_GRID = np.arange(SIZE, dtype=np.float32)
+
+
+def _square(x: Array, y: Array, r: float) -> Array:
+    return np.maximum(np.abs(x), np.abs(y)) - 0.89 * r
+
+
+def _circle(x: Array, y: Array, r: float) -> Array:
+    return np.hypot(x, y) - r
+
+
+def _triangle(x: Array, y: Array, r: float) -> Array:
+    # Distance of the three sides from the centroid; 0.75 r makes its area about the circle's.
+    return np.maximum(y, 0.866 * np.abs(x) - 0.5 * y) - 0.75 * r
+
+
+def _star(x: Array, y: Array, r: float) -> Array:
+    # Folding the angle leaves one tenth of the star, the side from an outer to an inner corner.
+    outer, inner, tenth = 1.4 * r, 0.62 * r, np.pi / 5
+    angle = np.abs((np.arctan2(x, -y) + tenth) % (2 * tenth) - tenth)
+    rho = np.hypot(x, y)
+    side_x, side_y = inner * np.cos(tenth) - outer, inner * np.sin(tenth)
+    along_x, along_y = rho * np.cos(angle) - outer, rho * np.sin(angle)
+    return (side_y * along_x - side_x * along_y) / float(np.hypot(side_x, side_y))
+
+
+def _cross(x: Array, y: Array, r: float) -> Array:
+    long, short = 1.15 * r, 0.38 * r
+    x, y = np.abs(x), np.abs(y)
+    return np.minimum(np.maximum(x - long, y - short), np.maximum(x - short, y - long))
+
+
+def _ring(x: Array, y: Array, r: float) -> Array:
+    return np.abs(np.hypot(x, y) - 0.9 * r) - 0.28 * r
+
+
+def _diamond(x: Array, y: Array, r: float) -> Array:
+    return (np.abs(x) / 0.8 + np.abs(y) - 1.4 * r) * 0.625
+
+
+def _heart(x: Array, y: Array, r: float) -> Array:
+    body = (np.abs(x) + np.abs(y) - r) * 0.707
+    return np.minimum(body, np.hypot(np.abs(x) - r / 2, y + r / 2) - 0.707 * r)
+
+
+def _crescent(x: Array, y: Array, r: float) -> Array:
+    return np.maximum(np.hypot(x, y) - 1.15 * r, 0.95 * r - np.hypot(x - 0.6 * r, y))
+
+
+def _bar(x: Array, y: Array, r: float) -> Array:
+    return np.maximum(np.abs(x) - 1.4 * r, np.abs(y) - 0.4 * r)
+
+
+# Signed distances to the outline in pixels, negative inside, for an object of "radius" r.
+SHAPES: dict[str, Callable[[Array, Array, float], Array]] = {
+    "square": _square,
+    "circle": _circle,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+    "ring": _ring,
+    "diamond": _diamond,
+    "heart": _heart,
+    "crescent": _crescent,
+    "bar": _bar,
+}
+
+
+def _offsets(centres: Array) -> tuple[Array, Array]:
+    """Return the shortest way round the torus from centres to pixels, as x and y [T, 64, 64]."""
+    half = SIZE / 2
+    dx = (_GRID[None, :] - centres[:, :1] + half) % SIZE - half
+    dy = (_GRID[None, :] - centres[:, 1:] + half) % SIZE - half
+    shape = (len(centres), SIZE, SIZE)
+    return np.broadcast_to(dx[:, None, :], shape), np.broadcast_to(dy[:, :, None], shape)
+
+
+def object_mask(shape: str, centres: Array, radius: float, angle: float = 0.0) -> Array:
+    """Draw one shape at each of several places.
+
+    Args:
+        shape: A key of ``SHAPES``.
+        centres: Positions [T, 2] as (x, y) in pixels, taken modulo the canvas.
+        radius: Radius in pixels of the disc of about the same area.
+        angle: Rotation in radians.
+
+    Returns:
+        Coverage of each pixel [T, 64, 64] in [0, 1], with a soft edge one pixel wide.
+    """
+    x, y = _offsets(np.asarray(centres, dtype=np.float32))
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    distance = SHAPES[shape](cos * x + sin * y, cos * y - sin * x, radius)
+    return np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
+
+
+def trail_mask(motion: str, centre: Array, radius: float, length: float, period: float) -> Array:
+    """Draw fading speed lines behind an object that moves.
+
+    Args:
+        motion: A key of ``MOTIONS``; the lines lie on the opposite side.
+        centre: Position [2] of the object as (x, y) in pixels.
+        radius: Radius of the object in pixels.
+        length: How far the lines reach beyond the object, in pixels; ``radius + length`` below 32
+            keeps them from reaching round the torus to the object's front.
+        period: Distance between two lines in pixels.
+
+    Returns:
+        Coverage of each pixel [64, 64] in [0, 1].
+    """
+    x, y = (offset[0] for offset in _offsets(np.asarray(centre, dtype=np.float32)[None]))
+    step_x, step_y = MOTIONS[motion]
+    behind = -(step_x * x + step_y * y)
+    across = np.abs(x if step_x == 0 else y)
+    lines = 0.5 + 0.5 * np.cos(2 * np.pi * across / period)
+    fade = np.clip((radius + length - behind) / length, 0.0, 1.0)
+    inside = (behind > 0) & (across < 1.05 * radius)
+    return (lines * fade * inside).astype(np.float32)
+
+
+def shade(rng: np.random.Generator, colour: str) -> Array:
+    """Draw one shade [3] of a named colour: a little darker or paler than the table's."""
+    base = np.array(COLOURS[colour])
+    varied = base * rng.uniform(0.85, 1.0) + rng.uniform(-0.03, 0.03, 3)
+    return np.clip(varied, 0.0, 1.0).astype(np.float32)
+
+
+def paint(canvas: Array, mask: Array, colour: Array) -> Array:
+    """Blend a colour [3] into a canvas [..., 64, 64, 3] where the mask [..., 64, 64] covers it."""
+    return canvas + mask[..., None] * (colour - canvas)
+
+
+def _rotated(rng: np.random.Generator) -> tuple[Array, Array]:
+    """Return pixel coordinates [64, 64] in a randomly turned and shifted frame."""
+    angle, (shift_x, shift_y) = rng.uniform(0, 2 * np.pi), rng.uniform(0, SIZE, 2)
+    x, y = _GRID[None, :] - shift_x, _GRID[:, None] - shift_y
+    cos, sin = np.cos(angle), np.sin(angle)
+    return (cos * x + sin * y).astype(np.float32), (cos * y - sin * x).astype(np.float32)
+
+
+def _plain(rng: np.random.Generator) -> Array:
+    return np.zeros((SIZE, SIZE), dtype=np.float32)
+
+
+def _gradient(rng: np.random.Generator) -> Array:
+    return _rotated(rng)[0]
+
+
+def _stripes(rng: np.random.Generator) -> Array:
+    wave = np.sin(2 * np.pi * _rotated(rng)[0] / rng.uniform(7, 20))
+    return np.clip(wave * rng.uniform(1, 4), -1, 1)
+
+
+def _checker(rng: np.random.Generator) -> Array:
+    x, y = _rotated(rng)
+    cell = rng.uniform(7, 16)
+    return (np.floor(x / cell) + np.floor(y / cell)) % 2
+
+
+def _noise(rng: np.random.Generator) -> Array:
+    frequency = np.fft.fftfreq(SIZE)
+    power = np.hypot(frequency[:, None], frequency[None, :])
+    spectrum = np.fft.fft2(rng.standard_normal((SIZE, SIZE)))
+    return np.fft.ifft2(spectrum * np.exp(-((power * rng.uniform(8, 16)) ** 2))).real
+
+
+def _radial(rng: np.random.Generator) -> Array:
+    return np.hypot(*_rotated(rng))
+
+
+def _waves(rng: np.random.Generator) -> Array:
+    x, y = _rotated(rng)
+    bent = x + rng.uniform(2, 5) * np.sin(2 * np.pi * y / rng.uniform(16, 32))
+    return np.sin(2 * np.pi * bent / rng.uniform(9, 22))
+
+
+def _dots(rng: np.random.Generator) -> Array:
+    pitch = rng.uniform(9, 18)
+    x, y = (np.abs(axis % pitch - pitch / 2) for axis in _rotated(rng))
+    return np.clip(rng.uniform(0.2, 0.36) * pitch - np.hypot(x, y), 0, 1)
+
+
+def _patches(rng: np.random.Generator) -> Array:
+    x, y = _rotated(rng)
+    cell = rng.uniform(9, 18)
+    table = rng.uniform(0, 1, (16, 16))
+    return table[np.floor(x / cell).astype(int) % 16, np.floor(y / cell).astype(int) % 16]
+
+
+# Patterns of any range; ``background`` stretches them between two colours.
+BACKGROUNDS: dict[str, Callable[[np.random.Generator], Array]] = {
+    "gradient": _gradient,
+    "stripes": _stripes,
+    "checker": _checker,
+    "noise": _noise,
+    "radial": _radial,
+    "waves": _waves,
+    "dots": _dots,
+    "patches": _patches,
+    "plain": _plain,
+}
+
+
+def background(rng: np.random.Generator, family: str) -> Array:
+    """Draw a background [64, 64, 3] of one family of ``BACKGROUNDS`` in two random muted colours.
+
+    Muted and neither bright nor dark, so that every colour of ``COLOURS`` stands out from it.
+    """
+    pattern = BACKGROUNDS[family](rng)
+    low, high = float(pattern.min()), float(pattern.max())
+    pattern = (pattern - low) / max(high - low, 1e-6)
+    grey = rng.uniform(0.22, 0.66, 2)
+    first, second = grey[:, None] + rng.uniform(-0.06, 0.06, (2, 3))
+    return (first + pattern[..., None] * (second - first)).astype(np.float32)
+
+
+def to_uint8(image: Array) -> NDArray[np.uint8]:
+    """Convert colours in [0, 1] to bytes, rounding to the nearest."""
+    return np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)

@@ -1,0 +1,21 @@
+"""The one exception a user may cause, so that the command line can tell it from a defect.
+
+Everything that a wrong command, a missing dataset, a bad YAML or a broken video can trigger derives from
+``UserError``; the command line prints its message in one line and exits with code 2. Any other exception is
+a programming error and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """An input that cannot be used; the message names the value, the allowed ones and the way out."""
+
+
+def did_you_mean(value: str, allowed: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the closest allowed name, or an empty string."""
+    close = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,0 +1,85 @@
+"""From a method to integer counts: predictions on every test video seen so far, per task and readout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .method import Method, RunContext
+from .stream import Sample
+
+TOP = 5
+
+
+class EvaluationError(RuntimeError):
+    """A method whose scores cannot be ranked."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step's evaluation found.
+
+    Attributes:
+        correct: Per readout, the correct top-1 predictions of each task tested.
+        top: Per readout, the five best labels per video [N, 5], best first, -1 where fewer classes are
+            known; videos in the order of the tasks.
+    """
+
+    correct: dict[str, list[int]]
+    top: dict[str, NDArray[np.int16]]
+
+
+@torch.inference_mode()
+def evaluate(
+    method: Method, context: RunContext, tests: Sequence[Sequence[Sample]], num_seen: int, batch: int
+) -> StepResult:
+    """Predict the test videos of all tasks learnt and count.
+
+    Scores are averaged over the views of a video before ranking; equal scores rank the lower label first.
+
+    Args:
+        method: In evaluation mode.
+        context: The run.
+        tests: Test videos per task.
+        num_seen: Classes known, which every readout must score.
+        batch: Videos per batch; it does not change the result.
+
+    Raises:
+        EvaluationError: A readout is missing, of the wrong shape or not finite.
+    """
+    samples = [sample for task in tests for sample in task]
+    labels = torch.tensor([sample.label for sample in samples])
+    ranked: dict[str, list[torch.Tensor]] = {name: [] for name in method.readouts}
+    bar = context.progress.add_task("testing", total=len(samples))
+    for part in context.loader.views(samples, batch):
+        videos, views = part.clips.shape[:2]
+        with context.autocast():
+            scores = method.predict(part.clips.flatten(0, 1))
+        if set(scores) != set(method.readouts):
+            raise EvaluationError(
+                f"{method.name}: predict gave readouts {sorted(scores)}, declared {method.readouts}"
+            )
+        for name, matrix in scores.items():
+            if matrix.shape != (videos * views, num_seen) or not matrix.isfinite().all():
+                raise EvaluationError(
+                    f"{method.name}: readout {name!r} must be finite and of shape "
+                    f"{(videos * views, num_seen)}, it has {tuple(matrix.shape)} with "
+                    f"{int((~matrix.isfinite()).sum())} values that are not finite"
+                )
+            mean = matrix.double().unflatten(0, (videos, views)).mean(dim=1)  # [videos, num_seen]
+            best = mean.argsort(dim=1, descending=True, stable=True)[:, :TOP].cpu()
+            padding = (0, TOP - best.shape[1])
+            ranked[name].append(torch.nn.functional.pad(best, padding, value=-1))
+        context.progress.advance(bar, videos)
+    context.progress.remove_task(bar)
+    top = {name: torch.cat(parts) for name, parts in ranked.items()}
+    sizes = [len(task) for task in tests]
+    correct = {
+        name: [int(hit.sum()) for hit in (best[:, 0] == labels).split(sizes)]
+        for name, best in top.items()
+    }
+    return StepResult(correct, {name: best.numpy().astype(np.int16) for name, best in top.items()})

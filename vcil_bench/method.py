@@ -1,0 +1,152 @@
+"""The common interface: what a method is, and what the harness hands to it.
+
+A method is one class in one file. Everything it keeps from task to task must be a parameter or a buffer, made
+in ``__init__`` or ``grow``: a run is resumed by constructing the method, replaying ``grow`` and loading its
+state dict.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from .data.loader import Batch, ClipLoader
+from .nets.clip import ClipTrunk
+from .schema import build
+from .stream import Sample, Task
+
+
+@dataclass
+class RunContext:
+    """What a run gives to its method.
+
+    Attributes:
+        device: Where tensors live.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
+        run_seed: Seed of initialisation, shuffling and frame sampling (not of the class order).
+        loader: Batches of clips.
+        backbone: The frozen trunk.
+        progress: The terminal's progress bars.
+        losses: Mean of every loss term per epoch of the current step, kept for the record.
+    """
+
+    device: torch.device
+    precision: Literal["fp32", "tf32", "bf16"]
+    run_seed: int
+    loader: ClipLoader
+    backbone: ClipTrunk
+    progress: Progress
+    losses: list[dict[str, float | int | str]] = dataclasses.field(default_factory=list)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which forward passes run at the run's precision."""
+        return torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
+        )
+
+    def plain_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:
+        """Yield training samples as the test sees videos, first view only: [B, T, 3, S, S] uint8.
+
+        For passes over the data that are not training: statistics, anchors, exemplar choice.
+        """
+        for batch in self.loader.views(samples, batch_size):
+            yield Batch(batch.clips[:, 0], batch.labels)
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Exemplars that a method keeps at present, in the three units papers argue with."""
+
+    videos: int = 0
+    frames: int = 0
+    bytes: int = 0
+
+
+class Method(nn.Module, ABC):
+    """A VCIL method.
+
+    Class attributes:
+        name: Name on the command line and in tables; a built-in's is its file's.
+        paper: Where it was published, or what it stands for.
+        readouts: Names of the score matrices that ``predict`` returns; the first is the headline.
+        data_access: ``task``, or ``cumulative`` for upper bounds that train on all data so far.
+        uses_memory: Whether it keeps exemplars.
+        needs: What its backbone must provide.
+        backbone: Backbone it runs on unless told otherwise.
+        Config: Frozen dataclass of its hyper-parameters; the defaults are the paper's.
+        recipes: Config values for protocols whose names match a pattern; later patterns win.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    readouts: ClassVar[tuple[str, ...]]
+    data_access: ClassVar[Literal["task", "cumulative"]] = "task"
+    uses_memory: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset()
+    backbone: ClassVar[str] = "clip_vit_b16"
+    Config: ClassVar[type]
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, config: Any, context: RunContext) -> None:
+        """Keep the config and the context; subclasses make what exists before the first task."""
+        super().__init__()
+        self.config = config
+        self.context = context
+
+    @abstractmethod
+    def grow(self, task: Task) -> None:
+        """Make the structure that ``task`` adds (wider head, new expert) without looking at its videos."""
+
+    @abstractmethod
+    def learn(self, task: Task) -> None:
+        """Do all training of the step, in the method's own order."""
+
+    @abstractmethod
+    def predict(self, clips: Tensor) -> dict[str, Tensor]:
+        """Score clips against all classes seen, without a task id and without side effects.
+
+        Args:
+            clips: [B, T, 3, S, S] uint8.
+
+        Returns:
+            Per readout, scores [B, num_seen]; higher is likelier.
+        """
+
+    def memory_use(self) -> MemoryUse:
+        """Return the exemplars kept at present."""
+        return MemoryUse()
+
+    @classmethod
+    def resolve_config(
+        cls, protocol: str, overrides: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, str]]:
+        """Build the config for a protocol and say where each value came from.
+
+        Args:
+            protocol: Protocol name, matched against ``recipes``.
+            overrides: Values from the command line, which win.
+
+        Returns:
+            The config and, per key, ``default``, ``recipe <pattern>`` or ``command line``.
+
+        Raises:
+            ConfigError: An unknown key or a value of the wrong type.
+        """
+        values: dict[str, Any] = {}
+        origins = {f.name: "default" for f in dataclasses.fields(cls.Config)}
+        for pattern, recipe in cls.recipes.items():
+            if fnmatch.fnmatchcase(protocol, pattern):
+                values.update(recipe)
+                origins.update(dict.fromkeys(recipe, f"recipe {pattern}"))
+        values.update(overrides)
+        origins.update(dict.fromkeys(overrides, "command line"))
+        return build(cls.Config, values, f"config of method {cls.name!r}"), origins

@@ -1,0 +1,1 @@
+"""Backbones and the network parts that methods share."""

@@ -1,0 +1,81 @@
+"""Run options: what a run may choose beside the method's config and the protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import did_you_mean
+from .schema import ConfigError, build
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options set with ``--set key=value``, beside the method's own config keys.
+
+    Attributes:
+        backbone: Backbone by name; null takes the method's, or on embedded data its embedded sibling.
+        weights: ``random`` or a file; null takes the backbone's own weights.
+        run_seed: Seed of initialisation, shuffling and frame sampling; null takes the class order's seed.
+        precision: ``fp32``; ``tf32`` and ``bf16`` (autocast) are faster on GPUs and change numbers slightly.
+        decoder: ``auto`` is PyAV decoding forward; ``decord`` is known to return wrong frames on some files.
+        workers: Decoding processes; null means 0 on CPU, up to 16 on a GPU.
+        eval_batch: Test videos per batch; changes speed and memory, not results.
+        max_missing: Share of the train or test videos that may be unusable before a run is refused.
+    """
+
+    backbone: str | None = None
+    weights: str | None = None
+    run_seed: int | None = None
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    workers: int | None = None
+    eval_batch: int = 32
+    max_missing: float = 0.1
+
+
+# Options that cannot change a number stay out of the variant's name, and out of what resuming compares.
+WITHOUT_EFFECT = frozenset({"workers", "eval_batch", "max_missing"})
+
+
+def split_assignments(
+    assignments: Mapping[str, Any], config_cls: type, method: str
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Sort command-line assignments into protocol overrides, run options and method config.
+
+    Raises:
+        ConfigError: A key that belongs to none of them, with the closest one that does.
+    """
+    protocol: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    option_keys = [f.name for f in dataclasses.fields(RunOptions)]
+    config_keys = [f.name for f in dataclasses.fields(config_cls)]
+    for key, value in assignments.items():
+        if key.startswith("protocol."):
+            protocol[key.removeprefix("protocol.")] = value
+        elif key in option_keys:
+            options[key] = value
+        elif key in config_keys:
+            config[key] = value
+        else:
+            raise ConfigError(
+                f"--set {key}: unknown key{did_you_mean(key, [*config_keys, *option_keys])}; method "
+                f"{method!r} has: {', '.join(config_keys) or 'none'}; run options: "
+                f"{', '.join(option_keys)}; protocol keys begin with 'protocol.'"
+            )
+    return protocol, options, config
+
+
+def build_options(values: Mapping[str, Any]) -> RunOptions:
+    """Build run options, checking types and ranges."""
+    options = build(RunOptions, values, "run options")
+    if options.eval_batch < 1:
+        raise ConfigError(f"eval_batch: {options.eval_batch} must be at least 1")
+    if options.workers is not None and options.workers < 0:
+        raise ConfigError(f"workers: {options.workers} must be 0 or more")
+    if not 0 <= options.max_missing <= 1:
+        raise ConfigError(f"max_missing: {options.max_missing} must lie between 0 and 1")
+    return options

@@ -1,0 +1,413 @@
+"""Protocols: which classes come when, on which split, seen through which clips, judged by which metric.
+
+A protocol is a YAML file with a closed schema. Its fingerprint is the SHA-256 of everything in it that can
+change a number, class orders written out; results with different fingerprints never share a column. A
+protocol whose meaning changes gets a new version, nothing is edited silently.
+
+This module imports neither torch nor any data code, so that reports can read protocols quickly.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors import UserError, did_you_mean
+from .metrics import METRICS
+from .schema import ConfigError, build, read_yaml
+
+
+class ProtocolError(UserError):
+    """A protocol that is unknown, malformed, or that cannot be run yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the protocol comes from: the paper, its code and the commit that was read."""
+
+    paper: str = ""
+    code: str = ""
+    commit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """Dataset adapter, its official split, and the list that gives class ids their names.
+
+    ``split`` is the number of an official split, or for the ``folder`` adapter the CSV's file name.
+    """
+
+    name: str
+    split: int | str = 1
+    label_map: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderSpec:
+    """How the class order comes about.
+
+    ``numpy_shuffle`` shuffles 0..num-1 with numpy's legacy generator seeded by the protocol seed (TCD
+    main.py); ``listed`` takes class names in order from ``file`` (in ``lists/``) or ``names``, the same for
+    every seed; ``imported`` waits for the authors' own file, whose git blob id is ``git_blob``.
+    """
+
+    kind: Literal["numpy_shuffle", "listed", "imported"]
+    file: str | None = None
+    names: list[str] | None = None
+    git_blob: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSpec:
+    """Number of classes, their order and the order's stored hashes.
+
+    ``names`` lists class names in id order; left out, they come from ``dataset.label_map`` or, for the
+    ``folder`` adapter, from the data (sorted). ``order_sha256`` maps a seed (``all`` for a listed order) to
+    the SHA-256 of the comma-joined ids.
+    """
+
+    num: int
+    order: OrderSpec
+    names: list[str] | None = None
+    order_sha256: dict[int | str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """Classes per task, the base task first."""
+
+    sizes: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestViews:
+    """Views per test video whose scores are averaged: ``clips`` in time, ``crops`` in space.
+
+    Two clips are TCD's ``twice_sample`` (segment middles and segment starts); 3, 5 or 10 crops are its
+    ``test_crops``; 1 is the centre crop.
+    """
+
+    clips: Literal[1, 2] = 1
+    crops: Literal[1, 3, 5, 10] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """How a video becomes a clip of ``frames`` frames of ``size`` x ``size`` pixels.
+
+    ``short_side`` is what test frames are resized to before cropping (default: ``size``). Training crops are
+    ``multiscale`` (TCD) or the test-time ``center`` crop; ``flip`` mirrors half the training clips.
+    """
+
+    frames: int
+    size: int
+    sampling: Literal["segment"] = "segment"
+    short_side: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    train_crop: Literal["multiscale", "center"] = "multiscale"
+    flip: bool = True
+    test_views: TestViews = field(default_factory=TestViews)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySpec:
+    """Exemplar budget: videos per class or in total, and frames kept of each (``all`` or a number)."""
+
+    unit: Literal["videos"] = "videos"
+    per_class: int | None = None
+    total: int | None = None
+    frames: int | Literal["all"] = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """The headline metric and the further ones shown, by their names in ``vcil_bench.metrics``."""
+
+    headline: str
+    also: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolSpec:
+    """The closed schema of a protocol file; ``memory`` absent means that no exemplars are allowed."""
+
+    name: str
+    version: int
+    dataset: DatasetSpec
+    classes: ClassSpec
+    tasks: TaskSpec
+    seeds: list[int]
+    clip: ClipSpec
+    metrics: MetricSpec
+    title: str = ""
+    source: Source = field(default_factory=Source)
+    notes: str = ""
+    memory: MemorySpec | None = None
+
+
+class Protocol:
+    """A checked protocol, ready to give its tasks.
+
+    Attributes:
+        spec: The file's content, typed.
+        origin: The file it was read from.
+        overrides: Keys changed from the command line; not empty makes it a derived protocol.
+    """
+
+    def __init__(
+        self, raw: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None = None
+    ) -> None:
+        """Build from a raw mapping, apply ``overrides`` (dotted keys) and check the whole."""
+        merged = copy.deepcopy(dict(raw))
+        for key, value in (overrides or {}).items():
+            _assign(merged, key, value)
+        self.spec = build(ProtocolSpec, merged, origin)
+        self.origin = origin
+        self.overrides = dict(overrides or {})
+        self._raw = raw
+        self._check()
+
+    def derive(self, overrides: Mapping[str, Any]) -> Protocol:
+        """Return this protocol with some keys changed (``{"clip.frames": 16}``); marked as derived."""
+        return Protocol(self._raw, self.origin, {**self.overrides, **overrides})
+
+    @property
+    def name(self) -> str:
+        """The protocol's name; a derived one keeps its parent's."""
+        return self.spec.name
+
+    @property
+    def label(self) -> str:
+        """The name, with eight digits of the fingerprint where the protocol is derived."""
+        return f"{self.name}~{self.fingerprint[:8]}" if self.overrides else self.name
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """Class names in id order.
+
+        Raises:
+            ProtocolError: The names are known only from the data (``folder`` adapter without ``names``).
+        """
+        if self._class_names is None:
+            raise ProtocolError(
+                f"{self.origin}: the class names of dataset {self.spec.dataset.name!r} come from its data; "
+                "write them under classes.names to know them without"
+            )
+        return self._class_names
+
+    @property
+    def has_class_names(self) -> bool:
+        """Whether the names are known without the data."""
+        return self._class_names is not None
+
+    @cached_property
+    def _class_names(self) -> list[str] | None:
+        if self.spec.classes.names is not None:
+            return list(self.spec.classes.names)
+        dataset = self.spec.dataset
+        if dataset.label_map is None:
+            return None
+        found = {
+            entry.name[len(dataset.name) + 1 : -4]: entry
+            for entry in _folder().joinpath("lists").iterdir()
+            if entry.name.startswith(f"{dataset.name}_") and entry.name.endswith(".txt")
+        }
+        if dataset.label_map not in found:
+            raise ProtocolError(
+                f"{self.origin}: dataset.label_map: unknown label map {dataset.label_map!r}"
+                f"{did_you_mean(dataset.label_map, found)}; known for {dataset.name!r}: "
+                f"{', '.join(sorted(found)) or 'none'}"
+            )
+        return found[dataset.label_map].read_text(encoding="utf-8").split("\n")[:-1]
+
+    def order(self, seed: int) -> list[int]:
+        """Return the class order: dataset class ids in the order in which they are learnt.
+
+        Position in this list is the label the network sees. Source: TCD main.py for ``numpy_shuffle``
+        (numpy's legacy stream is frozen by NEP 19).
+
+        Raises:
+            ProtocolError: The order must be imported first, or it contradicts its stored hash.
+        """
+        classes = self.spec.classes
+        kind = classes.order.kind
+        if kind == "imported":
+            raise ProtocolError(
+                f"protocol {self.name!r} needs the authors' class lists, which cannot be distributed here: "
+                f"{classes.order.file} (git blob {classes.order.git_blob}) from {self.spec.source.code}. "
+                "This version cannot import it yet; use a protocol with an order of its own, such as "
+                "kinetics400_40x10_seeded"
+            )
+        if kind == "numpy_shuffle":
+            ids = np.arange(classes.num)
+            np.random.RandomState(seed).shuffle(ids)
+            order = [int(i) for i in ids]
+        else:
+            order = self._listed_order()
+        stored = classes.order_sha256.get("all" if kind == "listed" else seed)
+        if stored is not None and stored != order_sha256(order):
+            raise ProtocolError(
+                f"{self.origin}: classes.order_sha256: the order for seed {seed} hashes to "
+                f"{order_sha256(order)}, the file says {stored}; class names, their number or the order "
+                "were changed without their hash"
+            )
+        return order
+
+    def _listed_order(self) -> list[int]:
+        spec = self.spec.classes.order
+        if spec.names is not None:
+            names = spec.names
+        else:
+            entry = _folder().joinpath("lists").joinpath(str(spec.file))
+            if not entry.is_file():
+                raise ProtocolError(
+                    f"{self.origin}: classes.order: no list {spec.file!r} in protocols/lists"
+                )
+            names = entry.read_text(encoding="utf-8").split("\n")[:-1]
+        ids = {name: i for i, name in enumerate(self.class_names)}
+        unknown = [name for name in names if name not in ids]
+        if unknown or len(set(names)) != len(ids):
+            raise ProtocolError(
+                f"{self.origin}: classes.order lists {len(set(names))} different classes of {len(ids)}"
+                + (f"; not a class: {unknown[0]!r}" if unknown else "")
+            )
+        return [ids[name] for name in names]
+
+    def tasks(self, seed: int) -> list[list[int]]:
+        """Return, per task, the dataset class ids it brings, in the order in which labels are given."""
+        order, tasks, start = self.order(seed), [], 0
+        for size in self.spec.tasks.sizes:
+            tasks.append(order[start : start + size])
+            start += size
+        return tasks
+
+    def check_seed(self, seed: int) -> None:
+        """Refuse a seed that the protocol does not list, since its result would not be comparable."""
+        if seed not in self.spec.seeds:
+            raise ProtocolError(
+                f"protocol {self.name!r} has no seed {seed}; its seeds: "
+                f"{', '.join(map(str, self.spec.seeds))} (or 'all'); for another class order derive a "
+                f"protocol: --set protocol.seeds=[{seed}]"
+            )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that can change a number; titles, notes and sources do not count."""
+        return hashlib.sha256(
+            json.dumps(self.expanded(), sort_keys=True, separators=(",", ":")).encode()
+        ).hexdigest()
+
+    def expanded(self) -> dict[str, Any]:
+        """Return the canonical expanded protocol: every default filled in, every class order written out."""
+        full = dataclasses.asdict(self.spec)
+        for key in ("title", "source", "notes"):
+            del full[key]
+        full["classes"] = {
+            "num": self.spec.classes.num,
+            "names": self._class_names,
+            "orders": {str(seed): self.order(seed) for seed in self.spec.seeds},
+        }
+        full["clip"]["short_side"] = self.spec.clip.short_side or self.spec.clip.size
+        return full
+
+    def _check(self) -> None:
+        """Check what the types alone cannot say."""
+        spec = self.spec
+        for key, numbers in (("tasks.sizes", spec.tasks.sizes), ("seeds", spec.seeds)):
+            if not numbers:
+                raise ConfigError(f"{self.origin}: {key}: the list is empty")
+        if min(spec.tasks.sizes) < 1 or sum(spec.tasks.sizes) != spec.classes.num:
+            raise ConfigError(
+                f"{self.origin}: tasks.sizes: {spec.tasks.sizes} must be positive and add up to "
+                f"classes.num = {spec.classes.num}, but add up to {sum(spec.tasks.sizes)}"
+            )
+        if len(set(spec.seeds)) != len(spec.seeds):
+            raise ConfigError(f"{self.origin}: seeds: {spec.seeds} holds one twice")
+        if not all(0 <= seed < 2**32 for seed in spec.seeds):
+            raise ConfigError(f"{self.origin}: seeds: {spec.seeds} must lie in 0..{2**32 - 1}")
+        if spec.clip.frames < 1 or spec.clip.size < 1:
+            raise ConfigError(f"{self.origin}: clip: frames and size must be at least 1")
+        if spec.clip.short_side is not None and spec.clip.short_side < spec.clip.size:
+            raise ConfigError(
+                f"{self.origin}: clip.short_side: {spec.clip.short_side} is smaller than clip.size = "
+                f"{spec.clip.size}, so no crop fits"
+            )
+        for metric in (spec.metrics.headline, *spec.metrics.also):
+            if metric not in METRICS:
+                raise ConfigError(
+                    f"{self.origin}: metrics: unknown metric {metric!r}{did_you_mean(metric, METRICS)}; "
+                    f"known: {', '.join(METRICS)}"
+                )
+        memory = spec.memory
+        if memory is not None and (memory.per_class is None) == (memory.total is None):
+            raise ConfigError(f"{self.origin}: memory: give either per_class or total, not both or none")
+        order = spec.classes.order
+        if order.kind == "listed" and (order.file is None) == (order.names is None):
+            raise ConfigError(f"{self.origin}: classes.order: a listed order needs file or names")
+        names = self._class_names
+        if names is not None and (len(names) != spec.classes.num or len(set(names)) != len(names)):
+            raise ConfigError(
+                f"{self.origin}: classes.num is {spec.classes.num}, but {len(set(names))} different class "
+                "names are given"
+            )
+
+
+def order_sha256(order: list[int]) -> str:
+    """Return the SHA-256 of a class order, its ids joined by commas."""
+    return hashlib.sha256(",".join(map(str, order)).encode()).hexdigest()
+
+
+def _folder() -> resources.abc.Traversable:
+    return resources.files("vcil_bench.protocols")
+
+
+def names() -> list[str]:
+    """Return the names of the protocols that come with the package, sorted."""
+    return sorted(e.name[:-5] for e in _folder().iterdir() if e.name.endswith(".yaml"))
+
+
+def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -> Protocol:
+    """Load a protocol by its name, or from a YAML file of your own.
+
+    Args:
+        name_or_path: A name from ``names()``, or a path that ends in ``.yaml`` or ``.yml``.
+        overrides: Dotted keys to change, which makes a derived protocol.
+
+    Raises:
+        ProtocolError: No such protocol.
+        ConfigError: The file breaks the schema.
+    """
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.is_file():
+            raise ProtocolError(f"no protocol file {text!r}")
+        return Protocol(read_yaml(path), text, overrides)
+    if text not in names():
+        raise ProtocolError(
+            f"unknown protocol {text!r}{did_you_mean(text, names())}; known: {', '.join(names())}; "
+            "or give the path of a .yaml file"
+        )
+    with resources.as_file(_folder().joinpath(f"{text}.yaml")) as path:
+        return Protocol(read_yaml(path), f"protocols/{text}.yaml", overrides)
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set ``tree[a][b]`` for ``"a.b"``; the schema check that follows refuses keys that do not exist."""
+    *parents, leaf = dotted.split(".")
+    for key in parents:
+        child = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"protocol.{dotted}: {key!r} holds a value, not a section")
+        tree = child
+    tree[leaf] = value

@@ -1,0 +1,211 @@
+"""Records: the evidence behind a number, one JSON file per run, from which every metric is derived.
+
+A record stores integer counts, never rounded percentages. It is rewritten atomically after every task
+(``partial``) and last when the run is ``complete``; predictions lie beside it in an ``.npz``. Only complete
+records count. This module imports neither torch nor any method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UserError
+from .metrics import METRICS, accuracy_matrix
+from .storage import write_atomically
+
+SCHEMA = 1
+SUPERSEDED = "superseded"
+
+
+class RecordError(UserError):
+    """A record file that is damaged, of another schema, or inconsistent."""
+
+
+class RecordData(TypedDict):
+    """The JSON of a record, schema 1."""
+
+    schema: int
+    run_id: str  # <protocol label>/<method>/<variant>-s<seed>
+    status: str  # complete | partial | failed
+    reason: str | None  # why it failed
+    started: str  # UTC, ISO 8601
+    finished: str | None
+    protocol: dict[str, Any]  # name, label, version, fingerprint, overrides, dataset, metrics
+    method: dict[str, Any]  # name, paper, readouts, origin, file, sha256, bases, distribution, version
+    variant: str  # what the command line changed, "default" if nothing
+    seed: int  # of the class order
+    run_seed: int  # of initialisation, shuffling and frame sampling
+    config: dict[str, dict[str, Any]]  # key -> value, origin (default | recipe ... | command line)
+    options: dict[str, dict[str, Any]]  # the same for run options
+    class_order: list[int]
+    class_names: list[str]  # in id order
+    classes_per_task: list[int]
+    test_videos: list[int]  # per task
+    steps: list[dict[str, Any]]  # step, classes_seen, correct {readout: [per task]}, costs, losses
+    predictions: dict[str, str] | None  # file, sha256
+    data: dict[str, Any]  # kind, dataset, split, root, manifest_sha256, counts, left_out, decoder
+    weights: dict[str, Any]  # name, source, sha256, pretraining
+    environment: dict[str, Any]  # git, dirty, python, torch, cuda, device, threads, precision, command
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record read from disk."""
+
+    path: Path
+    data: RecordData
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run went through all its tasks."""
+        return self.data["status"] == "complete"
+
+    def matrix(self, readout: str) -> NDArray[np.float64]:
+        """Return the accuracy matrix [S, S] of a complete record, fractions."""
+        correct = [step["correct"][readout] for step in self.data["steps"]]
+        return accuracy_matrix(correct, self.data["test_videos"])
+
+    def metric(self, name: str, readout: str) -> float:
+        """Compute a metric of a complete record from its counts, as a fraction."""
+        return METRICS[name].compute(
+            self.matrix(readout),
+            np.asarray(self.data["test_videos"], dtype=np.float64),
+            np.asarray(self.data["classes_per_task"], dtype=np.float64),
+        )
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def variant_name(overrides: Mapping[str, Any]) -> str:
+    """Name a variant after what the command line changed; long names end in a hash."""
+    if not overrides:
+        return "default"
+    text = "+".join(f"{key}={value}" for key, value in sorted(overrides.items()))
+    clean = re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
+    if clean == text and len(clean) <= 80:
+        return clean
+    return f"{clean[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def record_path(results: Path, protocol_label: str, method: str, variant: str, seed: int) -> Path:
+    """Return ``results/<protocol>/<method>/<variant>-s<seed>.json``."""
+    return results / protocol_label / method / f"{variant}-s{seed}.json"
+
+
+def predictions_path(record: Path) -> Path:
+    """Return where a record's predictions lie."""
+    return record.with_suffix(".npz")
+
+
+def checkpoint_path(record: Path) -> Path:
+    """Return where the checkpoint of an unfinished run lies."""
+    return record.with_suffix(".ckpt.safetensors")
+
+
+def save(path: Path, data: RecordData) -> None:
+    """Write a record atomically."""
+    write_atomically(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def save_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Write prediction arrays as a compressed npz and return its SHA-256."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def load(path: Path) -> Record:
+    """Read and check a record.
+
+    Raises:
+        RecordError: Names the file and what is wrong with it.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RecordError(f"{path}: corrupt record ({error}); move it away or run again") from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise RecordError(f"{path}: record schema {schema!r}, this version reads schema {SCHEMA}")
+    missing = [key for key in RecordData.__annotations__ if key not in data]
+    if missing:
+        raise RecordError(f"{path}: corrupt record (no {missing[0]!r}); move it away or run again")
+    try:
+        _check(data)
+    except (KeyError, TypeError, IndexError, ValueError) as error:
+        raise RecordError(f"{path}: inconsistent record ({error}); move it away or run again") from error
+    return Record(path, data)
+
+
+def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
+    """Read every record below a results folder, sorted by path; superseded ones are passed over.
+
+    Returns:
+        The records and, for each file that could not be read, its error.
+    """
+    records, errors = [], []
+    for path in sorted(results.glob("*/*/*.json")):
+        try:
+            records.append(load(path))
+        except RecordError as error:
+            errors.append(error)
+    return records, errors
+
+
+def supersede(path: Path) -> Path:
+    """Move a record and its predictions into ``superseded/`` beside it, under the time of the move."""
+    stamp = now().replace(":", "")
+    folder = path.parent / SUPERSEDED
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{path.stem}-{stamp}.json"
+    number = 1
+    while target.exists():
+        number += 1
+        target = folder / f"{path.stem}-{stamp}-{number}.json"
+    if predictions_path(path).exists():
+        predictions_path(path).replace(predictions_path(target))
+    path.replace(target)
+    return target
+
+
+def _check(data: RecordData) -> None:
+    """Check the counts against each other, so that a damaged record cannot become a number."""
+    if data["status"] not in ("complete", "partial", "failed"):
+        raise ValueError(f"status {data['status']!r}")
+    totals, steps = data["test_videos"], data["steps"]
+    if len(data["classes_per_task"]) != len(totals) or sum(data["classes_per_task"]) != len(
+        data["class_order"]
+    ):
+        raise ValueError("tasks and class order do not agree")
+    if data["status"] == "complete" and len(steps) != len(totals):
+        raise ValueError(f"{len(steps)} steps of {len(totals)} in a complete record")
+    for i, step in enumerate(steps):
+        for readout in data["method"]["readouts"]:
+            counts = step["correct"][readout]
+            if len(counts) != i + 1 or not all(
+                isinstance(c, int) and 0 <= c <= n for c, n in zip(counts, totals, strict=False)
+            ):
+                raise ValueError(f"counts of step {i}, readout {readout!r}")
+    for key in ("name", "label", "fingerprint", "metrics", "version"):
+        data["protocol"][key]
+    for key in ("headline", "also"):
+        data["protocol"]["metrics"][key]
+    for key in ("kind", "left_out"):
+        data["data"][key]
+    for key in ("name", "source"):
+        data["weights"][key]

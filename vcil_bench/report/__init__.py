@@ -1,0 +1,1 @@
+"""Tables and curves from records; imports neither torch nor any method."""

@@ -1,0 +1,204 @@
+"""Tables from records: one row per method, variant and readout, mean and deviation over class orders."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tabulate import tabulate
+
+from ..metrics import METRICS
+from ..record import Record
+from ..staleness import reasons
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that may share a table: the same protocol fingerprint, kind of data and kind of weights.
+
+    Attributes:
+        label: Protocol label, the folder's name; ``@`` and a fingerprint where two share a label.
+        title: Heading.
+        records: All records, whatever their status.
+    """
+
+    label: str
+    title: str
+    records: list[Record]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the protocol's metrics, the headline first."""
+        chosen = self.records[0].data["protocol"]["metrics"]
+        return [chosen["headline"], *chosen["also"]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        method: Method name.
+        variant: What was changed on the command line.
+        backbone: Backbone and, unless they are its own, its weights.
+        readout: Name of the readout.
+        complete: Finished runs, by seed.
+        unfinished: Partial and failed runs.
+        seeds: Number of seeds the protocol asks for.
+        stale: Why rows are stale, an empty list if none is.
+    """
+
+    method: str
+    variant: str
+    backbone: str
+    readout: str
+    complete: list[Record]
+    unfinished: list[Record]
+    seeds: int
+    stale: list[str]
+
+    @property
+    def name(self) -> str:
+        """A name for legends."""
+        parts = [self.method]
+        if self.variant != "default":
+            parts.append(self.variant)
+        if len(self._readouts()) > 1:
+            parts.append(self.readout)
+        return " ".join(parts)
+
+    @property
+    def notes(self) -> str:
+        """What a reader must know before using the row."""
+        notes = [f"{len(self.complete)} of {self.seeds} seeds"] if self.incomplete else []
+        for status in ("partial", "failed"):
+            number = sum(r.data["status"] == status for r in self.unfinished)
+            if number:
+                notes.append(f"{number} {status}")
+        if self.stale:
+            notes.append("stale: " + "; ".join(self.stale))
+        missing = {len(r.data["data"]["left_out"]) for r in self.complete} - {0}
+        if missing:
+            notes.append(f"{max(missing)} videos left out")
+        return ", ".join(notes)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether seeds are missing, so that the mean is not the protocol's."""
+        return len(self.complete) < self.seeds
+
+    def values(self, metric: str) -> np.ndarray:
+        """Return the metric of every finished seed, in percent."""
+        return np.array([100 * r.metric(metric, self.readout) for r in self.complete])
+
+    def _readouts(self) -> list[str]:
+        return (self.complete or self.unfinished)[0].data["method"]["readouts"]
+
+
+def groups(records: Sequence[Record]) -> list[Group]:
+    """Sort records into groups that may share a table; synthetic, random-weight and real ones never do."""
+    sorted_out: dict[tuple[str, str, str, bool], list[Record]] = defaultdict(list)
+    for record in records:
+        data = record.data
+        random = data["weights"]["source"] == "random"
+        key = (data["protocol"]["label"], data["protocol"]["fingerprint"], data["data"]["kind"], random)
+        sorted_out[key].append(record)
+    prints: dict[str, set[str]] = defaultdict(set)
+    for label, fingerprint, _, _ in sorted_out:
+        prints[label].add(fingerprint)
+    found = []
+    for (label, fingerprint, kind, random), members in sorted(sorted_out.items()):
+        name = f"{label}@{fingerprint[:8]}" if len(prints[label]) > 1 else label
+        protocol = members[0].data["protocol"]
+        title = f"{name}: {protocol['title']}" if protocol["title"] else name
+        if protocol["overrides"]:
+            changed = ", ".join(f"{k}={v}" for k, v in protocol["overrides"].items())
+            title += f" [derived: {changed}]"
+        if kind != "real":
+            title += f" [{kind} data]"
+        if random:
+            name += "+random-weights"
+            title += " [random weights: no statement about any method]"
+        found.append(Group(name, title, members))
+    return found
+
+
+def rows(group: Group) -> list[Row]:
+    """Return the group's rows, sorted by method, variant and readout."""
+    runs: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for record in group.records:
+        data = record.data
+        weights = data["weights"]
+        own = weights["source"] in ("openai", "embedded")
+        backbone = weights["name"] if own else f"{weights['name']} ({Path(weights['source']).name})"
+        runs[data["method"]["name"], data["variant"], backbone].append(record)
+    found = []
+    for (method, variant, backbone), members in sorted(runs.items()):
+        members = sorted(members, key=lambda r: r.data["seed"])
+        complete = [r for r in members if r.complete]
+        stale = sorted({why for r in complete for why in reasons(r)})
+        seeds = len(members[0].data["protocol"]["seeds"])
+        unfinished = [r for r in members if not r.complete]
+        for readout in members[0].data["method"]["readouts"]:
+            found.append(
+                Row(method, variant, backbone, readout, complete, unfinished, seeds, stale)
+            )
+    return found
+
+
+def frame(group: Group) -> pd.DataFrame:
+    """Return the group's table: per metric a mean and a sample deviation over seeds, in percent."""
+    lines = []
+    for row in rows(group):
+        line: dict[str, object] = {
+            "method": row.method,
+            "variant": row.variant,
+            "backbone": row.backbone,
+            "readout": row.readout,
+            "n": len(row.complete),
+            "seeds": row.seeds,
+        }
+        for metric in group.metrics:
+            values = row.values(metric)
+            line[f"{metric}_mean"] = values.mean() if len(values) else np.nan
+            line[f"{metric}_std"] = values.std(ddof=1) if len(values) > 1 else np.nan
+        line["notes"] = row.notes
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def markdown(group: Group) -> str:
+    """Return the table as Markdown, two decimals, with the formula of every metric under it."""
+    table = []
+    for row in rows(group):
+        mark = " *" if row.incomplete else ""
+        cells = [_cell(row.values(metric)) + mark for metric in group.metrics]
+        table.append(
+            [row.method, row.variant, row.backbone, row.readout, f"{len(row.complete)}/{row.seeds}",
+             *cells, row.notes]
+        )
+    titles = [METRICS[m].title + (" ↑" if METRICS[m].higher_is_better else " ↓") for m in group.metrics]
+    header = ["method", "variant", "backbone", "readout", "n", *titles, "notes"]
+    text = tabulate(table, headers=header, tablefmt="pipe", disable_numparse=True)
+    lines = [
+        f"{METRICS[m].title}: {METRICS[m].formula}." for m in group.metrics
+    ]
+    return (
+        text
+        + "\n\nPercent; mean ± sample standard deviation over class orders. n: finished runs of those the "
+        "protocol asks for; * marks rows where they are not all there.\n"
+        + "\n".join(f"- {line}" for line in lines)
+        + "\n"
+    )
+
+
+def _cell(values: np.ndarray) -> str:
+    if not len(values):
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"

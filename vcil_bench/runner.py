@@ -1,0 +1,536 @@
+"""The one loop: grow, learn, evaluate, checkpoint, record; the same for every method.
+
+Everything that can be refused is refused before any work is done, cheapest check first. Before each stage the
+global generators are seeded from the stage's name, so what a task does never depends on what ran before it in
+this process: a run killed at any moment and started again ends in the same counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from . import checkpoint as checkpoints
+from . import record as records
+from .data.datasets import adapter
+from .data.loader import ClipLoader
+from .data.manifest import DataError, Manifest, prepare
+from .data.video import resolve_decoder
+from .errors import UserError
+from .evaluation import evaluate
+from .method import Method, RunContext
+from .nets.backbones import Backbone, backbone
+from .nets.clip import ClipTrunk
+from .options import WITHOUT_EFFECT, RunOptions, build_options, split_assignments
+from .protocol import Protocol
+from .protocol import load as load_protocol
+from .provenance import environment
+from .randomness import seed_modules
+from .record import Record, RecordData
+from .registry import Entry
+from .registry import find as find_method
+from .staleness import reasons as stale_reasons
+from .storage import check_writable
+from .stream import TaskStream, class_names
+
+Say = Callable[[str], None]
+
+
+class RunError(UserError):
+    """A run that cannot be started as it was asked for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A command, resolved and checked: one method on one protocol, for some seeds."""
+
+    entry: Entry
+    protocol: Protocol
+    seeds: tuple[int, ...]
+    config: Any
+    config_origins: dict[str, str]
+    options: RunOptions
+    option_origins: dict[str, str]
+    variant: str
+    results: Path
+    device: torch.device
+    backbone: Backbone
+
+    @property
+    def method(self) -> type[Method]:
+        """The method's class."""
+        assert self.entry.cls is not None
+        return self.entry.cls
+
+    def path(self, seed: int) -> Path:
+        """Return where the record of a seed lies."""
+        return records.record_path(
+            self.results, self.protocol.label, self.method.name, self.variant, seed
+        )
+
+
+def make_plan(
+    method: str,
+    protocol: str,
+    *,
+    seed: int | None,
+    assignments: dict[str, Any],
+    results: Path,
+    device: str,
+) -> Plan:
+    """Resolve a command.
+
+    Args:
+        method: Name or ``.py`` file.
+        protocol: Name or ``.yaml`` file.
+        seed: One of the protocol's seeds, or None for all of them.
+        assignments: ``--set`` keys and values.
+        results: Folder of the records.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        UserError: Anything that is unknown, malformed or does not fit together.
+    """
+    loaded = load_protocol(protocol)
+    entry = find_method(method)
+    assert entry.cls is not None
+    overrides, option_values, config_values = split_assignments(
+        assignments, entry.cls.Config, entry.name
+    )
+    if overrides:
+        loaded = loaded.derive(overrides)
+    config, origins = entry.cls.resolve_config(loaded.name, config_values)
+    options = build_options(option_values)
+    option_origins = {
+        f.name: "command line" if f.name in option_values else "default"
+        for f in dataclasses.fields(options)
+    }
+    seeds = tuple(loaded.spec.seeds)
+    if seed is not None:
+        loaded.check_seed(seed)
+        seeds = (seed,)
+    for one in seeds:
+        loaded.order(one)  # refuses lists that must be imported first
+    resolve_decoder(options.decoder)
+    chosen = backbone(options.backbone or entry.cls.backbone)
+    if options.backbone is None and adapter(loaded.spec.dataset.name).kind == "synthetic":
+        chosen = backbone(chosen.embedded_sibling)
+        option_origins["backbone"] = "embedded data"
+    _check_fit(entry, loaded, chosen)
+    named = {k: v for k, v in (option_values | config_values).items() if k not in WITHOUT_EFFECT}
+    check_writable(results)
+    return Plan(
+        entry,
+        loaded,
+        seeds,
+        config,
+        origins,
+        dataclasses.replace(options, backbone=chosen.name),
+        option_origins,
+        records.variant_name(named),
+        results,
+        _device(device),
+        chosen,
+    )
+
+
+def run(
+    plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: Say
+) -> list[Record]:
+    """Run a plan: reuse finished records, resume unfinished ones, do the rest.
+
+    Args:
+        plan: What to run.
+        data: Root of the dataset; None where the dataset needs none.
+        force: Move records and checkpoints that are there aside and run anew.
+        progress: Progress bars.
+        say: Takes the lines a user reads.
+
+    Returns:
+        The records of all seeds, in order.
+
+    Raises:
+        UserError: Stale or corrupt records, missing data or weights.
+    """
+    todo = [seed for seed in plan.seeds if not _finished(plan, seed, force, say)]
+    if todo:
+        manifest = _manifest(plan, data, progress, say)
+        streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
+        trunk = plan.backbone.load(plan.options.weights).to(plan.device)
+        say(f"backbone {trunk.name}: weights {trunk.weights.source}, {trunk.weights.pretraining}")
+        for seed in todo:
+            _Run(plan, seed, manifest, streams[seed], trunk, progress, say).go()
+    return [records.load(plan.path(seed)) for seed in plan.seeds]
+
+
+def _check_fit(entry: Entry, protocol: Protocol, chosen: Backbone) -> None:
+    """Refuse a backbone that lacks what the method needs, or that takes frames of another size."""
+    assert entry.cls is not None
+    lacking = entry.cls.needs - chosen.provides
+    if lacking:
+        raise RunError(
+            f"method {entry.name!r} needs a backbone with {', '.join(sorted(lacking))}; {chosen.name!r} "
+            f"provides {', '.join(sorted(chosen.provides))}"
+        )
+    if protocol.spec.clip.size != chosen.image_size:
+        raise RunError(
+            f"backbone {chosen.name!r} takes frames of {chosen.image_size} pixels, protocol "
+            f"{protocol.name!r} gives {protocol.spec.clip.size}; choose another --set backbone=, or "
+            f"--set protocol.clip.size={chosen.image_size} protocol.clip.short_side={chosen.image_size}"
+        )
+
+
+def _device(name: str) -> torch.device:
+    """Return a device that is really there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RunError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N, mps") from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise RunError(f"device {name!r} is not there; this machine has: {', '.join(found)}")
+    return device
+
+
+def _finished(plan: Plan, seed: int, force: bool, say: Say) -> bool:
+    """Tell whether a seed needs no work; with ``force`` move what is there aside first.
+
+    Raises:
+        RunError: The record is complete but stale.
+        RecordError: It is corrupt.
+    """
+    path = plan.path(seed)
+    if force:
+        checkpoint = records.checkpoint_path(path)
+        if path.exists():
+            say(f"moved aside: {records.supersede(path)}")
+        checkpoint.unlink(missing_ok=True)
+        return False
+    if not path.exists():
+        return False
+    found = records.load(path)
+    if not found.complete:
+        return False
+    why = stale_reasons(found, plan.protocol, plan.entry)
+    now = {k: v for k, v in _values(plan.config).items()}
+    if now != {k: v["value"] for k, v in found.data["config"].items()}:
+        why.append("the config's defaults or recipes changed")
+    if why:
+        raise RunError(
+            f"{path}: finished, but stale: {'; '.join(why)}; FORCE=1 (--force) moves it aside and runs anew"
+        )
+    say(f"seed {seed}: finished before, {path}")
+    return True
+
+
+def _manifest(plan: Plan, data: Path | None, progress: Progress, say: Say) -> Manifest:
+    """Prepare the protocol's split and refuse data that are not good enough."""
+    dataset = plan.protocol.spec.dataset
+    source = adapter(dataset.name)
+    root = data if data is not None else source.default_root()
+    if root is None:
+        raise DataError(
+            f"protocol {plan.protocol.name!r} needs the data of {dataset.name!r}: give their folder with "
+            f"DATA=... (--data); it should hold: {source.layout}"
+        )
+    bar = progress.add_task(f"preparing {dataset.name}", total=None)
+    manifest = prepare(
+        source,
+        root,
+        str(dataset.split),
+        lambda done, total: progress.update(bar, completed=done, total=total),
+    )
+    progress.remove_task(bar)
+    manifest.check_complete(plan.options.max_missing)
+    class_names(plan.protocol, manifest)
+    left_out = manifest.left_out()
+    say(
+        f"data {dataset.name}: {len(manifest.usable('train'))} training and "
+        f"{len(manifest.usable('test'))} test videos, {len(left_out)} left out"
+        + (f" (first: {left_out[0].id}: {left_out[0].problem})" if left_out else "")
+    )
+    return manifest
+
+
+def _values(config: Any) -> dict[str, Any]:
+    """Return a config as plain data, as JSON will give it back."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+class _Run:
+    """One seed of a plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        seed: int,
+        manifest: Manifest,
+        stream: TaskStream,
+        trunk: ClipTrunk,
+        progress: Progress,
+        say: Say,
+    ) -> None:
+        self.plan = plan
+        self.seed = seed
+        self.stream = stream
+        self.say = say
+        self.path = plan.path(seed)
+        options = plan.options
+        self.run_seed = seed if options.run_seed is None else options.run_seed
+        workers = options.workers
+        if workers is None:
+            workers = min(16, torch.get_num_threads()) if plan.device.type == "cuda" else 0
+        self.context = RunContext(
+            device=plan.device,
+            precision=options.precision,
+            run_seed=self.run_seed,
+            loader=ClipLoader(
+                plan.protocol.spec.clip,
+                decoder=options.decoder,
+                workers=workers,
+                device=plan.device,
+                seed=self.run_seed,
+            ),
+            backbone=trunk,
+            progress=progress,
+        )
+        self.record = self._new_record(manifest)
+        self.top: dict[str, NDArray[Any]] = {}
+
+    def go(self) -> None:
+        """Run the seed to its end, or leave a partial or failed record behind that can be resumed."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path.with_suffix(".lock"), timeout=0)
+        try:
+            with lock:
+                self._go()
+        except filelock.Timeout as error:
+            raise RunError(f"{self.path}: another process is running this seed") from error
+
+    def _go(self) -> None:
+        # Settings that change numbers are set here, for this run, whatever ran before in the process.
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        tf32 = self.plan.options.precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
+        try:
+            method, start = self._restore()
+            for step in range(start, len(self.stream)):
+                self._step(method, step)
+        except KeyboardInterrupt:
+            self.say(f"stopped; the same command goes on after task {len(self.record['steps'])}")
+            raise
+        except UserError:
+            raise
+        except Exception as error:
+            self.record["status"] = "failed"
+            self.record["reason"] = f"{type(error).__name__}: {error}"
+            records.save(self.path, self.record)
+            raise
+        self._finish()
+
+    def _restore(self) -> tuple[Method, int]:
+        """Construct the method; if there is a checkpoint of this run, bring it back to where that was."""
+        cumulative = self.plan.method.data_access == "cumulative"
+        seed_modules(self.run_seed, "init")
+        method = self.plan.method(self.plan.config, self.context).to(self.plan.device)
+        path = records.checkpoint_path(self.path)
+        if not path.exists():
+            return method, 0
+        saved = checkpoints.load(path)
+        if saved.identity != self._identity():
+            raise RunError(
+                f"{path}: checkpoint of a run with other code, config, protocol, data or weights; "
+                "FORCE=1 (--force) starts afresh"
+            )
+        done = len(saved.steps)
+        for step in range(done):
+            seed_modules(self.run_seed, "grow", step)
+            method.grow(self.stream.task(step, cumulative=cumulative))
+        method.to(self.plan.device).load_state_dict(saved.state)
+        self.record["steps"], self.top = saved.steps, saved.top
+        self.say(f"seed {self.seed}: resuming after task {done} of {len(self.stream)}")
+        return method, done
+
+    def _step(self, method: Method, step: int) -> None:
+        """Learn one task, test on all tasks so far, and make both safe on disk."""
+        task = self.stream.task(step, cumulative=method.data_access == "cumulative")
+        clock = self.context.loader.clock
+        clock.waited = 0.0
+        self.context.losses.clear()
+        on_cuda = self.plan.device.type == "cuda"
+        if on_cuda:
+            torch.cuda.reset_peak_memory_stats(self.plan.device)
+        started = time.perf_counter()
+        seed_modules(self.run_seed, "grow", step)
+        method.grow(task)
+        method.to(self.plan.device).train()
+        seed_modules(self.run_seed, "learn", step)
+        method.learn(task)
+        learnt = time.perf_counter()
+        method.eval()
+        tests = [self.stream.test(i) for i in range(step + 1)]
+        found = evaluate(method, self.context, tests, task.num_seen, self.plan.options.eval_batch)
+        ended = time.perf_counter()
+
+        memory = method.memory_use()
+        state = method.state_dict()
+        costs = {
+            "train_s": round(learnt - started, 3),
+            "eval_s": round(ended - learnt, 3),
+            "data_wait_s": round(clock.waited, 3),
+            "peak_device_mb": (
+                round(torch.cuda.max_memory_allocated(self.plan.device) / 2**20, 1)
+                if on_cuda
+                else None
+            ),
+            "parameters": self.context.backbone.num_parameters
+            + sum(p.numel() for p in method.parameters()),
+            "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
+            "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
+            "memory": dataclasses.asdict(memory),
+        }
+        self.record["steps"].append(
+            {
+                "step": step,
+                "classes_seen": task.num_seen,
+                "correct": found.correct,
+                "costs": costs,
+                "losses": list(self.context.losses),
+            }
+        )
+        self.top |= {f"{step}/{name}": ranked for name, ranked in found.top.items()}
+        checkpoints.save(
+            records.checkpoint_path(self.path),
+            checkpoints.Checkpoint(self._identity(), self.record["steps"], self.top, state),
+        )
+        records.save(self.path, self.record)
+        total = sum(len(t) for t in tests)
+        headline = sum(found.correct[method.readouts[0]])
+        self.say(
+            f"seed {self.seed}, task {step + 1}/{len(self.stream)}: {task.num_seen} classes seen, "
+            f"top-1 {100 * headline / total:.1f} % of {total} videos "
+            f"({costs['train_s']:.0f} s training, {costs['eval_s']:.0f} s testing)"
+        )
+
+    def _finish(self) -> None:
+        """Write the predictions and the complete record, then drop the checkpoint."""
+        tests = [self.stream.test(i) for i in range(len(self.stream))]
+        arrays: dict[str, NDArray[Any]] = {f"top5/{k}": v for k, v in self.top.items()}
+        samples = [(i, s) for i, task in enumerate(tests) for s in task]
+        arrays["videos"] = np.array([s.id for _, s in samples])
+        arrays["labels"] = np.array([s.label for _, s in samples], dtype=np.int16)
+        arrays["task"] = np.array([i for i, _ in samples], dtype=np.int16)
+        target = records.predictions_path(self.path)
+        self.record["predictions"] = {
+            "file": target.name,
+            "sha256": records.save_predictions(target, arrays),
+        }
+        self.record["status"] = "complete"
+        self.record["finished"] = records.now()
+        records.save(self.path, self.record)
+        records.checkpoint_path(self.path).unlink(missing_ok=True)
+
+    def _identity(self) -> str:
+        """Hash of what must agree for a checkpoint to be gone on with."""
+        keys = ("protocol", "method", "config", "class_order", "run_seed", "weights")
+        parts = {key: self.record[key] for key in keys}  # type: ignore[literal-required]
+        parts["data"] = self.record["data"]["manifest_sha256"]
+        parts["options"] = {
+            k: v["value"] for k, v in self.record["options"].items() if k not in WITHOUT_EFFECT
+        }
+        parts["device_type"] = self.plan.device.type
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _new_record(self, manifest: Manifest) -> RecordData:
+        plan, protocol, entry = self.plan, self.plan.protocol, self.plan.entry
+        method = plan.method
+        spec = protocol.spec
+        return {
+            "schema": records.SCHEMA,
+            "run_id": f"{protocol.label}/{method.name}/{plan.variant}-s{self.seed}",
+            "status": "partial",
+            "reason": None,
+            "started": records.now(),
+            "finished": None,
+            "protocol": {
+                "name": protocol.name,
+                "label": protocol.label,
+                "version": spec.version,
+                "title": spec.title,
+                "fingerprint": protocol.fingerprint,
+                "origin": protocol.origin,
+                "overrides": protocol.overrides,
+                "dataset": dataclasses.asdict(spec.dataset),
+                "metrics": dataclasses.asdict(spec.metrics),
+                "seeds": spec.seeds,
+            },
+            "method": {
+                "name": method.name,
+                "paper": method.paper,
+                "readouts": list(method.readouts),
+                "data_access": method.data_access,
+                "uses_memory": method.uses_memory,
+                "origin": entry.origin,
+                "file": str(entry.file.name if entry.origin == "built-in" else entry.file),  # type: ignore[union-attr]
+                "sha256": entry.sha256,
+                "bases": entry.bases,
+                "distribution": entry.distribution,
+                "version": entry.version,
+            },
+            "variant": plan.variant,
+            "seed": self.seed,
+            "run_seed": self.run_seed,
+            "config": {
+                k: {"value": v, "origin": plan.config_origins[k]}
+                for k, v in _values(plan.config).items()
+            },
+            "options": {
+                k: {"value": v, "origin": plan.option_origins[k]}
+                for k, v in _values(plan.options).items()
+            },
+            "class_order": self.stream.order,
+            "class_names": self.stream.class_names,
+            "classes_per_task": spec.tasks.sizes,
+            "test_videos": [len(self.stream.test(i)) for i in range(len(self.stream))],
+            "steps": [],
+            "predictions": None,
+            "data": {
+                "kind": manifest.kind,
+                "dataset": manifest.dataset,
+                "split": manifest.split,
+                "root": str(manifest.root),
+                "manifest_sha256": manifest.sha256,
+                "train_videos": len(manifest.usable("train")),
+                "test_videos": len(manifest.usable("test")),
+                "left_out": [
+                    {"id": v.id, "split": v.split, "problem": v.problem}
+                    for v in manifest.left_out()
+                ],
+                "decoder": resolve_decoder(plan.options.decoder),
+            },
+            "weights": dataclasses.asdict(self.context.backbone.weights),
+            "environment": environment(plan.device, plan.options.precision),
+        }
+
+

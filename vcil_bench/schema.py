@@ -1,0 +1,183 @@
+"""Closed, typed configuration: one reader for protocol files, method configs and run options.
+
+A typo in a key must never silently become a default value, so every mapping is read into a frozen dataclass
+whose fields are the only keys allowed and whose annotations are checked. Errors name the key, the allowed
+ones and the place the value came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+
+from .errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+class ConfigError(UserError):
+    """A key that is unknown or missing, or a value of the wrong type."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML loader that refuses a key given twice, which plain YAML resolves silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that must hold one mapping.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or is not a mapping at its top.
+    """
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        what = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(f"{path}{line}: malformed YAML ({what})") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping at the top, found {type(data).__name__}")
+    return data
+
+
+def fields_of(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """Return the dataclass fields of ``cls`` by name."""
+    return {field.name: field for field in dataclasses.fields(cls)}
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Make a ``cls`` from a mapping, refusing unknown and missing keys and wrong types.
+
+    Args:
+        cls: A dataclass; nested dataclasses are built from nested mappings.
+        values: Keys and raw values, as YAML gives them.
+        where: Says in errors where the mapping came from, for instance a file and a section.
+
+    Raises:
+        ConfigError: Names the key or value, the allowed ones and ``where``.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, found {values!r}")
+    fields = fields_of(cls)
+    allowed = ", ".join(fields)
+    for key in values:
+        if key not in fields:
+            hint = did_you_mean(str(key), fields)
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}; allowed keys: {allowed}")
+    hints = typing.get_type_hints(cls)
+    made = {}
+    for name, field in fields.items():
+        if name in values:
+            made[name] = convert(values[name], hints[name], f"{where}: {name}")
+        elif (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ):
+            raise ConfigError(f"{where}: missing key {name!r}; allowed keys: {allowed}")
+    return cls(**made)
+
+
+def convert(value: Any, annotation: Any, where: str) -> Any:
+    """Check ``value`` against a type annotation and return it, converting only what is exact.
+
+    Integers are taken for floats, numeric text for floats (YAML reads ``1e4`` as text) and lists for tuples;
+    nothing else is converted.
+    """
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        if value in args and type(value) in {type(arg) for arg in args}:
+            return value
+        choices = ", ".join(str(arg) for arg in args)
+        hint = did_you_mean(str(value), [str(arg) for arg in args])
+        raise ConfigError(f"{where}: {value!r} is not allowed{hint}; allowed values: {choices}")
+    if origin in (Union, types.UnionType):
+        for option in args:
+            try:
+                return convert(value, option, where)
+            except ConfigError:
+                continue
+        raise ConfigError(f"{where}: {value!r} is not {_describe(annotation)}")
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return value if isinstance(value, annotation) else build(annotation, value, where)
+    if origin in (list, tuple) and isinstance(value, (list, tuple)):
+        items = [convert(item, args[0], f"{where}[{i}]") for i, item in enumerate(value)]
+        return origin(items)
+    if origin is dict and isinstance(value, Mapping):
+        return {
+            convert(key, args[0], f"{where} key {key!r}"): convert(item, args[1], f"{where}.{key}")
+            for key, item in value.items()
+        }
+    if annotation is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif (
+        annotation in (int, str, bool, type(None))
+        and isinstance(value, annotation)
+        and (annotation is not int or not isinstance(value, bool))
+    ):
+        return value
+    raise ConfigError(f"{where}: {value!r} is not {_describe(annotation)}")
+
+
+def _describe(annotation: Any) -> str:
+    """Name a type annotation in a user's words."""
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+    }
+    if annotation in names:
+        return names[annotation]
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (list, tuple):
+        return f"a list, each item {_describe(args[0])}"
+    if origin is dict:
+        return "a mapping"
+    if origin is Literal:
+        return "one of " + ", ".join(str(arg) for arg in args)
+    if args:
+        return " or ".join(_describe(arg) for arg in args)
+    return f"a mapping ({annotation.__name__})"
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """Turn ``key=value`` texts of the command line into a mapping; values are read as YAML.
+
+    Raises:
+        ConfigError: A text has no ``=``, an empty key, a key twice, or a value that is not YAML.
+    """
+    parsed: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {text!r}: expected key=value")
+        if key in parsed:
+            raise ConfigError(f"--set {key!r} is given twice")
+        try:
+            parsed[key.strip()] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text!r}: the value is not valid YAML") from error
+    return parsed

@@ -1,0 +1,74 @@
+"""Tells whether a record still speaks of the protocol and the method as they are now.
+
+Imports neither torch nor a method, so that reports can mark stale rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import UserError
+from .protocol import Protocol
+from .protocol import load as load_protocol
+from .record import Record
+
+if TYPE_CHECKING:
+    from .registry import Entry
+
+
+def reasons(
+    record: Record, protocol: Protocol | None = None, entry: Entry | None = None
+) -> list[str]:
+    """Return why a record is stale, an empty list if it is not.
+
+    Args:
+        record: The record.
+        protocol: The protocol as it is now; None loads it by the record's name and overrides.
+        entry: The method as found now; None looks at the source file alone.
+    """
+    found = []
+    now = _fingerprint(record, protocol)
+    if now is not None and now != record.data["protocol"]["fingerprint"]:
+        found.append("the protocol changed")
+    method = record.data["method"]
+    if entry is not None:
+        hashes = {"": entry.sha256, **entry.bases}
+    else:
+        path = _source(record)
+        hashes = {"": _sha256(path)} | {name: _sha256(_built_in(name)) for name in method["bases"]}
+    for name, old in {"": method["sha256"], **method["bases"]}.items():
+        if hashes.get(name) not in (None, old):
+            found.append(f"{name or 'the method file'} changed")
+    return found
+
+
+def _fingerprint(record: Record, protocol: Protocol | None) -> str | None:
+    """Return today's fingerprint of a record's protocol; None if the protocol cannot be found any more."""
+    if protocol is None:
+        stored = record.data["protocol"]
+        name = stored["origin"] if stored["origin"].endswith((".yaml", ".yml")) else stored["name"]
+        if stored["origin"].startswith("protocols/"):
+            name = stored["name"]
+        try:
+            protocol = load_protocol(name, stored["overrides"])
+        except UserError:
+            return None
+    return protocol.fingerprint
+
+
+def _source(record: Record) -> Path:
+    """Return where a record's method file lies on this machine, whether or not it is there."""
+    method = record.data["method"]
+    return _built_in(method["file"]) if method["origin"] == "built-in" else Path(method["file"])
+
+
+def _built_in(name: str) -> Path:
+    with resources.as_file(resources.files("vcil_bench.methods")) as folder:
+        return folder / name
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
