@@ -5,6 +5,4 @@ everything in it, so that is refused.
 """
 
 if __name__ != "vcil_bench.methods":
-    raise ImportError(
-        f"{__name__!r} is installed as 'vcil_bench.methods'; import it under that name"
-    )
+    raise ImportError(f"{__name__!r} is installed as 'vcil_bench.methods'; import it under that name")

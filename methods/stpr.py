@@ -181,7 +181,7 @@ class StPR(Method):
 
         ``L = L_cont(V_st, T) + L_cont(V̄s, T) + w L_FSSD``.
         """
-        config, clip = self.config, self.context.backbone
+        config = self.config
         trained = [self.encoder, *self.experts[-1:]]
         if any(p.requires_grad for module in trained for p in module.parameters()):
             distil = config.fssd and config.adapters and task.index > 0
@@ -240,10 +240,7 @@ class StPR(Method):
             of_expert = [features[min(k, len(features) - 1)] for k in range(len(self.experts))]
             spatial = self._scaled(features[-1].mean(dim=1))  # V̄s [B, D]
             dynamic = torch.stack(
-                [
-                    self._scaled(expert(frames))
-                    for expert, frames in zip(self.experts, of_expert, strict=True)
-                ],
+                [self._scaled(expert(frames)) for expert, frames in zip(self.experts, of_expert, strict=True)],
                 dim=1,
             )  # V_st [B, K, D]
             weights = self._weights(clips, of_expert, dynamic)
@@ -275,10 +272,7 @@ class StPR(Method):
         if config.router == "average":
             return dynamic.new_full(dynamic.shape[:2], 1 / dynamic.shape[1])
         cues = torch.stack(
-            [
-                self._cue(clips, frames, dynamic[:, k])
-                for k, frames in enumerate(of_expert)
-            ],
+            [self._cue(clips, frames, dynamic[:, k]) for k, frames in enumerate(of_expert)],
             dim=1,
         )  # [B, K, D]
         scores = routing_scores(cues, self.anchors, self.expert_of_anchor)
@@ -342,9 +336,7 @@ class StPR(Method):
         )
 
 
-def channel_importance(
-    features: Tensor, text: Tensor, floor: float = 1e-6, clamp: bool = True
-) -> Tensor:
+def channel_importance(features: Tensor, text: Tensor, floor: float = 1e-6, clamp: bool = True) -> Tensor:
     """Semantic importance of each channel for one class: ``I_cj = T_cj mu_cj / var_cj`` (FSSD).
 
     Fisher information of the mean (1 / var) times the channel's expected share of the cosine with the text.

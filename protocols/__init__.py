@@ -5,6 +5,4 @@ everything in it, so that is refused.
 """
 
 if __name__ != "vcil_bench.protocols":
-    raise ImportError(
-        f"{__name__!r} is installed as 'vcil_bench.protocols'; import it under that name"
-    )
+    raise ImportError(f"{__name__!r} is installed as 'vcil_bench.protocols'; import it under that name")

@@ -247,9 +247,7 @@ def packed_bframe_avi(path: Path, frames: int, *, width: int = 128, height: int 
         ``path``.
     """
     plain = path.with_name(f"{path.stem}_plain.avi")
-    barcode_video(
-        plain, frames, width=width, height=height, codec="mpeg4", options={"g": "12", "bf": "1"}
-    )
+    barcode_video(plain, frames, width=width, height=height, codec="mpeg4", options={"g": "12", "bf": "1"})
     with av.open(str(plain)) as source, av.open(str(path), "w") as target:
         stream = source.streams.video[0]
         chunks = [bytes(packet) for packet in source.demux(stream) if packet.size]
@@ -264,9 +262,7 @@ def packed_bframe_avi(path: Path, frames: int, *, width: int = 128, height: int 
                 packed.append(NOT_CODED)
             else:
                 packed.append(chunk)
-        packed.insert(
-            1, b"\x7f"
-        )  # DivX's encoder delay: the chunk that makes the count one too high
+        packed.insert(1, b"\x7f")  # DivX's encoder delay: the chunk that makes the count one too high
         copy = target.add_stream_from_template(stream)
         for number, chunk in enumerate(packed):
             packet = av.Packet(chunk)

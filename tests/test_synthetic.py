@@ -60,9 +60,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> SimpleTokenizer:
-    return SimpleTokenizer(
-        str(FOLDER / pretraining.MERGES_FILE), context_length=pretraining.CONTEXT_LENGTH
-    )
+    return SimpleTokenizer(str(FOLDER / pretraining.MERGES_FILE), context_length=pretraining.CONTEXT_LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +85,7 @@ def test_manifest_lists_every_clip_once(rendered: Path) -> None:
     rows = read_manifest(rendered)
     counts = Counter((row["class"], row["split"]) for row in rows)
     assert counts == {
-        (name, split): count
-        for name in synthetic.CLASS_NAMES
-        for split, count in (("train", 20), ("test", 10))
+        (name, split): count for name in synthetic.CLASS_NAMES for split, count in (("train", 20), ("test", 10))
     }
     assert len({row["group"] for row in rows}) == len(rows)
     files = {str(path.relative_to(rendered)) for path in rendered.rglob("*.mp4")}
@@ -124,9 +120,7 @@ def test_rendering_twice_gives_the_same_frames(
     rows = read_manifest(tmp_path / "again")
     assert len(rows) == 48
     for row in rows:
-        np.testing.assert_array_equal(
-            decode(tmp_path / "again" / row["path"]), decode(rendered / row["path"])
-        )
+        np.testing.assert_array_equal(decode(tmp_path / "again" / row["path"]), decode(rendered / row["path"]))
 
 
 def test_encoding_keeps_the_picture(rendered: Path) -> None:
@@ -150,9 +144,7 @@ def test_foreign_folder_is_refused_and_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_interrupted_rendering_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_rendering_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few_clips(monkeypatch)
 
     def stop(done: int, total: int) -> None:
@@ -165,9 +157,7 @@ def test_interrupted_rendering_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_second_simultaneous_rendering_keeps_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_simultaneous_rendering_keeps_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few_clips(monkeypatch)
     root = tmp_path / "data"
 
@@ -195,9 +185,7 @@ def test_train_and_test_clips_differ() -> None:
 @pytest.mark.parametrize("motion", synthetic.MOTIONS)
 def test_one_frame_does_not_tell_the_motion(motion: str) -> None:
     # 16 cells of the canvas, first, middle and last frame: the same counts up to chance everywhere.
-    paths = np.stack(
-        [synthetic.trajectory(np.random.default_rng([7, i]), motion) for i in range(4000)]
-    )
+    paths = np.stack([synthetic.trajectory(np.random.default_rng([7, i]), motion) for i in range(4000)])
     assert paths.shape == (4000, 16, 2)
     assert paths.min() >= 0
     assert paths.max() < drawing.SIZE
@@ -240,8 +228,7 @@ def test_objects_wrap_round_the_border() -> None:
 
 def test_shapes_have_about_the_same_area() -> None:
     areas = [
-        drawing.object_mask(shape, np.array([[32.0, 32.0]]), radius=9).sum()
-        for _, shape in synthetic.OBJECTS
+        drawing.object_mask(shape, np.array([[32.0, 32.0]]), radius=9).sum() for _, shape in synthetic.OBJECTS
     ]
     assert max(areas) < 2 * min(areas)
 
@@ -257,9 +244,7 @@ def test_speed_lines_lie_behind_the_object(motion: str) -> None:
     mean = np.array([(lines.sum(0) * grid).sum(), (lines.sum(1) * grid).sum()]) / weight
     offset = (mean - 32) @ np.array(drawing.MOTIONS[motion])
     assert offset < -5
-    captions = [
-        pretraining.write_caption(np.random.default_rng(i), moving.facts).text for i in range(50)
-    ]
+    captions = [pretraining.write_caption(np.random.default_rng(i), moving.facts).text for i in range(50)]
     assert any(f"moving {motion}" in caption for caption in captions)
     assert not any("still" in caption for caption in captions)
 

@@ -41,9 +41,7 @@ from vcil_bench.data.video import (
 )
 from vcil_bench.errors import UserError
 
-REAL = Path(
-    os.environ.get("VCIL_BENCH_REAL_CLIPS", Path(__file__).parents[1] / ".." / "shared" / "data")
-)
+REAL = Path(os.environ.get("VCIL_BENCH_REAL_CLIPS", Path(__file__).parents[1] / ".." / "shared" / "data"))
 OPEN_GOP = "keyint=12:min-keyint=12:open-gop=1:bframes=3:b-adapt=0:scenecut=0"
 B_FRAMES = {"g": "12", "bf": "2"}
 # Pauses of 20 to 400 ms, and the longest one just before the end.
@@ -69,9 +67,9 @@ def _hevc(path: Path) -> Path:
     return barcode_video(path, 30, codec="libx265", options=options)
 
 
-def _cut(path: Path, first: int) -> Path:
+def _cut(path: Path, first: int, gop: int) -> Path:
     source = barcode_video(
-        path.with_name("uncut.mp4"), 100, options={"g": "40", "bf": "2", "sc_threshold": "0"}
+        path.with_name(f"uncut_{gop}.mp4"), 100, options={"g": str(gop), "bf": "2", "sc_threshold": "0"}
     )
     return stream_copied_cut(source, path, first)
 
@@ -92,10 +90,15 @@ def _copy_packets(source: Path, target: Path, change: Callable[[list[bytes]], li
 
 
 def _dropped(path: Path) -> Path:
-    """Make an AVI whose recorder found nothing new two times out of three."""
+    """Make an AVI whose recorder found nothing new two times out of three.
+
+    It ends on a coded picture: FFmpeg shows the last one twice when placeholders follow it.
+    """
     source = barcode_video(path.with_name("undropped.avi"), 20, codec="mpeg4", options={"g": "50"})
     return _copy_packets(
-        source, path, lambda chunks: [c for chunk in chunks for c in (chunk, NOT_CODED, NOT_CODED)]
+        source,
+        path,
+        lambda chunks: [c for chunk in chunks for c in (NOT_CODED, NOT_CODED, chunk)][2:],
     )
 
 
@@ -153,9 +156,9 @@ CLIPS: dict[str, tuple[Callable[[Path], Path], int, int | None, int]] = {
     "ten_bit.mp4": (lambda p: barcode_video(p, 10, pix_fmt="yuv420p10le"), 10, 10, 0),
     "gray.mp4": (lambda p: barcode_video(p, 10, pix_fmt="gray"), 10, 10, 0),
     "hevc.mp4": (_hevc, 30, 30, 0),
-    "edit_list.mp4": (lambda p: _cut(p, 25), 75, 100, 25),
-    "edit_list_late.mp4": (lambda p: _cut(p, 70), 30, 100, 70),
-    "dropped.avi": (_dropped, 20, 60, 0),
+    "edit_list.mp4": (lambda p: _cut(p, 25, gop=40), 75, 100, 25),
+    "edit_list_late.mp4": (lambda p: _cut(p, 80, gop=200), 20, 100, 80),
+    "dropped.avi": (_dropped, 20, 58, 0),
 }
 
 
@@ -173,9 +176,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def _decode_all(path: Path) -> np.ndarray:
     """Decode a file with PyAV's own iteration, as an oracle for pixels."""
     with av.open(str(path)) as container:
-        return np.stack(
-            [frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(video=0)]
-        )
+        return np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(video=0)])
 
 
 # -------------------------------------------------------------------------------- exact frames
@@ -325,9 +326,7 @@ def test_decoder_names(made: Callable[[str], Path]) -> None:
     assert issubclass(VideoError, UserError)
 
 
-def test_missing_decord_is_explained(
-    made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_decord_is_explained(made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(UserError, match=r"pip install decord.*'auto'"):
         read_frames(made("h264.mp4"), [0], decoder="decord")
@@ -377,9 +376,7 @@ def _broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     }
 
 
-def test_undecodable_files_name_file_and_cause(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_undecodable_files_name_file_and_cause(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for path, cause in _broken_files(tmp_path).values():
         for call in (probe, count_frames, lambda p: read_frames(p, [0])):
             with pytest.raises(VideoError, match=cause) as caught:
@@ -463,6 +460,31 @@ def test_avi_truncated_between_chunks_is_noticed(made: Callable[[str], Path]) ->
     assert facts.claimed == 30
     assert "missing" in str(facts.problem)
     assert "corrupt" not in str(facts.problem)
+
+
+def test_video_chunks_lost_next_to_whole_audio_are_noticed(made: Callable[[str], Path], tmp_path: Path) -> None:
+    path = tmp_path / "both.avi"
+    with av.open(str(made("mjpeg.avi"))) as source, av.open(str(path), "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream("pcm_s16le", rate=8000, layout="mono")
+        assert isinstance(sound, av.AudioStream)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                target.mux(packet)
+                wave = av.AudioFrame.from_ndarray(np.zeros((1, 320), np.int16), "s16", "mono")
+                wave.sample_rate = 8000
+                target.mux(sound.encode(wave))
+    assert probe(path).problem is None
+    data = path.read_bytes()
+    head, movi, body = data.partition(b"movi")
+    chunks, index, tail = body.partition(b"idx1")
+    parts = chunks.split(b"00dc")
+    lossy = b"00dc".join(parts[:10]) + b"JUNK" + b"JUNK".join(parts[10:20]) + b"00dc"
+    path.write_bytes(head + movi + lossy + b"00dc".join(parts[20:]) + index + tail)
+    facts = probe(path)
+    assert facts.frames == 20
+    assert "data are missing" in str(facts.problem)
 
 
 def test_truncated_mp4(tmp_path: Path) -> None:
@@ -688,9 +710,7 @@ def test_real_windows_are_healthy() -> None:
     with (folder / "manifest.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     with ThreadPoolExecutor(2) as pool:
-        for row, facts in zip(
-            rows, pool.map(lambda row: probe(folder / row["path"]), rows), strict=True
-        ):
+        for row, facts in zip(rows, pool.map(lambda row: probe(folder / row["path"]), rows), strict=True):
             assert (facts.frames, facts.problem) == (int(row["frames"]), None), row["path"]
 
 

@@ -7,8 +7,9 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import yaml
 from rich.console import Console
@@ -23,6 +24,10 @@ from rich.progress import (
 from . import __version__
 from .errors import UserError, did_you_mean
 from .schema import parse_assignments
+
+if TYPE_CHECKING:
+    from .protocol import Protocol
+    from .registry import Entry
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     """Ends a wrong command in one line, as every other user error."""
 
-    def error(self, message: str):  # type: ignore[no-untyped-def]  # never returns
+    def error(self, message: str) -> NoReturn:
         print(f"vcil-bench: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
@@ -60,7 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", default="all", help="one of the protocol's seeds, or all (default)")
     run.add_argument("--data", type=Path, metavar="ROOT", help="folder of the dataset")
     run.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="assignments",
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
         help="method config, run options, and protocol.KEY for a derived protocol",
     )
     run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
@@ -70,8 +80,13 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="list what there is")
     listing.add_argument("what", choices=["methods", "protocols", "datasets", "backbones"])
-    listing.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
-                         help="records there tell of methods that were run from files")
+    listing.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="records there tell of methods that were run from files",
+    )
     listing.set_defaults(run=_list)
 
     show = commands.add_parser("show", help="show a method, protocol, dataset or backbone in full")
@@ -101,6 +116,12 @@ def _progress() -> Progress:
     )
 
 
+def _bar(progress: Progress, text: str) -> Callable[[int, int], None]:
+    """Add a bar and return what moves it."""
+    bar = progress.add_task(text, total=None)
+    return lambda done, total: progress.update(bar, completed=done, total=total)
+
+
 def _run(options: argparse.Namespace) -> int:
     from . import runner
     from .evaluation import EvaluationError
@@ -120,9 +141,7 @@ def _run(options: argparse.Namespace) -> int:
     with _progress() as progress:
         say = progress.console.print if sys.stderr.isatty() else lambda line: print(line, file=sys.stderr)
         try:
-            records = runner.run(
-                plan, data=options.data, force=options.force, progress=progress, say=say
-            )
+            records = runner.run(plan, data=options.data, force=options.force, progress=progress, say=say)
         except (TrainingError, EvaluationError) as error:
             print(f"vcil-bench: the run failed: {error}", file=sys.stderr)
             return 1
@@ -172,7 +191,7 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _method_entries(results: Path) -> list:  # type: ignore[type-arg]  # registry.Entry, imported lazily
+def _method_entries(results: Path) -> list[Entry]:
     """Return all methods: built in, installed, and those that records say were run from a file."""
     from . import registry
     from .record import load_all
@@ -186,7 +205,7 @@ def _method_entries(results: Path) -> list:  # type: ignore[type-arg]  # registr
     return entries
 
 
-def _whence(entry) -> str:  # type: ignore[no-untyped-def]
+def _whence(entry: Entry) -> str:
     if entry.origin == "file":
         return f" [{entry.file}]"
     if entry.origin == "installed":
@@ -222,7 +241,7 @@ def _show(options: argparse.Namespace) -> int:
     raise UserError(f"nothing is named {name!r}{did_you_mean(name, known)}; see 'vcil-bench list ...'")
 
 
-def _show_protocol(protocol) -> None:  # type: ignore[no-untyped-def]
+def _show_protocol(protocol: Protocol) -> None:
     spec = dataclasses.asdict(protocol.spec)
     print(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100), end="")
     try:
@@ -236,8 +255,9 @@ def _show_protocol(protocol) -> None:  # type: ignore[no-untyped-def]
         print(f"tasks: {error}")
 
 
-def _show_method(entry) -> None:  # type: ignore[no-untyped-def]
+def _show_method(entry: Entry) -> None:
     cls = entry.cls
+    assert cls is not None
     print(f"method {cls.name} ({entry.origin}){_whence(entry)}\n{cls.paper}\n")
     print(f"readouts: {', '.join(cls.readouts)}; data access: {cls.data_access}; ", end="")
     print(f"exemplars: {'yes' if cls.uses_memory else 'no'}; needs: {', '.join(sorted(cls.needs)) or '-'}")
@@ -258,13 +278,7 @@ def _prepare(options: argparse.Namespace) -> int:
         source.list_videos(options.root, "1")  # says what is wrong with the root
     for split in splits:
         with _progress() as progress:
-            bar = progress.add_task(f"{source.name}, split {split}", total=None)
-            manifest = prepare(
-                source,
-                options.root,
-                split,
-                lambda done, total, p=progress, b=bar: p.update(b, completed=done, total=total),  # type: ignore[misc]
-            )
+            manifest = prepare(source, options.root, split, _bar(progress, f"{source.name}, split {split}"))
         found = summary(manifest)
         print(f"{source.name}, split {split}: {found['classes']} classes")
         for part, count in found["counts"].items():

@@ -35,7 +35,11 @@ class StepResult:
 
 @torch.inference_mode()
 def evaluate(
-    method: Method, context: RunContext, tests: Sequence[Sequence[Sample]], num_seen: int, batch: int
+    method: Method,
+    context: RunContext,
+    tests: Sequence[Sequence[Sample]],
+    num_seen: int,
+    batch: int,
 ) -> StepResult:
     """Predict the test videos of all tasks learnt and count.
 
@@ -79,7 +83,6 @@ def evaluate(
     top = {name: torch.cat(parts) for name, parts in ranked.items()}
     sizes = [len(task) for task in tests]
     correct = {
-        name: [int(hit.sum()) for hit in (best[:, 0] == labels).split(sizes)]
-        for name, best in top.items()
+        name: [int(hit.sum()) for hit in (best[:, 0] == labels).split(sizes)] for name, best in top.items()
     }
     return StepResult(correct, {name: best.numpy().astype(np.int16) for name, best in top.items()})

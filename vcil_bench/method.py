@@ -49,9 +49,7 @@ class RunContext:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which forward passes run at the run's precision."""
-        return torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
-        )
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def plain_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:
         """Yield training samples as the test sees videos, first view only: [B, T, 3, S, S] uint8.
@@ -126,9 +124,7 @@ class Method(nn.Module, ABC):
         return MemoryUse()
 
     @classmethod
-    def resolve_config(
-        cls, protocol: str, overrides: Mapping[str, Any]
-    ) -> tuple[Any, dict[str, str]]:
+    def resolve_config(cls, protocol: str, overrides: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
         """Build the config for a protocol and say where each value came from.
 
         Args:

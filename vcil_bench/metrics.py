@@ -97,10 +97,7 @@ def tcd_forgetting(R: ArrayLike, totals: ArrayLike) -> float:
     """
     R = _matrix(R)
     n = _weights(totals, len(R), "totals")
-    drops = [
-        (R[i, : i + 1] - R[i + 1, : i + 1]) @ n[: i + 1] / n[: i + 1].sum()
-        for i in range(len(R) - 1)
-    ]
+    drops = [(R[i, : i + 1] - R[i + 1, : i + 1]) @ n[: i + 1] / n[: i + 1].sum() for i in range(len(R) - 1)]
     return float(np.mean(drops)) if drops else 0.0
 
 

@@ -164,9 +164,7 @@ class Protocol:
         overrides: Keys changed from the command line; not empty makes it a derived protocol.
     """
 
-    def __init__(
-        self, raw: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, raw: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None = None) -> None:
         """Build from a raw mapping, apply ``overrides`` (dotted keys) and check the whole."""
         merged = copy.deepcopy(dict(raw))
         for key, value in (overrides or {}).items():
@@ -270,9 +268,7 @@ class Protocol:
         else:
             entry = _folder().joinpath("lists").joinpath(str(spec.file))
             if not entry.is_file():
-                raise ProtocolError(
-                    f"{self.origin}: classes.order: no list {spec.file!r} in protocols/lists"
-                )
+                raise ProtocolError(f"{self.origin}: classes.order: no list {spec.file!r} in protocols/lists")
             names = entry.read_text(encoding="utf-8").split("\n")[:-1]
         ids = {name: i for i, name in enumerate(self.class_names)}
         unknown = [name for name in names if name not in ids]

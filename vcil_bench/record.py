@@ -188,9 +188,7 @@ def _check(data: RecordData) -> None:
     if data["status"] not in ("complete", "partial", "failed"):
         raise ValueError(f"status {data['status']!r}")
     totals, steps = data["test_videos"], data["steps"]
-    if len(data["classes_per_task"]) != len(totals) or sum(data["classes_per_task"]) != len(
-        data["class_order"]
-    ):
+    if len(data["classes_per_task"]) != len(totals) or sum(data["classes_per_task"]) != len(data["class_order"]):
         raise ValueError("tasks and class order do not agree")
     if data["status"] == "complete" and len(steps) != len(totals):
         raise ValueError(f"{len(steps)} steps of {len(totals)} in a complete record")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from . import __version__
 from .errors import UserError, did_you_mean
@@ -154,7 +155,8 @@ def _installed(point: metadata.EntryPoint) -> Entry:
 
 def _import_file(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their annotations up there
     try:
@@ -169,7 +171,7 @@ def _load(name: str, origin: str, file: Path | None, importer) -> Entry:  # type
     """Import a method and check it; whatever goes wrong becomes the entry's reason."""
     try:
         loaded = importer()
-        cls = loaded if inspect.isclass(loaded) else _class_in(loaded)
+        cls = cast("type[Method]", loaded if inspect.isclass(loaded) else _class_in(loaded))
         _check(cls)
     except Exception as error:  # noqa: BLE001  # any plugin's fault must not take the others down
         where = _last_line(error, file)
@@ -188,8 +190,7 @@ def _class_in(module: ModuleType) -> type[Method]:
     found = [
         cls
         for _, cls in inspect.getmembers(module, inspect.isclass)
-        if issubclass(cls, Method) and cls.__module__ == module.__name__
-        and not cls.__name__.startswith("_")
+        if issubclass(cls, Method) and cls.__module__ == module.__name__ and not cls.__name__.startswith("_")
     ]
     if len(found) != 1:
         names = ", ".join(cls.__name__ for cls in found) or "none"

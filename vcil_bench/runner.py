@@ -76,9 +76,7 @@ class Plan:
 
     def path(self, seed: int) -> Path:
         """Return where the record of a seed lies."""
-        return records.record_path(
-            self.results, self.protocol.label, self.method.name, self.variant, seed
-        )
+        return records.record_path(self.results, self.protocol.label, self.method.name, self.variant, seed)
 
 
 def make_plan(
@@ -106,16 +104,13 @@ def make_plan(
     loaded = load_protocol(protocol)
     entry = find_method(method)
     assert entry.cls is not None
-    overrides, option_values, config_values = split_assignments(
-        assignments, entry.cls.Config, entry.name
-    )
+    overrides, option_values, config_values = split_assignments(assignments, entry.cls.Config, entry.name)
     if overrides:
         loaded = loaded.derive(overrides)
     config, origins = entry.cls.resolve_config(loaded.name, config_values)
     options = build_options(option_values)
     option_origins = {
-        f.name: "command line" if f.name in option_values else "default"
-        for f in dataclasses.fields(options)
+        f.name: "command line" if f.name in option_values else "default" for f in dataclasses.fields(options)
     }
     seeds = tuple(loaded.spec.seeds)
     if seed is not None:
@@ -146,9 +141,7 @@ def make_plan(
     )
 
 
-def run(
-    plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: Say
-) -> list[Record]:
+def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: Say) -> list[Record]:
     """Run a plan: reuse finished records, resume unfinished ones, do the rest.
 
     Args:
@@ -400,12 +393,9 @@ class _Run:
             "eval_s": round(ended - learnt, 3),
             "data_wait_s": round(clock.waited, 3),
             "peak_device_mb": (
-                round(torch.cuda.max_memory_allocated(self.plan.device) / 2**20, 1)
-                if on_cuda
-                else None
+                round(torch.cuda.max_memory_allocated(self.plan.device) / 2**20, 1) if on_cuda else None
             ),
-            "parameters": self.context.backbone.num_parameters
-            + sum(p.numel() for p in method.parameters()),
+            "parameters": self.context.backbone.num_parameters + sum(p.numel() for p in method.parameters()),
             "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
             "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
             "memory": dataclasses.asdict(memory),
@@ -456,9 +446,7 @@ class _Run:
         keys = ("protocol", "method", "config", "class_order", "run_seed", "weights")
         parts = {key: self.record[key] for key in keys}  # type: ignore[literal-required]
         parts["data"] = self.record["data"]["manifest_sha256"]
-        parts["options"] = {
-            k: v["value"] for k, v in self.record["options"].items() if k not in WITHOUT_EFFECT
-        }
+        parts["options"] = {k: v["value"] for k, v in self.record["options"].items() if k not in WITHOUT_EFFECT}
         parts["device_type"] = self.plan.device.type
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -502,12 +490,10 @@ class _Run:
             "seed": self.seed,
             "run_seed": self.run_seed,
             "config": {
-                k: {"value": v, "origin": plan.config_origins[k]}
-                for k, v in _values(plan.config).items()
+                k: {"value": v, "origin": plan.config_origins[k]} for k, v in _values(plan.config).items()
             },
             "options": {
-                k: {"value": v, "origin": plan.option_origins[k]}
-                for k, v in _values(plan.options).items()
+                k: {"value": v, "origin": plan.option_origins[k]} for k, v in _values(plan.options).items()
             },
             "class_order": self.stream.order,
             "class_names": self.stream.class_names,
@@ -523,14 +509,9 @@ class _Run:
                 "manifest_sha256": manifest.sha256,
                 "train_videos": len(manifest.usable("train")),
                 "test_videos": len(manifest.usable("test")),
-                "left_out": [
-                    {"id": v.id, "split": v.split, "problem": v.problem}
-                    for v in manifest.left_out()
-                ],
+                "left_out": [{"id": v.id, "split": v.split, "problem": v.problem} for v in manifest.left_out()],
                 "decoder": resolve_decoder(plan.options.decoder),
             },
             "weights": dataclasses.asdict(self.context.backbone.weights),
             "environment": environment(plan.device, plan.options.precision),
         }
-
-

@@ -89,9 +89,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for name, field in fields.items():
         if name in values:
             made[name] = convert(values[name], hints[name], f"{where}: {name}")
-        elif (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        ):
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{where}: missing key {name!r}; allowed keys: {allowed}")
     return cls(**made)
 

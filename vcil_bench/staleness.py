@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from .registry import Entry
 
 
-def reasons(
-    record: Record, protocol: Protocol | None = None, entry: Entry | None = None
-) -> list[str]:
+def reasons(record: Record, protocol: Protocol | None = None, entry: Entry | None = None) -> list[str]:
     """Return why a record is stale, an empty list if it is not.
 
     Args:

@@ -110,13 +110,10 @@ def epochs(
             bad = [name for name, mean in means.items() if not torch.tensor(mean).isfinite()]
             if bad:
                 raise TrainingError(
-                    f"{stage}, epoch {number + 1}: the loss {', '.join(bad)} is not finite; "
-                    f"all terms: {means}"
+                    f"{stage}, epoch {number + 1}: the loss {', '.join(bad)} is not finite; all terms: {means}"
                 )
             context.losses.append({"stage": stage, "epoch": number + 1, **means})
             text = " ".join(f"{name} {mean:.3g}" for name, mean in means.items())
-            context.progress.update(
-                bar, description=f"{stage}, epoch {number + 1}/{num_epochs}: {text}"
-            )
+            context.progress.update(bar, description=f"{stage}, epoch {number + 1}/{num_epochs}: {text}")
     finally:
         context.progress.remove_task(bar)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..protocol import ClipSpec
+from vcil_bench.protocol import ClipSpec
 
 SCALES = (1.0, 0.875, 0.75, 0.66)  # of the short side, TCD ops/transforms.py GroupMultiScaleCrop
 
@@ -85,14 +85,10 @@ def multiscale_choices(width: int, height: int, size: int) -> list[tuple[int, in
     """Return the (width, height) pairs of TCD's multi-scale crop, in its order (heights outer)."""
     sides = [int(min(width, height) * scale) for scale in SCALES]
     sides = [size if abs(side - size) < 3 else side for side in sides]
-    return [
-        (w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1
-    ]
+    return [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
 
 
-def multiscale_offsets(
-    width: int, height: int, crop_width: int, crop_height: int
-) -> list[tuple[int, int]]:
+def multiscale_offsets(width: int, height: int, crop_width: int, crop_height: int) -> list[tuple[int, int]]:
     """Return the 13 (left, top) places of a multi-scale crop window (TCD ops/transforms.py)."""
     w, h = (width - crop_width) // 4, (height - crop_height) // 4
     grid = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0)]

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ..errors import UserError, did_you_mean
-from ..storage import cache_dir
+from vcil_bench.errors import UserError, did_you_mean
+from vcil_bench.storage import cache_dir
+
 from . import synthetic
 
 
@@ -105,12 +106,8 @@ class Ucf101(Adapter):
                 name = line.split()[0]  # training lines carry the class number after the name
                 match = re.fullmatch(r"([^/]+)/v_.+_(g\d+)_c\d+\.avi", name)
                 if match is None:
-                    raise DatasetError(
-                        f"{path}, line {number}: {line!r} is not <Class>/v_<Class>_gXX_cYY.avi"
-                    )
-                videos.append(
-                    Listed(name.removesuffix(".avi"), base + name, match[1], part, match[2])
-                )
+                    raise DatasetError(f"{path}, line {number}: {line!r} is not <Class>/v_<Class>_gXX_cYY.avi")
+                videos.append(Listed(name.removesuffix(".avi"), base + name, match[1], part, match[2]))
         if not any((root / v.path).is_file() for v in videos):
             raise self._refuse(root, f"not one of its {len(videos)} listed videos is there")
         return videos
@@ -143,9 +140,7 @@ class Hmdb51(Adapter):
         lists = self._lists(root)
         if split not in self.splits(root):
             raise DatasetError(_no_split(self, root, split))
-        base = next(
-            (f"{d}/" for d in ("hmdb51_org", "hmdb51", "videos") if (root / d).is_dir()), ""
-        )
+        base = next((f"{d}/" for d in ("hmdb51_org", "hmdb51", "videos") if (root / d).is_dir()), "")
         videos = []
         for path in sorted(lists.glob(f"*_test_split{split}.txt")):
             label = path.name.removesuffix(f"_test_split{split}.txt")
@@ -155,9 +150,7 @@ class Hmdb51(Adapter):
                     raise DatasetError(f"{path}, line {number}: {line!r} is not '<video>.avi 0|1|2'")
                 group = name.partition(f"_{label}_")[0]
                 file = f"{label}/{name.strip()}"
-                videos.append(
-                    Listed(file.removesuffix(".avi"), base + file, label, self._parts[tag], group)
-                )
+                videos.append(Listed(file.removesuffix(".avi"), base + file, label, self._parts[tag], group))
         if not any((root / v.path).is_file() for v in videos):
             raise self._refuse(root, f"not one of its {len(videos)} listed videos is there")
         return videos

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..protocol import ClipSpec
-from ..randomness import numpy_stream
-from ..stream import Sample
+from vcil_bench.protocol import ClipSpec
+from vcil_bench.randomness import numpy_stream
+from vcil_bench.stream import Sample
+
 from . import clips as clip_rules
 from .video import read_frames
 
@@ -45,15 +46,13 @@ class LoaderClock:
 class _Clips(Dataset[tuple[Tensor, int]]):
     """Decodes one clip for an ``Item``."""
 
-    def __init__(
-        self, samples: Sequence[Sample], spec: ClipSpec, decoder: str, seed: int, stage: str
-    ) -> None:
+    def __init__(self, samples: Sequence[Sample], spec: ClipSpec, decoder: str, seed: int, stage: str) -> None:
         self.samples = samples
         self.spec = spec
         self.decoder = decoder
         self.key = (seed, "clip", stage)
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, int]:  # type: ignore[override]
+    def __getitem__(self, item: Item) -> tuple[Tensor, int]:
         epoch, position = item
         sample = self.samples[position]
         spec = self.spec
@@ -66,9 +65,7 @@ class _Clips(Dataset[tuple[Tensor, int]]):
         if spec.test_views.clips == 2:
             views.append(clip_rules.segment_starts(sample.frames, spec.frames))
         clips = [
-            clip_rules.test_clips(
-                read_frames(sample.path, v, self.decoder), spec, spec.test_views.crops
-            )
+            clip_rules.test_clips(read_frames(sample.path, v, self.decoder), spec, spec.test_views.crops)
             for v in views
         ]
         return torch.cat(clips), sample.label  # [clips * crops, T, 3, S, S]
@@ -77,9 +74,7 @@ class _Clips(Dataset[tuple[Tensor, int]]):
 class ClipLoader:
     """Makes batches of training clips and of test views, on the device."""
 
-    def __init__(
-        self, spec: ClipSpec, *, decoder: str, workers: int, device: torch.device, seed: int
-    ) -> None:
+    def __init__(self, spec: ClipSpec, *, decoder: str, workers: int, device: torch.device, seed: int) -> None:
         """Remember what every batch of a run has in common.
 
         Args:
@@ -120,9 +115,7 @@ class ClipLoader:
         )
         return self._batches(samples, plan, "views")
 
-    def _batches(
-        self, samples: Sequence[Sample], plan: Iterator[list[Item]], stage: str
-    ) -> Iterator[Batch]:
+    def _batches(self, samples: Sequence[Sample], plan: Iterator[list[Item]], stage: str) -> Iterator[Batch]:
         on_cuda = self._device.type == "cuda"
         loader = DataLoader(
             _Clips(samples, self.spec, self._decoder, self._seed, stage),

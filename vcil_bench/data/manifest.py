@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..storage import cache_dir, write_atomically
+from vcil_bench.errors import UserError
+from vcil_bench.storage import cache_dir, write_atomically
+
 from .datasets import Adapter, Listed
 from .video import VideoError, probe
 
@@ -117,9 +118,7 @@ def manifest_path(dataset: str, root: Path, split: str) -> Path:
     return cache_dir() / "manifests" / f"{dataset}-{key}" / f"split-{split}.jsonl"
 
 
-def prepare(
-    adapter: Adapter, root: Path, split: str, progress: Progress | None = None
-) -> Manifest:
+def prepare(adapter: Adapter, root: Path, split: str, progress: Progress | None = None) -> Manifest:
     """List a dataset's split, read every file's facts and store the manifest and its report.
 
     Raises:
@@ -223,7 +222,16 @@ def _examine(root: Path, entry: Listed, known: dict[str, Video]) -> Video:
             except VideoError as error:
                 problem = str(error)
     return Video(
-        entry.id, entry.path, entry.label, entry.split, entry.group, frames, size, mtime, sha, problem
+        entry.id,
+        entry.path,
+        entry.label,
+        entry.split,
+        entry.group,
+        frames,
+        size,
+        mtime,
+        sha,
+        problem,
     )
 
 

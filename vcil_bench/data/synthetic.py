@@ -151,9 +151,7 @@ def render(root: Path, progress: Callable[[int, int], None] | None = None) -> No
     if is_complete(root):
         return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(
-            f"{root} exists but is not the embedded dataset: move it away or name another folder"
-        )
+        raise UserError(f"{root} exists but is not the embedded dataset: move it away or name another folder")
     root.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:

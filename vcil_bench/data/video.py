@@ -100,8 +100,7 @@ def resolve_decoder(name: str) -> str:
     """
     if name not in DECODERS:
         raise UserError(
-            f"unknown decoder '{name}'{did_you_mean(name, DECODERS)}; "
-            f"allowed: {', '.join(DECODERS)}"
+            f"unknown decoder '{name}'{did_you_mean(name, DECODERS)}; allowed: {', '.join(DECODERS)}"
         )
     return "pyav" if name == "auto" else name
 
@@ -158,9 +157,7 @@ def read_frames(
                 return result
     _require_frames(path, log)
     why = f" ({log.error})" if log.error else ""
-    raise VideoError(
-        f"{path}: frame {last} was asked for, but only {log.frames} frames can be decoded{why}"
-    )
+    raise VideoError(f"{path}: frame {last} was asked for, but only {log.frames} frames can be decoded{why}")
 
 
 def count_frames(path: str | os.PathLike[str]) -> int:
@@ -231,7 +228,8 @@ class _Log:
     shown_packets: int = 0  # of these, neither marked discard nor mere placeholders
     corrupt_packets: int = 0
     times: list[Fraction] = field(default_factory=list)  # of the video packets, in seconds
-    end: Fraction = Fraction(0)  # latest end of any packet, in seconds
+    video_end: Fraction = Fraction(0)  # latest end of a video packet, in seconds
+    end: Fraction = Fraction(0)  # latest end of a packet of any stream, in seconds
     size: tuple[int, int] = (0, 0)
     size_change: str | None = None
     lost_at_start: int = 0  # packets refused before the first one that decodes
@@ -261,15 +259,11 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[InputContainer, VideoS
     except PermissionError as error:
         raise VideoError(f"{path}: no permission to read the file") from error
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(
-            f"{path}: not a video, or damaged beyond its header ({_cause(error)})"
-        ) from error
+        raise VideoError(f"{path}: not a video, or damaged beyond its header ({_cause(error)})") from error
     with container:
         # The cover picture of an audio file is a video stream as well.
         candidates = [
-            stream
-            for stream in container.streams.video
-            if not stream.disposition & Disposition.attached_pic
+            stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic
         ]
         if not candidates:
             raise VideoError(f"{path}: has no video stream")
@@ -355,9 +349,11 @@ def _note_time(packet: av.Packet, is_video: bool, log: _Log) -> None:
     ticks = packet.pts if packet.pts is not None else packet.dts
     if ticks is None or packet.time_base is None:
         return
+    end = (ticks + (packet.duration or 0)) * packet.time_base
+    log.end = max(log.end, end)
     if is_video:
         log.times.append(ticks * packet.time_base)
-    log.end = max(log.end, (ticks + (packet.duration or 0)) * packet.time_base)
+        log.video_end = max(log.video_end, end)
 
 
 def _cause(error: Exception) -> str:
@@ -384,10 +380,11 @@ def _find_problem(container: InputContainer, stream: VideoStream, log: _Log) -> 
 
     - MP4 and MOV hold a table of every stored packet, hidden ones included (they come out marked
       discard). Fewer packets than entries: the file ends early.
-    - AVI states its length in ticks, Matroska and WebM in seconds, and every packet has a time. If
-      the last packet of any stream ends before that, the end is missing, unless the gap may be the
-      display time of the last frame: it has to exceed twice the longest pause between two packets,
-      so a variable frame rate raises no alarm. A file with one packet is not judged.
+    - AVI states the length of the video stream in ticks, Matroska and WebM that of the whole file
+      in seconds, and every packet has a time. If the last packet (of the video, of any stream) ends
+      before that, data are missing, unless the gap may be the display time of the last frame: it
+      has to exceed twice the longest pause between two packets, so a variable frame rate raises no
+      alarm. A file with one packet is not judged.
     - In any format, a decoder error and packets or frames flagged corrupt are damage, and so is
       a decoder that keeps silent but makes frames of fewer than half of the packets (half, because
       each field of an interlaced picture may have its own packet, and VP8 has hidden pictures).
@@ -420,18 +417,18 @@ def _missing_data(container: InputContainer, stream: VideoStream, log: _Log) -> 
         stored = len(stream.index_entries)
         if log.packets < stored:
             return f"the file ends early: {log.packets} of {stored} stored frames are there"
-    stated = None
+    stated, reached = None, log.end
     if "avi" in formats and stream.frames and stream.time_base:
-        stated = stream.frames * stream.time_base
+        stated, reached = stream.frames * stream.time_base, log.video_end
     elif "matroska" in formats and container.duration:
         stated = Fraction(container.duration, _MICROSECONDS)
     if stated is not None and len(log.times) > 1:
         times = sorted(log.times)
         pause = max(later - earlier for earlier, later in itertools.pairwise(times))
-        if stated - log.end > _TOLERANCE * pause:
+        if stated - reached > _TOLERANCE * pause:
             return (
                 f"data are missing: {log.frames} frames decoded, packets reach "
-                f"{float(log.end):.2f} of {float(stated):.2f} s"
+                f"{float(reached):.2f} of {float(stated):.2f} s"
             )
     if 2 * (log.frames + _TOLERANCE) < log.shown_packets:
         return f"only {log.frames} frames came out of {log.shown_packets} packets"
@@ -442,9 +439,7 @@ def _missing_data(container: InputContainer, stream: VideoStream, log: _Log) -> 
 # Pictures
 
 
-def _to_rgb(
-    path: str | os.PathLike[str], frame: VideoFrame, reformatter: VideoReformatter
-) -> np.ndarray:
+def _to_rgb(path: str | os.PathLike[str], frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     try:
         # One thread and a named algorithm, so that the same file gives the same bytes.
         rgb = reformatter.reformat(
@@ -515,6 +510,4 @@ def _read_with_decord(path: str | os.PathLike[str], wanted: list[int]) -> np.nda
     except failures as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise VideoError(f"{path}: decord cannot read it ({first_line})") from error
-    raise VideoError(
-        f"{path}: frame {max(wanted)} was asked for, but decord counts {frames} frames"
-    )
+    raise VideoError(f"{path}: frame {max(wanted)} was asked for, but decord counts {frames} frames")

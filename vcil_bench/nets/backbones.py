@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlparse
 
-from ..errors import UserError, did_you_mean
-from ..storage import cache_dir
+from vcil_bench.errors import UserError, did_you_mean
+from vcil_bench.storage import cache_dir
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,8 +117,7 @@ class ClipVitB16(Backbone):
             path = Path(str(weights))
             if not path.is_file():
                 raise BackboneError(
-                    f"weights: no file {weights!r}; allowed: openai, random, or the path of a "
-                    ".safetensors file"
+                    f"weights: no file {weights!r}; allowed: openai, random, or the path of a .safetensors file"
                 )
             return path, str(path.resolve())
         if self.local_file().is_file():

@@ -161,9 +161,7 @@ def draw_still(rng: np.random.Generator, colour: str, shape: str, motion: str) -
     radius = float(rng.uniform(6.0, 12.0))
     paint = drawing.shade(rng, colour)
     if motion != "still":
-        lines = drawing.trail_mask(
-            motion, centre, radius, length=rng.uniform(10, 18), period=rng.uniform(4, 7)
-        )
+        lines = drawing.trail_mask(motion, centre, radius, length=rng.uniform(10, 18), period=rng.uniform(4, 7))
         canvas = drawing.paint(canvas, rng.uniform(0.6, 0.9) * lines, paint)
     mask = drawing.object_mask(shape, centre[None], radius, angle=rng.uniform(-0.25, 0.25))[0]
     column, row = (centre * 3 // drawing.SIZE).astype(int)
@@ -254,9 +252,7 @@ def write_merges(path: Path) -> None:
 def _normalise(stills: Sequence[Still], model: open_clip.CLIP) -> Tensor:
     """Return pictures as the model's normalised input [B, 3, 64, 64]."""
     pixels = torch.from_numpy(np.stack([still.image for still in stills])).permute(0, 3, 1, 2)
-    mean, std = (
-        torch.tensor(values) for values in (model.visual.image_mean, model.visual.image_std)
-    )
+    mean, std = (torch.tensor(values) for values in (model.visual.image_mean, model.visual.image_std))
     return (pixels / 255 - mean[:, None, None]) / std[:, None, None]
 
 
@@ -283,9 +279,7 @@ def _learning_rate(step: int, steps: int) -> float:
     return LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def train(
-    model: open_clip.CLIP, tokenizer: SimpleTokenizer, steps: int, seed: int, progress: bool
-) -> None:
+def train(model: open_clip.CLIP, tokenizer: SimpleTokenizer, steps: int, seed: int, progress: bool) -> None:
     """Train a model in place for a number of batches; one seed gives one result on one machine."""
     rng = np.random.default_rng([seed, 0])
     decayed = [p for p in model.parameters() if p.ndim >= 2]
@@ -317,9 +311,7 @@ def train(
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(MAX_SCALE))
         if step % 20 == 0:
-            bar.set_postfix(
-                loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.exp().item():.1f}"
-            )
+            bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{model.logit_scale.exp().item():.1f}")
 
 
 def held_out_stills(seed: int, motions: Sequence[str], count: int) -> Iterator[tuple[int, Still]]:
@@ -370,9 +362,7 @@ def evaluate(
             [template.format(name) for name in names],
             held_out_stills(seed, synthetic.MOTIONS, count),
         )
-    figures["object_6"] = _accuracy(
-        model, tokenizer, things, held_out_stills(seed, ("still",), 4 * count)
-    )
+    figures["object_6"] = _accuracy(model, tokenizer, things, held_out_stills(seed, ("still",), 4 * count))
     for label, template in (("", "{}"), ("_video", "a video of {}")):
         texts = tokenizer([template.format(name) for name in names])
         text = model.encode_text(texts, normalize=True)

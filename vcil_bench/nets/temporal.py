@@ -14,9 +14,7 @@ class TemporalEncoder(nn.Module):
     pre-norm layers, sinusoidal positions, learned CLS, its output read.
     """
 
-    def __init__(
-        self, dim: int, *, layers: int = 3, heads: int, ratio: int = 4, dropout: float = 0.1
-    ) -> None:
+    def __init__(self, dim: int, *, layers: int = 3, heads: int, ratio: int = 4, dropout: float = 0.1) -> None:
         """Make the encoder.
 
         Args:
@@ -41,9 +39,7 @@ class TemporalEncoder(nn.Module):
         return self.layers(x)[:, 0]
 
 
-def sinusoidal_positions(
-    length: int, dim: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def sinusoidal_positions(length: int, dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return fixed sine and cosine position codes [length, dim] (Vaswani et al. 2017, Sec. 3.5)."""
     position = torch.arange(length, device=device, dtype=torch.float32)[:, None]
     rate = torch.exp(

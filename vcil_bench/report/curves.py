@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..metrics import backward_forgetting, step_accuracy
-from ..record import Record
-from ..storage import write_atomically
+from vcil_bench.metrics import backward_forgetting, step_accuracy
+from vcil_bench.record import Record
+from vcil_bench.storage import write_atomically
+
 from .tables import Row
 
 # Okabe and Ito's colours, told apart by the colour-blind; the yellow is left out, it is too light for lines.
@@ -97,7 +98,11 @@ def _styles(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
 
 
 def _line(
-    axes: Axes, seen: NDArray[np.int64], values: NDArray[np.float64], name: str, style: dict[str, str]
+    axes: Axes,
+    seen: NDArray[np.int64],
+    values: NDArray[np.float64],
+    name: str,
+    style: dict[str, str],
 ) -> None:
     mean = values.mean(axis=0)
     axes.plot(seen, mean, label=name, markersize=4, linewidth=1.4, **style)  # type: ignore[arg-type]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..record import RecordError, load_all
-from ..storage import check_writable, write_atomically
+from vcil_bench.record import RecordError, load_all
+from vcil_bench.storage import check_writable, write_atomically
+
 from .curves import draw
 from .tables import frame, groups, markdown, rows
 

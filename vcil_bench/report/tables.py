@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from ..metrics import METRICS
-from ..record import Record
-from ..staleness import reasons
+from vcil_bench.metrics import METRICS
+from vcil_bench.record import Record
+from vcil_bench.staleness import reasons
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,12 @@ def groups(records: Sequence[Record]) -> list[Group]:
     for record in records:
         data = record.data
         random = data["weights"]["source"] == "random"
-        key = (data["protocol"]["label"], data["protocol"]["fingerprint"], data["data"]["kind"], random)
+        key = (
+            data["protocol"]["label"],
+            data["protocol"]["fingerprint"],
+            data["data"]["kind"],
+            random,
+        )
         sorted_out[key].append(record)
     prints: dict[str, set[str]] = defaultdict(set)
     for label, fingerprint, _, _ in sorted_out:
@@ -144,9 +149,7 @@ def rows(group: Group) -> list[Row]:
         seeds = len(members[0].data["protocol"]["seeds"])
         unfinished = [r for r in members if not r.complete]
         for readout in members[0].data["method"]["readouts"]:
-            found.append(
-                Row(method, variant, backbone, readout, complete, unfinished, seeds, stale)
-            )
+            found.append(Row(method, variant, backbone, readout, complete, unfinished, seeds, stale))
     return found
 
 
@@ -178,18 +181,22 @@ def markdown(group: Group) -> str:
         mark = " *" if row.incomplete else ""
         cells = [_cell(row.values(metric)) + mark for metric in group.metrics]
         table.append(
-            [row.method, row.variant, row.backbone, row.readout, f"{len(row.complete)}/{row.seeds}",
-             *cells, row.notes]
+            [
+                row.method,
+                row.variant,
+                row.backbone,
+                row.readout,
+                f"{len(row.complete)}/{row.seeds}",
+                *cells,
+                row.notes,
+            ]
         )
     titles = [METRICS[m].title + (" ↑" if METRICS[m].higher_is_better else " ↓") for m in group.metrics]
     header = ["method", "variant", "backbone", "readout", "n", *titles, "notes"]
     text = tabulate(table, headers=header, tablefmt="pipe", disable_numparse=True)
-    lines = [
-        f"{METRICS[m].title}: {METRICS[m].formula}." for m in group.metrics
-    ]
+    lines = [f"{METRICS[m].title}: {METRICS[m].formula}." for m in group.metrics]
     return (
-        text
-        + "\n\nPercent; mean ± sample standard deviation over class orders. n: finished runs of those the "
+        text + "\n\nPercent; mean ± sample standard deviation over class orders. n: finished runs of those the "
         "protocol asks for; * marks rows where they are not all there.\n"
         + "\n".join(f"- {line}" for line in lines)
         + "\n"
