@@ -17,7 +17,11 @@ from vcil_bench.stream import Task
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotConfig:
-    """The text of a class: ``{}`` is its name split into words. StPR's default, so that the two compare."""
+    """The one choice zero-shot CLIP has.
+
+    Attributes:
+        template: Text of a class; ``{}`` is its name split into words. StPR's default, so that they compare.
+    """
 
     template: str = "a video of a person doing {}"
 

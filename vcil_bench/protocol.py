@@ -176,8 +176,12 @@ class Protocol:
         self._check()
 
     def derive(self, overrides: Mapping[str, Any]) -> Protocol:
-        """Return this protocol with some keys changed (``{"clip.frames": 16}``); marked as derived."""
-        return Protocol(self._raw, self.origin, {**self.overrides, **overrides})
+        """Return this protocol with some keys changed (``{"clip.frames": 16}``), marked as derived.
+
+        Values that are what the protocol says already derive nothing.
+        """
+        derived = Protocol(self._raw, self.origin, {**self.overrides, **overrides})
+        return self if derived.fingerprint == self.fingerprint else derived
 
     @property
     def name(self) -> str:
@@ -186,7 +190,7 @@ class Protocol:
 
     @property
     def label(self) -> str:
-        """The name, with eight digits of the fingerprint where the protocol is derived."""
+        """The name, with eight digits of the fingerprint where a change derived another protocol."""
         return f"{self.name}~{self.fingerprint[:8]}" if self.overrides else self.name
 
     @cached_property
@@ -226,7 +230,7 @@ class Protocol:
                 f"{did_you_mean(dataset.label_map, found)}; known for {dataset.name!r}: "
                 f"{', '.join(sorted(found)) or 'none'}"
             )
-        return found[dataset.label_map].read_text(encoding="utf-8").split("\n")[:-1]
+        return found[dataset.label_map].read_text(encoding="utf-8").splitlines()
 
     def order(self, seed: int) -> list[int]:
         """Return the class order: dataset class ids in the order in which they are learnt.
@@ -269,13 +273,13 @@ class Protocol:
             entry = _folder().joinpath("lists").joinpath(str(spec.file))
             if not entry.is_file():
                 raise ProtocolError(f"{self.origin}: classes.order: no list {spec.file!r} in protocols/lists")
-            names = entry.read_text(encoding="utf-8").split("\n")[:-1]
+            names = entry.read_text(encoding="utf-8").splitlines()
         ids = {name: i for i, name in enumerate(self.class_names)}
-        unknown = [name for name in names if name not in ids]
-        if unknown or len(set(names)) != len(ids):
+        strange = [name for name in names if name not in ids or names.count(name) > 1]
+        if strange or len(names) != len(ids):
             raise ProtocolError(
-                f"{self.origin}: classes.order lists {len(set(names))} different classes of {len(ids)}"
-                + (f"; not a class: {unknown[0]!r}" if unknown else "")
+                f"{self.origin}: classes.order must list each of the {len(ids)} classes once; it lists "
+                f"{len(names)}" + (f", unknown or twice: {strange[0]!r}" if strange else "")
             )
         return [ids[name] for name in names]
 
@@ -347,7 +351,21 @@ class Protocol:
         memory = spec.memory
         if memory is not None and (memory.per_class is None) == (memory.total is None):
             raise ConfigError(f"{self.origin}: memory: give either per_class or total, not both or none")
+        if memory is not None:
+            for key in ("per_class", "total", "frames"):
+                budget = getattr(memory, key)
+                if isinstance(budget, int) and budget < 1:
+                    raise ConfigError(f"{self.origin}: memory.{key}: {budget} must be at least 1")
         order = spec.classes.order
+        known = ["all"] if order.kind == "listed" else spec.seeds
+        for seed in spec.classes.order_sha256:
+            if seed not in known and not self.overrides:  # a derived protocol may list other seeds
+                raise ConfigError(
+                    f"{self.origin}: classes.order_sha256: {seed!r} is not one of {known}, so its hash "
+                    "would never be checked"
+                )
+        if order.kind == "imported" and (order.file is None or order.git_blob is None):
+            raise ConfigError(f"{self.origin}: classes.order: an imported order needs file and git_blob")
         if order.kind == "listed" and (order.file is None) == (order.names is None):
             raise ConfigError(f"{self.origin}: classes.order: a listed order needs file or names")
         names = self._class_names

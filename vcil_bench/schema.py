@@ -32,6 +32,10 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be plain text or a number", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is given twice", key_node.start_mark
@@ -108,6 +112,9 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
         hint = did_you_mean(str(value), [str(arg) for arg in args])
         raise ConfigError(f"{where}: {value!r} is not allowed{hint}; allowed values: {choices}")
     if origin in (Union, types.UnionType):
+        sections = [option for option in args if dataclasses.is_dataclass(option)]
+        if sections and isinstance(value, Mapping):
+            return convert(value, sections[0], where)  # so that its own errors name the key
         for option in args:
             try:
                 return convert(value, option, where)

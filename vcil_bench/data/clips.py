@@ -6,7 +6,6 @@ a tenth of the cost of converting to float first.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,9 +96,14 @@ def multiscale_offsets(width: int, height: int, crop_width: int, crop_height: in
 
 
 def training_box(width: int, height: int, size: int, rng: np.random.Generator) -> Box:
-    """Draw a multi-scale crop window uniformly over size pairs and places; its sides may differ."""
+    """Draw a multi-scale crop window uniformly over size pairs and places; its sides may differ.
+
+    A side that TCD rounds up to ``size`` can exceed the frame by up to 2 pixels, which its image library
+    pads with black; here the window ends at the frame.
+    """
     choices = multiscale_choices(width, height, size)
     crop_width, crop_height = choices[rng.integers(len(choices))]
+    crop_width, crop_height = min(crop_width, width), min(crop_height, height)
     places = multiscale_offsets(width, height, crop_width, crop_height)
     left, top = places[rng.integers(len(places))]
     return Box(left, top, crop_width, crop_height)
@@ -138,9 +142,8 @@ def test_clips(frames: NDArray[np.uint8], spec: ClipSpec, crops: int) -> Tensor:
     """
     height, width = frames.shape[1:3]
     short = spec.short_side or spec.size
-    scale = short / min(height, width)
-    new_height = short if height <= width else math.floor(height * scale)
-    new_width = short if width <= height else math.floor(width * scale)
+    new_height = short if height <= width else height * short // width
+    new_width = short if width <= height else width * short // height
     resized = _resize(frames, new_height, new_width, spec.interpolation)  # [T, 3, H', W']
     boxes = crop_boxes(new_width, new_height, spec.size, crops)
     return torch.stack([_crop(resized, box) for box in boxes]).contiguous()

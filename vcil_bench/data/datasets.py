@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -180,32 +181,23 @@ class Folder(Adapter):
     def list_videos(self, root: Path, split: str) -> list[Listed]:
         """Return the CSV's rows."""
         table = self._table(root, split)
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            missing = [c for c in ("path", "class", "split") if c not in (rows.fieldnames or [])]
-            if missing:
+        videos, seen = [], set()
+        for where, row in _rows(table, ("path", "class", "split")):
+            path, part = Path(row["path"] or ""), row["split"]
+            if not row["path"] or path.is_absolute() or ".." in path.parts:
+                raise DatasetError(f"{where}: path {row['path']!r} is not below the root")
+            if part not in ("train", "test", "unused"):
                 raise DatasetError(
-                    f"{table}: no column {missing[0]!r}; it has: {', '.join(rows.fieldnames or [])}; "
-                    "needed: path, class, split (and optionally group)"
+                    f"{where}: split {part!r} is not one of train, test, unused"
+                    f"{did_you_mean(part or '', ['train', 'test', 'unused'])}"
                 )
-            videos, seen = [], set()
-            for row in rows:
-                where = f"{table}, line {rows.line_num}"
-                path, part = Path(row["path"] or ""), row["split"]
-                if not row["path"] or path.is_absolute() or ".." in path.parts:
-                    raise DatasetError(f"{where}: path {row['path']!r} is not below the root")
-                if part not in ("train", "test", "unused"):
-                    raise DatasetError(
-                        f"{where}: split {part!r} is not one of train, test, unused"
-                        f"{did_you_mean(part or '', ['train', 'test', 'unused'])}"
-                    )
-                if not row["class"]:
-                    raise DatasetError(f"{where}: the class is empty")
-                if path in seen:
-                    raise DatasetError(f"{where}: {row['path']!r} is listed twice")
-                seen.add(path)
-                name = path.as_posix()
-                videos.append(Listed(name, name, row["class"], part, row.get("group") or ""))
+            if not row["class"]:
+                raise DatasetError(f"{where}: the class is empty")
+            if path in seen:
+                raise DatasetError(f"{where}: {row['path']!r} is listed twice")
+            seen.add(path)
+            name = path.as_posix()
+            videos.append(Listed(name, name, row["class"], part, row.get("group") or ""))
         if not videos:
             raise DatasetError(f"{table}: the list is empty")
         return videos
@@ -265,6 +257,23 @@ def adapter(name: str) -> Adapter:
 def _lines(path: Path) -> list[str]:
     """Return the lines of a list that are not blank; UCF101's lists end lines with CRLF."""
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the rows of a CSV that has the columns, each with its place for messages."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            missing = [c for c in columns if c not in (rows.fieldnames or [])]
+            if missing:
+                raise DatasetError(
+                    f"{table}: no column {missing[0]!r}; it has: {', '.join(rows.fieldnames or [])}; "
+                    f"needed: {', '.join(columns)} (and optionally group)"
+                )
+            for row in rows:
+                yield f"{table}, line {rows.line_num}", row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{table}: not a CSV in UTF-8 ({error})") from error
 
 
 def _no_split(adapter: Adapter, root: Path, split: str) -> str:

@@ -153,7 +153,7 @@ def trail_mask(motion: str, centre: Array, radius: float, length: float, period:
     step_x, step_y = MOTIONS[motion]
     behind = -(step_x * x + step_y * y)
     across = np.abs(x if step_x == 0 else y)
-    lines = 0.5 + 0.5 * np.cos(2 * np.pi * across / period)
+    lines = 0.6 + 0.4 * np.cos(2 * np.pi * across / period)
     fade = np.clip((radius + length - behind) / length, 0.0, 1.0)
     inside = (behind > 0) & (across < 1.05 * radius)
     return (lines * fade * inside).astype(np.float32)

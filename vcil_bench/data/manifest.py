@@ -46,7 +46,7 @@ class Video:
         frames: Frames that a forward decode yields; 0 where there are none.
         bytes: File size.
         mtime_ns: Modification time, to tell an unchanged file.
-        sha256: Hash of the file's bytes; "" where the file is missing.
+        sha256: Hash of the file's bytes; "" where it is missing or cannot be decoded at all.
         problem: Why the video is left out, or None.
     """
 
@@ -192,12 +192,18 @@ def summary(manifest: Manifest) -> dict[str, Any]:
 
 
 def _known_facts(folder: Path) -> dict[str, Video]:
-    """Return the facts of all manifests of this root, by path, whatever the split."""
+    """Return the facts of all manifests of this root, by path, whatever the split.
+
+    A manifest that is damaged or of another schema only means that its files are read again.
+    """
     known = {}
     for path in sorted(folder.glob("split-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
-            video = Video(**json.loads(line))
-            known[video.path] = video
+        try:
+            header, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            if header["schema"] == SCHEMA:
+                known |= {line["path"]: Video(**line) for line in lines}
+        except (ValueError, KeyError, TypeError):
+            continue
     return known
 
 

@@ -1,0 +1,192 @@
+"""The runner: same seed same counts, resuming after a real kill, reuse, staleness, failure and locking."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+
+from vcil_bench import checkpoint, record
+
+QUICK = ["epochs=2", "epochs_first=2", "batch_size=4"]
+
+
+def _counts(folder: Path, method: str, seed: int = 1) -> list[Any]:
+    (path,) = folder.glob(f"*/{method}/*-s{seed}.json")
+    found = record.load(path)
+    assert found.complete
+    return [step["correct"] for step in found.data["steps"]]
+
+
+def _predictions(folder: Path) -> bytes:
+    (path,) = folder.glob("*/*/*-s1.npz")
+    return path.read_bytes()
+
+
+def test_same_seed_same_counts_other_seed_other_order(tiny: Any, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert tiny.run("stpr", tmp_path / name, "--set", *QUICK) == 0
+    assert _counts(tmp_path / "one", "stpr") == _counts(tmp_path / "two", "stpr")
+    assert _predictions(tmp_path / "one") == _predictions(tmp_path / "two")
+    assert tiny.run("zero_shot", tmp_path / "one", seed="all") == 0
+    orders = [record.load(p).data["class_order"] for p in sorted((tmp_path / "one").glob("*/zero_shot/*.json"))]
+    assert len(orders) == 2
+    assert orders[0] != orders[1]
+
+
+def test_run_seed_changes_the_run_and_not_the_order(tiny: Any, tmp_path: Path) -> None:
+    assert tiny.run("finetune", tmp_path, "--set", *QUICK) == 0
+    assert tiny.run("finetune", tmp_path, "--set", *QUICK, "run_seed=7") == 0
+    plain, other = (record.load(p) for p in sorted(tmp_path.glob("*/finetune/*.json")))
+    assert plain.data["class_order"] == other.data["class_order"]
+    assert {plain.data["run_seed"], other.data["run_seed"]} == {1, 7}
+    assert plain.data["steps"][0]["losses"] != other.data["steps"][0]["losses"]
+
+
+def test_workers_do_not_change_a_run(tiny: Any, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        folder = tmp_path / str(workers)
+        assert tiny.run("finetune", folder, "--set", *QUICK, f"workers={workers}") == 0
+    assert _predictions(tmp_path / "0") == _predictions(tmp_path / "2")
+    losses = [record.load(next((tmp_path / w).glob("*/*/*.json"))).data["steps"] for w in ("0", "2")]
+    assert [s["losses"] for s in losses[0]] == [s["losses"] for s in losses[1]]
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_killed_and_resumed_ends_in_the_same_counts(tiny: Any, tmp_path: Path, after: int) -> None:
+    """A process that is killed with SIGKILL in the middle of the next task loses nothing."""
+    slow = ["epochs=30", "epochs_first=2", "batch_size=2"]  # slow enough to be hit in the middle of a task
+    assert tiny.run("stpr", tmp_path / "whole", "--set", *slow) == 0
+    command = [sys.executable, "-m", "vcil_bench", "run", "stpr", str(tiny.protocol)]
+    command += [*tiny.arguments(tmp_path / "cut"), "--seed", "1", "--set", *slow]
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=root) as process:
+        _wait_for_task(tmp_path / "cut", after, process)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    (path,) = (tmp_path / "cut").glob("*/stpr/*-s1.json")
+    partial = record.load(path)
+    assert partial.data["status"] == "partial"
+    # the record is written just after the checkpoint, so a kill in between leaves it one task behind
+    assert after - 1 <= len(partial.data["steps"]) < 3
+    subprocess.run(command, check=True, capture_output=True, cwd=root)
+    assert _counts(tmp_path / "cut", "stpr") == _counts(tmp_path / "whole", "stpr")
+    assert _predictions(tmp_path / "cut") == _predictions(tmp_path / "whole")
+    assert not list((tmp_path / "cut").rglob("*.ckpt.safetensors"))
+
+
+def _wait_for_task(folder: Path, number: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the checkpoint after task ``number`` is there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        for path in folder.glob("*/stpr/*.ckpt.safetensors"):
+            if len(checkpoint.load(path).steps) >= number:
+                return
+        time.sleep(0.01)
+    pytest.fail("no checkpoint in two minutes")
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _interrupt(tiny, tmp_path)
+    (path,) = tmp_path.glob("*/finetune/*.ckpt.safetensors")
+    saved = checkpoint.load(path)
+    checkpoint.save(path, checkpoint.Checkpoint("other", saved.steps, saved.top, saved.state))
+    assert tiny.run("finetune", tmp_path, "--set", *QUICK) == 2
+    assert "FORCE=1" in capsys.readouterr().err
+    assert tiny.run("finetune", tmp_path, "--force", "--set", *QUICK) == 0
+
+
+def test_a_damaged_checkpoint_is_named(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _interrupt(tiny, tmp_path)
+    (path,) = tmp_path.glob("*/finetune/*.ckpt.safetensors")
+    path.write_bytes(path.read_bytes()[:100])
+    assert tiny.run("finetune", tmp_path, "--set", *QUICK) == 2
+    assert path.name in capsys.readouterr().err
+
+
+def _interrupt(tiny: Any, folder: Path) -> None:
+    """Leave a run after its first task, as Ctrl-C does."""
+    from vcil_bench import runner
+
+    def stop_at_second(self: Any, method: Any, step: int) -> None:
+        if step == 1:
+            raise KeyboardInterrupt
+        original(self, method, step)
+
+    original = runner._Run._step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner._Run, "_step", stop_at_second)
+        assert tiny.run("finetune", folder, "--set", *QUICK) == 130
+
+
+def test_a_finished_record_is_reused_and_force_moves_it_aside(tiny: Any, tmp_path: Path) -> None:
+    assert tiny.run("zero_shot", tmp_path) == 0
+    (path,) = tmp_path.glob("*/zero_shot/*.json")
+    before = path.read_bytes()
+    assert tiny.run("zero_shot", tmp_path) == 0
+    assert path.read_bytes() == before
+    assert tiny.run("zero_shot", tmp_path, "--force") == 0
+    (old,) = (path.parent / "superseded").glob("*.json")
+    assert old.read_bytes() == before
+    assert record.load(path).complete
+
+
+def test_a_stale_record_is_refused_and_kept(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny.run("zero_shot", tmp_path) == 0
+    (path,) = tmp_path.glob("*/zero_shot/*.json")
+    data = json.loads(path.read_text())
+    data["method"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(data))
+    before = path.read_bytes()
+    assert tiny.run("zero_shot", tmp_path) == 2
+    assert "stale" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_a_loss_that_is_not_a_number_fails_the_run_and_says_where(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny.run("finetune", tmp_path, "--set", *QUICK, "lr=1e30") == 1
+    error = capsys.readouterr().err
+    assert "cross_entropy" in error
+    assert "task 1" in error
+    (path,) = tmp_path.glob("*/finetune/*.json")
+    failed = record.load(path)
+    assert failed.data["status"] == "failed"
+    assert "cross_entropy" in str(failed.data["reason"])
+
+
+def test_two_processes_do_not_run_one_seed(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = tmp_path / "tiny_2x1" / "zero_shot" / "default-s1.lock"
+    lock.parent.mkdir(parents=True)
+    sets = [a for a in tiny.arguments(tmp_path) if a != "backbone=clip_tiny"]
+    assert sets  # the backbone names the variant, so the lock is that of the run below
+    with filelock.FileLock(lock.with_name("backbone=clip_tiny-s1.lock")):
+        assert tiny.run("zero_shot", tmp_path) == 2
+    assert "another process" in capsys.readouterr().err
+
+
+def test_videos_left_out_are_counted_in_the_record(tiny: Any, tmp_path: Path) -> None:
+    root = tiny.copy(tmp_path / "data")
+    (root / "red" / "0.mp4").unlink()
+    arguments = ["--data", root, "--results", tmp_path / "r", "--seed", "1", "--device", "cpu"]
+    sets = ["--set", "backbone=clip_tiny", "max_missing=0.2"]
+    assert tiny.main("run", "zero_shot", tiny.protocol, *arguments, *sets) == 0
+    (path,) = (tmp_path / "r").glob("*/*/*.json")
+    left_out = record.load(path).data["data"]["left_out"]
+    assert left_out == [{"id": "red/0.mp4", "split": "train", "problem": "missing"}]
