@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vcil_bench.losses import Negatives, contrastive_loss
 from vcil_bench.method import Method, RunContext
-from vcil_bench.nets.clip import AdapterConfig, ClipEncoder, prompts
+from vcil_bench.nets.clip import AdapterConfig, ClipEncoder, check_template, prompts
 from vcil_bench.nets.temporal import TemporalEncoder
 from vcil_bench.schema import ConfigError
 from vcil_bench.stream import Task
@@ -99,8 +99,7 @@ class StPRConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        if "{}" not in self.template:
-            raise ConfigError(f"template: {self.template!r} must contain {{}} for the class name")
+        check_template(self.template)
         for key in ("batch_size", "epochs_first", "epochs", "adapter_bottleneck", "expert_layers"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key}: {getattr(self, key)} must be at least 1")

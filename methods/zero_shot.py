@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vcil_bench.method import Method, RunContext
-from vcil_bench.nets.clip import prompts
-from vcil_bench.schema import ConfigError
+from vcil_bench.nets.clip import check_template, prompts
 from vcil_bench.stream import Task
 
 
@@ -27,8 +26,7 @@ class ZeroShotConfig:
 
     def __post_init__(self) -> None:
         """Refuse a template without a place for the name."""
-        if "{}" not in self.template:
-            raise ConfigError(f"template: {self.template!r} must contain {{}} for the class name")
+        check_template(self.template)
 
 
 class ZeroShot(Method):

@@ -124,7 +124,6 @@ def test_unfinished_runs_are_noted_and_never_averaged(tmp_path: Path, status: st
         pytest.param(
             {"data": {"kind": "synthetic"}},
             "synthetic data",
-            marks=pytest.mark.xfail(strict=True, reason="two kinds of data under one label write one file"),
         ),
         ({"weights": {"source": "random"}}, "random weights"),
         ({"protocol": {"fingerprint": "e" * 64}}, "eeeeeeee"),
@@ -227,7 +226,6 @@ def test_csv_and_markdown_agree(tmp_path: Path) -> None:
             assert shown[title].removesuffix(" *") == text
 
 
-@pytest.mark.xfail(strict=True, reason="text that comes from outside goes into the table as it is")
 def test_bar_in_a_text_does_not_break_the_table(tmp_path: Path) -> None:
     report(tmp_path, record_data(weights={"source": "/somewhere/a|b.safetensors"}))
     text = (tmp_path / "reports" / "made_up" / "table.md").read_text(encoding="utf-8")
@@ -281,9 +279,6 @@ def _sections() -> list[tuple[str, str]]:
     return [(name, key) for name in ("protocol", "method", "data", "weights") for key in data[name]]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=KeyError, reason="not every key that a report reads is checked on loading"
-)
 def test_record_without_a_key_never_ends_the_report(tmp_path: Path) -> None:
     for section, key in _sections():
         data = json.loads(json.dumps(record_data(method=f"no_{section}_{key}")))

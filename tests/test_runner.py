@@ -137,7 +137,7 @@ def test_a_finished_record_is_reused_and_force_moves_it_aside(tiny: Any, tmp_pat
     assert tiny.run("zero_shot", tmp_path) == 0
     assert path.read_bytes() == before
     assert tiny.run("zero_shot", tmp_path, "--force") == 0
-    (old,) = (path.parent / "superseded").glob("*.json")
+    (old,) = (path.parent / "superseded").glob("*/*.json")
     assert old.read_bytes() == before
     assert record.load(path).complete
 

@@ -113,6 +113,7 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        disable=not sys.stderr.isatty(),
     )
 
 
@@ -123,13 +124,17 @@ def _bar(progress: Progress, text: str) -> Callable[[int, int], None]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from . import protocol
+
+    seed = _seed(options.seed)
+    protocol.load(options.protocol)  # the commonest slips are answered before torch is imported
+
     from . import runner
     from .evaluation import EvaluationError
     from .report.curves import draw
     from .report.tables import Group, markdown, rows
     from .training import TrainingError
 
-    seed = _seed(options.seed)
     plan = runner.make_plan(
         options.method,
         options.protocol,
@@ -139,7 +144,10 @@ def _run(options: argparse.Namespace) -> int:
         device=options.device,
     )
     with _progress() as progress:
-        say = progress.console.print if sys.stderr.isatty() else lambda line: print(line, file=sys.stderr)
+
+        def say(line: str) -> None:
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
         try:
             records = runner.run(plan, data=options.data, force=options.force, progress=progress, say=say)
         except (TrainingError, EvaluationError) as error:
@@ -185,7 +193,7 @@ def _list(options: argparse.Namespace) -> int:
     else:
         for entry in _method_entries(options.results):
             if entry.cls is None:
-                print(f"{entry.name:16} {entry.origin:10} cannot be used: {entry.error}")
+                print(f"{entry.name:16} {entry.origin:10} cannot be used: {entry.error}{_whence(entry)}")
             else:
                 print(f"{entry.name:16} {entry.origin:10} {entry.cls.paper}{_whence(entry)}")
     return 0

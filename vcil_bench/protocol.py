@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -323,6 +324,11 @@ class Protocol:
     def _check(self) -> None:
         """Check what the types alone cannot say."""
         spec = self.spec
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
+            raise ConfigError(
+                f"{self.origin}: name: {spec.name!r} "
+                "must be letters, digits, '.', '_' and '-', since it names a folder"
+            )
         for key, numbers in (("tasks.sizes", spec.tasks.sizes), ("seeds", spec.seeds)):
             if not numbers:
                 raise ConfigError(f"{self.origin}: {key}: the list is empty")
@@ -406,7 +412,7 @@ def load(name_or_path: str | Path, overrides: Mapping[str, Any] | None = None) -
         path = Path(text)
         if not path.is_file():
             raise ProtocolError(f"no protocol file {text!r}")
-        return Protocol(read_yaml(path), text, overrides)
+        return Protocol(read_yaml(path), str(path.resolve()), overrides)
     if text not in names():
         raise ProtocolError(
             f"unknown protocol {text!r}{did_you_mean(text, names())}; known: {', '.join(names())}; "

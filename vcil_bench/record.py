@@ -59,6 +59,18 @@ class RecordData(TypedDict):
     environment: dict[str, Any]  # git, dirty, python, torch, cuda, device, threads, precision, command
 
 
+# What readers of a record rely on, section by section.
+SECTIONS = {
+    "protocol": (
+        *("name", "label", "version", "title", "fingerprint", "origin", "overrides", "dataset"),
+        *("metrics", "seeds"),
+    ),
+    "method": ("name", "paper", "readouts", "origin", "file", "sha256", "bases"),
+    "data": ("kind", "dataset", "manifest_sha256", "left_out"),
+    "weights": ("name", "source", "sha256", "pretraining"),
+}
+
+
 @dataclass(frozen=True)
 class Record:
     """A record read from disk."""
@@ -96,7 +108,8 @@ def variant_name(overrides: Mapping[str, Any]) -> str:
         return "default"
     text = "+".join(f"{key}={value}" for key, value in sorted(overrides.items()))
     clean = re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
-    if clean == text and len(clean) <= 80:
+    plain = not any(sign in str(value) for value in overrides.values() for sign in "+=")
+    if clean == text and plain and len(clean) <= 80:
         return clean
     return f"{clean[:70]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -168,15 +181,12 @@ def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
 
 
 def supersede(path: Path) -> Path:
-    """Move a record and its predictions into ``superseded/`` beside it, under the time of the move."""
-    stamp = now().replace(":", "")
-    folder = path.parent / SUPERSEDED
-    folder.mkdir(exist_ok=True)
-    target = folder / f"{path.stem}-{stamp}.json"
+    """Move a record and its predictions into ``superseded/<time>/`` beside it, their names kept."""
     number = 1
-    while target.exists():
+    while (folder := path.parent / SUPERSEDED / f"{now().replace(':', '')}-{number}").exists():
         number += 1
-        target = folder / f"{path.stem}-{stamp}-{number}.json"
+    folder.mkdir(parents=True)
+    target = folder / path.name
     if predictions_path(path).exists():
         predictions_path(path).replace(predictions_path(target))
     path.replace(target)
@@ -199,11 +209,12 @@ def _check(data: RecordData) -> None:
                 isinstance(c, int) and 0 <= c <= n for c, n in zip(counts, totals, strict=False)
             ):
                 raise ValueError(f"counts of step {i}, readout {readout!r}")
-    for key in ("name", "label", "fingerprint", "metrics", "version"):
-        data["protocol"][key]
-    for key in ("headline", "also"):
-        data["protocol"]["metrics"][key]
-    for key in ("kind", "left_out"):
-        data["data"][key]
-    for key in ("name", "source"):
-        data["weights"][key]
+    if not all(isinstance(n, int) and n >= 1 for n in totals):
+        raise ValueError(f"test videos {totals}")
+    for section, keys in SECTIONS.items():
+        for key in keys:
+            data[section][key]  # type: ignore[literal-required]
+    metrics = data["protocol"]["metrics"]
+    for metric in (metrics["headline"], *metrics["also"]):
+        if metric not in METRICS:
+            raise ValueError(f"unknown metric {metric!r}")

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -51,7 +51,7 @@ class Entry:
     error: str | None = None
     distribution: str | None = None
     version: str | None = None
-    bases: dict[str, str] = field(default_factory=dict)
+    bases: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def sha256(self) -> str | None:
@@ -110,7 +110,7 @@ def from_file(path: Path) -> Entry:
     """Load a method from a file anywhere; it may import built-in siblings relatively, as built-ins do.
 
     Raises:
-        MethodError: No such file, or its method has the name of a built-in or installed one.
+        MethodError: No such file.
     """
     if not path.is_file():
         raise MethodError(f"no method file {str(path)!r}")
@@ -122,9 +122,8 @@ def from_file(path: Path) -> Entry:
     module_name = f"vcil_bench.methods._file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{key}"
     entry = _load(path.stem, "file", path, lambda: _import_file(module_name, path))
     if entry.cls is not None and entry.name in find_all():
-        raise MethodError(
-            f"{path}: its method is named {entry.name!r}, which is taken; give its class another name"
-        )
+        why = f"its method is named {entry.name!r}, which is taken; give its class another name"
+        return dataclasses.replace(entry, cls=None, error=why)
     return entry
 
 
@@ -173,7 +172,7 @@ def _load(name: str, origin: str, file: Path | None, importer) -> Entry:  # type
         loaded = importer()
         cls = cast("type[Method]", loaded if inspect.isclass(loaded) else _class_in(loaded))
         _check(cls)
-    except Exception as error:  # noqa: BLE001  # any plugin's fault must not take the others down
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a plugin's fault must not take others down
         where = _last_line(error, file)
         return Entry(name, origin, file, None, f"{type(error).__name__}: {error}{where}")
     source = Path(inspect.getfile(cls))
@@ -210,12 +209,17 @@ def _check(cls: type[Method]) -> None:
     for attribute in ("name", "paper", "readouts", "Config"):
         if not hasattr(cls, attribute):
             raise MethodError(f"{cls.__name__} has no class attribute {attribute!r}")
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", cls.name):
+    if not isinstance(cls.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", cls.name):
         raise MethodError(f"{cls.__name__}.name {cls.name!r} must be lower-case letters, digits and _")
     if not isinstance(cls.readouts, tuple) or not cls.readouts:
         raise MethodError(f"{cls.__name__}.readouts must be a tuple of at least one name")
     if not (dataclasses.is_dataclass(cls.Config) and cls.Config.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise MethodError(f"{cls.__name__}.Config must be a frozen dataclass")
+    if cls.data_access not in ("task", "cumulative"):
+        raise MethodError(f"{cls.__name__}.data_access {cls.data_access!r} must be 'task' or 'cumulative'")
+    for field in dataclasses.fields(cls.Config):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise MethodError(f"{cls.__name__}.Config key {field.name!r} has no default")
     keys = {f.name for f in dataclasses.fields(cls.Config)}
     clash = keys & {f.name for f in dataclasses.fields(RunOptions)}
     if clash:

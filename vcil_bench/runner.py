@@ -26,7 +26,7 @@ from . import checkpoint as checkpoints
 from . import record as records
 from .data.datasets import adapter
 from .data.loader import ClipLoader
-from .data.manifest import DataError, Manifest, prepare
+from .data.manifest import DataError, Manifest, check_present, prepare
 from .data.video import resolve_decoder
 from .errors import UserError
 from .evaluation import evaluate
@@ -147,7 +147,7 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
     Args:
         plan: What to run.
         data: Root of the dataset; None where the dataset needs none.
-        force: Move records and checkpoints that are there aside and run anew.
+        force: Move records that are there aside, drop checkpoints of unfinished runs, and run anew.
         progress: Progress bars.
         say: Takes the lines a user reads.
 
@@ -157,13 +157,19 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
     Raises:
         UserError: Stale or corrupt records, missing data or weights.
     """
-    todo = [seed for seed in plan.seeds if not _finished(plan, seed, force, say)]
+    todo = [seed for seed in plan.seeds if force or not _finished(plan, seed, say)]
     if todo:
-        manifest = _manifest(plan, data, progress, say)
-        streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
+        root = _data_root(plan, data)
         trunk = plan.backbone.load(plan.options.weights).to(plan.device)
+        manifest = _manifest(plan, root, progress)
+        streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
+        say(_left_out(manifest))
         say(f"backbone {trunk.name}: weights {trunk.weights.source}, {trunk.weights.pretraining}")
         for seed in todo:
+            if force and plan.path(seed).exists():
+                say(f"moved aside: {records.supersede(plan.path(seed))}")
+            if force:
+                records.checkpoint_path(plan.path(seed)).unlink(missing_ok=True)
             _Run(plan, seed, manifest, streams[seed], trunk, progress, say).go()
     return [records.load(plan.path(seed)) for seed in plan.seeds]
 
@@ -204,28 +210,21 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _finished(plan: Plan, seed: int, force: bool, say: Say) -> bool:
-    """Tell whether a seed needs no work; with ``force`` move what is there aside first.
+def _finished(plan: Plan, seed: int, say: Say) -> bool:
+    """Tell whether a seed needs no work.
 
     Raises:
         RunError: The record is complete but stale.
         RecordError: It is corrupt.
     """
     path = plan.path(seed)
-    if force:
-        checkpoint = records.checkpoint_path(path)
-        if path.exists():
-            say(f"moved aside: {records.supersede(path)}")
-        checkpoint.unlink(missing_ok=True)
-        return False
     if not path.exists():
         return False
     found = records.load(path)
     if not found.complete:
         return False
     why = stale_reasons(found, plan.protocol, plan.entry)
-    now = {k: v for k, v in _values(plan.config).items()}
-    if now != {k: v["value"] for k, v in found.data["config"].items()}:
+    if _values(plan.config) != {k: v["value"] for k, v in found.data["config"].items()}:
         why.append("the config's defaults or recipes changed")
     if why:
         raise RunError(
@@ -235,8 +234,8 @@ def _finished(plan: Plan, seed: int, force: bool, say: Say) -> bool:
     return True
 
 
-def _manifest(plan: Plan, data: Path | None, progress: Progress, say: Say) -> Manifest:
-    """Prepare the protocol's split and refuse data that are not good enough."""
+def _data_root(plan: Plan, data: Path | None) -> Path:
+    """Return the dataset's folder, its lists read once, so that a wrong folder is refused at once."""
     dataset = plan.protocol.spec.dataset
     source = adapter(dataset.name)
     root = data if data is not None else source.default_root()
@@ -245,9 +244,16 @@ def _manifest(plan: Plan, data: Path | None, progress: Progress, say: Say) -> Ma
             f"protocol {plan.protocol.name!r} needs the data of {dataset.name!r}: give their folder with "
             f"DATA=... (--data); it should hold: {source.layout}"
         )
+    check_present(source, root, str(dataset.split), plan.options.max_missing)
+    return root
+
+
+def _manifest(plan: Plan, root: Path, progress: Progress) -> Manifest:
+    """Prepare the protocol's split and refuse data that are not good enough."""
+    dataset = plan.protocol.spec.dataset
     bar = progress.add_task(f"preparing {dataset.name}", total=None)
     manifest = prepare(
-        source,
+        adapter(dataset.name),
         root,
         str(dataset.split),
         lambda done, total: progress.update(bar, completed=done, total=total),
@@ -255,13 +261,17 @@ def _manifest(plan: Plan, data: Path | None, progress: Progress, say: Say) -> Ma
     progress.remove_task(bar)
     manifest.check_complete(plan.options.max_missing)
     class_names(plan.protocol, manifest)
+    return manifest
+
+
+def _left_out(manifest: Manifest) -> str:
+    """Say how many videos a run uses and leaves out."""
     left_out = manifest.left_out()
-    say(
-        f"data {dataset.name}: {len(manifest.usable('train'))} training and "
+    return (
+        f"data {manifest.dataset}: {len(manifest.usable('train'))} training and "
         f"{len(manifest.usable('test'))} test videos, {len(left_out)} left out"
         + (f" (first: {left_out[0].id}: {left_out[0].problem})" if left_out else "")
     )
-    return manifest
 
 
 def _values(config: Any) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f", line {where.line + 1}" if where else ""
         what = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(f"{path}{line}: malformed YAML ({what})") from error
+    except ValueError as error:  # a date such as 2020-99-99
+        raise ConfigError(f"{path}: malformed YAML ({error})") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping at the top, found {type(data).__name__}")
     return data
@@ -176,13 +178,16 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     """
     parsed: dict[str, Any] = {}
     for text in assignments:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not key:
             raise ConfigError(f"--set {text!r}: expected key=value")
         if key in parsed:
             raise ConfigError(f"--set {key!r} is given twice")
+        if value == "{}":  # a text template far likelier than an empty section
+            parsed[key] = value
+            continue
         try:
-            parsed[key.strip()] = yaml.safe_load(value) if value else ""
-        except yaml.YAMLError as error:
+            parsed[key] = yaml.safe_load(value) if value else ""
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--set {text!r}: the value is not valid YAML") from error
     return parsed

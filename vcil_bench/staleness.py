@@ -47,9 +47,8 @@ def _fingerprint(record: Record, protocol: Protocol | None) -> str | None:
     """Return today's fingerprint of a record's protocol; None if the protocol cannot be found any more."""
     if protocol is None:
         stored = record.data["protocol"]
-        name = stored["origin"] if stored["origin"].endswith((".yaml", ".yml")) else stored["name"]
-        if stored["origin"].startswith("protocols/"):
-            name = stored["name"]
+        built_in = stored["origin"].startswith("protocols/")
+        name = stored["name"] if built_in else stored["origin"]
         try:
             protocol = load_protocol(name, stored["overrides"])
         except UserError:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,15 +102,42 @@ class Manifest:
         """
         for split in ("train", "test"):
             listed = [v for v in self.videos if v.split == split]
-            bad = [v for v in listed if v.problem is not None]
-            if not listed:
-                raise DataError(f"{self.root}: {self.dataset} lists no {split} videos")
-            if len(bad) > max_missing * len(listed):
-                raise DataError(
-                    f"{self.root}: {len(bad)} of {len(listed)} {split} videos of {self.dataset} cannot be "
-                    f"used (first: {bad[0].id}: {bad[0].problem}); see 'vcil-bench prepare {self.dataset} "
-                    f"{self.root}' for all of them, or accept it with --set max_missing=0.5"
-                )
+            bad = [(v.id, v.problem) for v in listed if v.problem is not None]
+            _refuse_gaps(self.dataset, self.root, split, len(listed), bad, max_missing)
+
+
+def check_present(adapter: Adapter, root: Path, split: str, max_missing: float) -> None:
+    """Refuse a dataset of which too many files are not even there, without opening any.
+
+    Raises:
+        DatasetError: The root does not hold this dataset.
+        DataError: As ``Manifest.check_complete``.
+    """
+    listed = adapter.list_videos(root, split)
+    for part in ("train", "test"):
+        wanted = [v for v in listed if v.split == part]
+        gone = [(v.id, "missing") for v in wanted if not (root / v.path).is_file()]
+        _refuse_gaps(adapter.name, root, part, len(wanted), gone, max_missing)
+
+
+def _refuse_gaps(
+    dataset: str,
+    root: Path,
+    split: str,
+    listed: int,
+    bad: Sequence[tuple[str, str | None]],
+    max_missing: float,
+) -> None:
+    """Refuse a split that is empty or of which more than the share ``max_missing`` is unusable."""
+    if not listed:
+        raise DataError(f"{root}: {dataset} lists no {split} videos")
+    if len(bad) > max_missing * listed:
+        name, problem = bad[0]
+        raise DataError(
+            f"{root}: {len(bad)} of {listed} {split} videos of {dataset} cannot be used (first: {name}: "
+            f"{problem}); see 'vcil-bench prepare {dataset} {root}' for all of them, or accept it with "
+            f"--set max_missing={math.ceil(100 * len(bad) / listed) / 100}"
+        )
 
 
 def manifest_path(dataset: str, root: Path, split: str) -> Path:
@@ -196,7 +224,7 @@ def _known_facts(folder: Path) -> dict[str, Video]:
 
     A manifest that is damaged or of another schema only means that its files are read again.
     """
-    known = {}
+    known: dict[str, Video] = {}
     for path in sorted(folder.glob("split-*.jsonl")):
         try:
             header, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())

@@ -246,8 +246,9 @@ def _load_into(model, path: Path) -> None:  # type: ignore[no-untyped-def]
         load_checkpoint(model, str(path), strict=True, weights_only=True)
     except (RuntimeError, OSError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
         raise BackboneError(
-            f"{path}: not a state dict of this architecture ({str(error).splitlines()[0]}); OpenAI's original "
-            ".pt file is a TorchScript archive, which is not read: take open_clip's .safetensors"
+            f"{path}: not a safetensors file or plain state dict of this architecture "
+            f"({type(error).__name__}); OpenAI's original .pt file is a TorchScript archive, which is not "
+            "read: take open_clip's .safetensors"
         ) from error
 
 

@@ -18,6 +18,8 @@ from open_clip import CLIP
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
+from vcil_bench.schema import ConfigError
+
 from .backbones import Tokenizer, WeightsInfo
 
 
@@ -158,6 +160,20 @@ def readable(class_name: str) -> str:
     """Split a class name at underscores and inner capitals: ``HighJump`` and ``high_jump`` give words."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", class_name.replace("_", " "))
     return " ".join(spaced.split())
+
+
+def check_template(template: str) -> None:
+    """Refuse a text template that has no place, or more than one kind of place, for the class name.
+
+    Raises:
+        ConfigError: Says what a template looks like.
+    """
+    try:
+        named = template.format("a class name")
+    except (IndexError, KeyError, ValueError):
+        named = ""
+    if "a class name" not in named:
+        raise ConfigError(f"template: {template!r} must be text with {{}} for the class name, and no other {{")
 
 
 def prompts(class_names: Sequence[str], template: str) -> list[str]:

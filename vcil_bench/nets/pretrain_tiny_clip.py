@@ -226,12 +226,12 @@ def is_true(captions: Sequence[Caption], stills: Sequence[Still]) -> NDArray[np.
 def draw_batch(rng: np.random.Generator) -> tuple[list[Still], list[Caption]]:
     """Draw one training batch of few objects and many stills of each.
 
-    Few objects, because between stills of different objects motion and position never matter. Half
-    of the objects are those of the benchmark's class names, which a pretrained model would know.
+    Few objects, because between stills of different objects motion and position never matter. A
+    quarter of the objects are those of the benchmark's class names, which a pretrained model would know.
     """
     stills: list[Still] = []
     for number in range(BATCH_OBJECTS):
-        if number % 2 == 0:
+        if number % 4 == 0:
             colour, shape = synthetic.OBJECTS[rng.integers(len(synthetic.OBJECTS))]
         else:
             colour = _COLOURS[rng.integers(len(_COLOURS))]

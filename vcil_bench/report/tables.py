@@ -113,8 +113,10 @@ def groups(records: Sequence[Record]) -> list[Group]:
         )
         sorted_out[key].append(record)
     prints: dict[str, set[str]] = defaultdict(set)
-    for label, fingerprint, _, _ in sorted_out:
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for label, fingerprint, kind, _ in sorted_out:
         prints[label].add(fingerprint)
+        kinds[label].add(kind)
     found = []
     for (label, fingerprint, kind, random), members in sorted(sorted_out.items()):
         name = f"{label}@{fingerprint[:8]}" if len(prints[label]) > 1 else label
@@ -123,6 +125,8 @@ def groups(records: Sequence[Record]) -> list[Group]:
         if protocol["overrides"]:
             changed = ", ".join(f"{k}={v}" for k, v in protocol["overrides"].items())
             title += f" [derived: {changed}]"
+        if kind != "real" and len(kinds[label]) > 1:
+            name += f"+{kind}"
         if kind != "real":
             title += f" [{kind} data]"
         if random:
@@ -193,6 +197,7 @@ def markdown(group: Group) -> str:
         )
     titles = [METRICS[m].title + (" ↑" if METRICS[m].higher_is_better else " ↓") for m in group.metrics]
     header = ["method", "variant", "backbone", "readout", "n", *titles, "notes"]
+    table = [[cell.replace("|", "\\|") for cell in line] for line in table]
     text = tabulate(table, headers=header, tablefmt="pipe", disable_numparse=True)
     lines = [f"{METRICS[m].title}: {METRICS[m].formula}." for m in group.metrics]
     return (
