@@ -190,3 +190,13 @@ def test_videos_left_out_are_counted_in_the_record(tiny: Any, tmp_path: Path) ->
     (path,) = (tmp_path / "r").glob("*/*/*.json")
     left_out = record.load(path).data["data"]["left_out"]
     assert left_out == [{"id": "red/0.mp4", "split": "train", "problem": "missing"}]
+
+
+def test_stopping_after_some_tasks_is_gone_on_from(tiny: Any, tmp_path: Path) -> None:
+    assert tiny.run("stpr", tmp_path / "whole", "--set", *QUICK) == 0
+    assert tiny.run("stpr", tmp_path / "parts", "--set", *QUICK, "max_tasks=1") == 0
+    (path,) = (tmp_path / "parts").glob("*/stpr/*-s1.json")
+    assert record.load(path).data["status"] == "partial"
+    assert len(record.load(path).data["steps"]) == 1
+    assert tiny.run("stpr", tmp_path / "parts", "--set", *QUICK) == 0
+    assert _counts(tmp_path / "parts", "stpr") == _counts(tmp_path / "whole", "stpr")

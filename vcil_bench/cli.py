@@ -154,14 +154,14 @@ def _run(options: argparse.Namespace) -> int:
             print(f"vcil-bench: the run failed: {error}", file=sys.stderr)
             return 1
     group = Group(plan.protocol.label, plan.protocol.label, records)
-    picture = records[0].path.with_name(plan.variant)
-    lines = rows(group)
-    curves = draw(lines, f"{plan.method.name} on {plan.protocol.label}", picture)
     print()
     print(markdown(group))
     for record in records:
         print(f"record: {record.path}")
-    print(f"curve:  {curves[1]}")
+    if any(record.complete for record in records):
+        picture = records[0].path.with_name(plan.variant)
+        curves = draw(rows(group), f"{plan.method.name} on {plan.protocol.label}", picture)
+        print(f"curve:  {curves[1]}")
     return 0
 
 

@@ -21,8 +21,12 @@ class RunOptions:
         run_seed: Seed of initialisation, shuffling and frame sampling; null takes the class order's seed.
         precision: ``fp32``; ``tf32`` and ``bf16`` (autocast) are faster on GPUs and change numbers slightly.
         decoder: ``auto`` is PyAV decoding forward; ``decord`` is known to return wrong frames on some files.
-        workers: Decoding processes; null means 0 on CPU, up to 16 on a GPU.
+        workers: Decoding processes; null means 1 on CPU, up to 16 on a GPU.
+        threads: CPU threads of torch; null takes torch's default, or the backbone's where it has one. Another
+            number of threads may change sums in the last bit.
         eval_batch: Test videos per batch; changes speed and memory, not results.
+        max_tasks: Stop after so many tasks and leave a partial record, which the same command without it goes
+            on from; null runs all.
         max_missing: Share of the train or test videos that may be unusable before a run is refused.
     """
 
@@ -32,12 +36,14 @@ class RunOptions:
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     decoder: Literal["auto", "pyav", "decord"] = "auto"
     workers: int | None = None
+    threads: int | None = None
     eval_batch: int = 32
+    max_tasks: int | None = None
     max_missing: float = 0.1
 
 
 # Options that cannot change a number stay out of the variant's name, and out of what resuming compares.
-WITHOUT_EFFECT = frozenset({"workers", "eval_batch", "max_missing"})
+WITHOUT_EFFECT = frozenset({"workers", "threads", "eval_batch", "max_tasks", "max_missing"})
 
 
 def split_assignments(
@@ -72,8 +78,10 @@ def split_assignments(
 def build_options(values: Mapping[str, Any]) -> RunOptions:
     """Build run options, checking types and ranges."""
     options = build(RunOptions, values, "run options")
-    if options.eval_batch < 1:
-        raise ConfigError(f"eval_batch: {options.eval_batch} must be at least 1")
+    for key in ("eval_batch", "threads", "max_tasks"):
+        value = getattr(options, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"{key}: {value} must be at least 1")
     if options.workers is not None and options.workers < 0:
         raise ConfigError(f"workers: {options.workers} must be 0 or more")
     if not 0 <= options.max_missing <= 1:

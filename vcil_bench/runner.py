@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -301,7 +302,10 @@ class _Run:
         self.run_seed = seed if options.run_seed is None else options.run_seed
         workers = options.workers
         if workers is None:
-            workers = min(16, torch.get_num_threads()) if plan.device.type == "cuda" else 0
+            workers = min(16, os.cpu_count() or 1) if plan.device.type == "cuda" else 1
+        threads = options.threads or plan.backbone.threads
+        if threads is not None:
+            torch.set_num_threads(threads)
         self.context = RunContext(
             device=plan.device,
             precision=options.precision,
@@ -338,7 +342,8 @@ class _Run:
         torch.backends.cudnn.allow_tf32 = tf32
         try:
             method, start = self._restore()
-            for step in range(start, len(self.stream)):
+            last = min(self.plan.options.max_tasks or len(self.stream), len(self.stream))
+            for step in range(start, last):
                 self._step(method, step)
         except KeyboardInterrupt:
             self.say(f"stopped; the same command goes on after task {len(self.record['steps'])}")
@@ -350,7 +355,8 @@ class _Run:
             self.record["reason"] = f"{type(error).__name__}: {error}"
             records.save(self.path, self.record)
             raise
-        self._finish()
+        if len(self.record["steps"]) == len(self.stream):
+            self._finish()
 
     def _restore(self) -> tuple[Method, int]:
         """Construct the method; if there is a checkpoint of this run, bring it back to where that was."""

@@ -40,15 +40,18 @@ def write(results: Path, out: Path) -> Written:
         folder = out / group.label
         table = folder / "table.md"
         lines = rows(group)
-        pictures = draw(lines, group.title, folder / "curves")
         text = markdown(group)
+        pictures: list[Path] = []
+        if any(row.complete for row in lines):
+            pictures = draw(lines, group.title, folder / "curves")
         heading = f"# {group.title}\n\n"
-        picture = "![accuracy and forgetting against classes seen](curves.png)\n"
-        write_atomically(table, f"{heading}{text}\n{picture}".encode())
+        picture = "\n![accuracy and forgetting against classes seen](curves.png)\n" if pictures else ""
+        write_atomically(table, f"{heading}{text}{picture}".encode())
         csv = folder / "table.csv"
         write_atomically(csv, frame(group).to_csv(index=False, float_format="%.6f").encode())
         files += [table, csv, *pictures]
-        index += [f"## {group.title}", "", text, f"![]({group.label}/curves.png)", ""]
+        index += [f"## {group.title}", "", text]
+        index += [f"![]({group.label}/curves.png)", ""] if pictures else []
     if not found:
         index += [f"No records in {results}.", ""]
     if errors:
