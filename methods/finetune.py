@@ -115,17 +115,17 @@ class Finetune(Method):
             stage=f"task {task.index + 1}",
         ):
             for batch in epoch:
-                with self.context.autocast():
-                    loss = F.cross_entropy(self.logits(batch.clips), batch.labels)
+                loss = F.cross_entropy(self.logits(batch.clips), batch.labels)
                 epoch.step(optimiser, {"cross_entropy": loss})
             schedule.step()
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
         """Score clips by the head's logits."""
-        return {"cnn": self.logits(clips).float()}
+        return {"cnn": self.logits(clips)}
 
     def logits(self, clips: Tensor) -> Tensor:
         """Return the logits [B, num_seen] of clips [B, T, 3, S, S]."""
-        frames = self.encoder(clips)  # [B, T, D]
-        pooled = self.temporal(frames) if self.config.temporal == "encoder" else frames.mean(dim=1)
-        return self.head(pooled)
+        with self.context.autocast():
+            frames = self.encoder(clips)  # [B, T, D]
+            pooled = self.temporal(frames) if self.config.temporal == "encoder" else frames.mean(dim=1)
+        return self.head(pooled.float())

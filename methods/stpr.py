@@ -205,19 +205,17 @@ class StPR(Method):
                 for batch in epoch:
                     with self.context.autocast():
                         frames = self.encoder(batch.clips)  # V^s [B, T, D]
-                        spatial = frames.mean(dim=1)  # V̄s [B, D]
-                        losses = {"spatial": self._contrast(spatial, batch.labels, task)}
-                        if config.moe:
-                            dynamic = self.experts[-1](frames)  # V_st [B, D]
-                            losses["spatiotemporal"] = self._contrast(dynamic, batch.labels, task)
-                        if old is not None and importance is not None:
-                            with torch.no_grad():
-                                before = self._scaled(old(batch.clips).mean(dim=1))
-                            losses["fssd"] = config.fssd_weight * shared_semantic_distillation(
-                                self._scaled(spatial).float(),
-                                before.float(),
-                                importance[batch.labels],
-                            )
+                        dynamic = self.experts[-1](frames) if config.moe else None  # V_st [B, D]
+                        with torch.no_grad():
+                            before = old(batch.clips).mean(dim=1) if old is not None else None
+                    spatial = frames.float().mean(dim=1)  # V̄s [B, D]
+                    losses = {"spatial": self._contrast(spatial, batch.labels, task)}
+                    if dynamic is not None:
+                        losses["spatiotemporal"] = self._contrast(dynamic, batch.labels, task)
+                    if before is not None and importance is not None:
+                        losses["fssd"] = config.fssd_weight * shared_semantic_distillation(
+                            self._scaled(spatial), self._scaled(before), importance[batch.labels]
+                        )
                     epoch.step(optimiser, losses)
                 schedule.step()
         with evaluating(self):
@@ -231,20 +229,18 @@ class StPR(Method):
 
         ``V = V̄s + sum_k r_k V_st,k``; scores are cosines with T.
         """
-        config = self.config
-        if not config.moe:
-            fused = self.encoder(clips).mean(dim=1)
+        if not self.config.moe:
+            with self.context.autocast():
+                fused = self.encoder(clips).float().mean(dim=1)
         else:
-            features = [encoder(clips) for encoder in self.encoders]  # one [B, T, D] per encoder
-            of_expert = [features[min(k, len(features) - 1)] for k in range(len(self.experts))]
-            spatial = self._scaled(features[-1].mean(dim=1))  # V̄s [B, D]
-            dynamic = torch.stack(
-                [self._scaled(expert(frames)) for expert, frames in zip(self.experts, of_expert, strict=True)],
-                dim=1,
-            )  # V_st [B, K, D]
-            weights = self._weights(clips, of_expert, dynamic)
-            fused = fuse(spatial[:, None], dynamic, weights)
-        return {"text": F.normalize(fused.float(), dim=-1) @ self.texts.T}
+            with self.context.autocast():
+                features = [encoder(clips) for encoder in self.encoders]  # one [B, T, D] per encoder
+                of_expert = [features[min(k, len(features) - 1)] for k in range(len(self.experts))]
+                raw = [expert(f) for expert, f in zip(self.experts, of_expert, strict=True)]
+            spatial = self._mean(features[-1])  # V̄s [B, D]
+            dynamic = torch.stack([self._scaled(v) for v in raw], dim=1)  # V_st [B, K, D]
+            fused = fuse(spatial[:, None], dynamic, self._weights(clips, of_expert, dynamic))
+        return {"text": F.normalize(fused, dim=-1) @ self.texts.T}
 
     @property
     def encoder(self) -> ClipEncoder:
@@ -254,6 +250,10 @@ class StPR(Method):
     def _scaled(self, features: Tensor) -> Tensor:
         """Bring features to the length in which statistics and sums are taken."""
         return F.normalize(features.float(), dim=-1) if self.config.normalise else features.float()
+
+    def _mean(self, frames: Tensor) -> Tensor:
+        """Return V̄s [B, D] of frame features [B, T, D]."""
+        return self._scaled(frames.float().mean(dim=1))
 
     def _contrast(self, features: Tensor, labels: Tensor, task: Task) -> Tensor:
         return contrastive_loss(
@@ -280,8 +280,10 @@ class StPR(Method):
     def _cue(self, clips: Tensor, frames: Tensor, dynamic: Tensor) -> Tensor:
         """Return what the router compares with anchors [B, D]: V_tem, or the alternative routers' feature."""
         if self.config.router == "clip":
-            return self._scaled(self.context.backbone.encode_frames(clips, None).mean(dim=1))
-        spatial = self._scaled(frames.mean(dim=1))
+            with self.context.autocast():
+                frozen = self.context.backbone.encode_frames(clips, None)
+            return self._mean(frozen)
+        spatial = self._mean(frames)
         if self.config.router == "adapter":
             return spatial
         return temporal_dynamics(dynamic, spatial[:, None])
@@ -293,8 +295,8 @@ class StPR(Method):
         for batch in self.context.plain_clips(task.train):
             with self.context.autocast():
                 frames = self.encoder(batch.clips)
-                dynamic = self._scaled(self.experts[-1](frames))
-                cue = self._cue(batch.clips, frames, dynamic).float()
+                dynamic = self.experts[-1](frames)
+            cue = self._cue(batch.clips, frames, self._scaled(dynamic))
             new = batch.labels - task.num_old
             sums.index_add_(0, new, cue)
             counts.index_add_(0, new, torch.ones_like(cue[:, :1]))
@@ -319,7 +321,8 @@ class StPR(Method):
         features, labels = [], []
         for batch in self.context.plain_clips(task.train):
             with self.context.autocast():
-                features.append(self._scaled(self.encoder(batch.clips).mean(dim=1)))
+                frames = self.encoder(batch.clips)
+            features.append(self._mean(frames))
             labels.append(batch.labels)
         spatial, label = torch.cat(features), torch.cat(labels)
         return torch.stack(

@@ -58,5 +58,6 @@ class ZeroShot(Method):
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
         """Score clips by the cosine of their mean frame feature with every class text."""
-        features = self.encoder(clips).mean(dim=1).float()
-        return {"text": F.normalize(features, dim=-1) @ self.texts.T}
+        with self.context.autocast():
+            frames = self.encoder(clips)  # [B, T, D]
+        return {"text": F.normalize(frames.float().mean(dim=1), dim=-1) @ self.texts.T}

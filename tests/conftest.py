@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from clip_factory import encode_frames
 
@@ -74,6 +75,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("VCIL_BENCH_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Keep torch to one thread: the nets of tests are too small for more, which collapse on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

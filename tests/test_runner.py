@@ -200,3 +200,15 @@ def test_stopping_after_some_tasks_is_gone_on_from(tiny: Any, tmp_path: Path) ->
     assert len(record.load(path).data["steps"]) == 1
     assert tiny.run("stpr", tmp_path / "parts", "--set", *QUICK) == 0
     assert _counts(tmp_path / "parts", "stpr") == _counts(tmp_path / "whole", "stpr")
+
+
+def test_bf16_stays_close_to_fp32(tiny: Any, tmp_path: Path) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        assert tiny.run("stpr", folder, "--set", *QUICK, f"precision={precision}") == 0
+        (path,) = folder.glob("*/stpr/*.json")
+        losses.append(record.load(path).data["steps"][0]["losses"][0])
+    exact, rough = losses
+    assert exact["spatial"] != rough["spatial"]  # autocast was at work
+    assert rough["spatial"] == pytest.approx(exact["spatial"], rel=0.05)

@@ -272,7 +272,7 @@ def test_contrastive_loss_is_least_for_the_true_pairs() -> None:
 
 
 def test_tokenizer_covers_class_names_and_any_other_text(tokenizer: SimpleTokenizer) -> None:
-    assert tokenizer.vocab_size == pretraining.MODEL_CONFIG["text_cfg"]["vocab_size"]  # type: ignore[index]
+    assert tokenizer.vocab_size == pretraining.MODEL_CONFIG["text_cfg"]["vocab_size"]
     assert tokenizer.eot_token_id == tokenizer.vocab_size - 1
     for name in synthetic.CLASS_NAMES:
         assert tokenizer.decode(tokenizer.encode(name)).strip() == name

@@ -61,8 +61,7 @@ def evaluate(
     bar = context.progress.add_task("testing", total=len(samples))
     for part in context.loader.views(samples, batch):
         videos, views = part.clips.shape[:2]
-        with context.autocast():
-            scores = method.predict(part.clips.flatten(0, 1))
+        scores = method.predict(part.clips.flatten(0, 1))
         if set(scores) != set(method.readouts):
             raise EvaluationError(
                 f"{method.name}: predict gave readouts {sorted(scores)}, declared {method.readouts}"

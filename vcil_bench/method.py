@@ -48,7 +48,11 @@ class RunContext:
     losses: list[dict[str, float | int | str]] = dataclasses.field(default_factory=list)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which forward passes run at the run's precision."""
+        """Return the context in which networks run at the run's precision; losses and scores stay fp32.
+
+        Only the forward pass of networks belongs inside: a product of unit vectors times a logit scale of
+        100 would lose half a unit in bf16.
+        """
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def plain_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:

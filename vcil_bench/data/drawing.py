@@ -153,9 +153,9 @@ def trail_mask(motion: str, centre: Array, radius: float, length: float, period:
     step_x, step_y = MOTIONS[motion]
     behind = -(step_x * x + step_y * y)
     across = np.abs(x if step_x == 0 else y)
-    lines = 0.6 + 0.4 * np.cos(2 * np.pi * across / period)
-    fade = np.clip((radius + length - behind) / length, 0.0, 1.0)
-    inside = (behind > 0) & (across < 1.05 * radius)
+    lines = 0.75 + 0.25 * np.cos(2 * np.pi * across / period)
+    fade = np.clip(1.3 * (radius + length - behind) / length, 0.0, 1.0)
+    inside = (behind > 0) & (across < radius)
     return (lines * fade * inside).astype(np.float32)
 
 

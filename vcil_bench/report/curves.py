@@ -23,6 +23,7 @@ from .tables import Row
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = "osD^vPX*"
 STYLES = ("-", "--", ":", "-.")
+LEGEND_WIDTH = 130  # characters that fit across the figure
 
 
 def accuracy_curve(record: Record, readout: str) -> NDArray[np.float64]:
@@ -52,28 +53,33 @@ def draw(rows: Sequence[Row], title: str, stem: Path) -> list[Path]:
     """
     drawn = [row for row in rows if row.complete]
     with mpl.rc_context({"svg.hashsalt": "vcil-bench", "font.size": 9, "svg.fonttype": "none"}):
-        figure = Figure(figsize=(9, 3.9), layout="constrained")
+        longest = max((len(_legend(row)) for row in drawn), default=1)
+        columns = max(1, min(4, len(drawn), LEGEND_WIDTH // (longest + 6)))
+        legend_rows = -(-len(drawn) // columns)
+        figure = Figure(figsize=(9, 3.7 + 0.2 * legend_rows), layout="constrained")
         left, right = figure.subplots(1, 2)
         styles = _styles(drawn)
         for row in drawn:
             style = styles[row.name]
-            note = f" ({len(row.complete)}/{row.seeds} seeds)" if row.incomplete else ""
             for axes, curve in ((left, accuracy_curve), (right, forgetting_curve)):
                 values = np.stack([curve(r, row.readout) for r in row.complete])
                 seen = np.cumsum(row.complete[0].data["classes_per_task"])
-                _line(axes, seen, values, row.name + note, style)
+                _line(axes, seen, values, _legend(row), style)
         _dress(left, "accuracy over all classes seen, %")
         _dress(right, "mean drop of old tasks since learnt, %")
         right.axhline(0, color="#999999", linewidth=0.7, zorder=0)
         figure.suptitle(title, fontsize=10, wrap=True)
         handles, names = left.get_legend_handles_labels()
         if handles:
-            columns = min(4, len(handles))
             figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
         files = [stem.with_name(stem.name + suffix) for suffix in (".svg", ".png")]
         for file in files:
             _write(figure, file)
     return files
+
+
+def _legend(row: Row) -> str:
+    return f"{row.name} ({len(row.complete)}/{row.seeds} seeds)" if row.incomplete else row.name
 
 
 def _styles(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
