@@ -311,7 +311,7 @@ def test_shipped_weights_know_objects_and_tell_class_names_apart(
 
 def test_two_steps_of_pretraining(tmp_path: Path) -> None:
     state = torch.random.get_rng_state()
-    figures = pretraining.pretrain(tmp_path / "model", steps=2, seed=5, progress=False)
+    figures = pretraining.pretrain(tmp_path / "model", steps=2, seed=5, progress=False, count=2)
     assert torch.equal(torch.random.get_rng_state(), state)
     names = {path.name for path in (tmp_path / "model").iterdir()}
     assert names == {"clip_tiny.json", "merges.txt.gz", "weights.safetensors", "README.md"}
