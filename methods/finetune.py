@@ -66,7 +66,15 @@ class Finetune(Method):
     needs = frozenset({"adapters"})
     Config = FinetuneConfig
     recipes: ClassVar = {
-        "synthetic_*": {"epochs_first": 12, "epochs": 8, "batch_size": 20},
+        "synthetic_*": {
+            # As StPR's recipe; a higher rate makes the cross-entropy diverge.
+            "lr": 0.03,
+            "batch_size": 20,
+            "epochs_first": 8,
+            "epochs": 5,
+            "adapter_bottleneck": 16,
+            "encoder_layers": 2,
+        },
     }
 
     config: FinetuneConfig
