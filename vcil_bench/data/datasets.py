@@ -222,7 +222,7 @@ class Synthetic(Folder):
 
     def default_root(self) -> Path | None:
         """Return the folder of this version's clips in the user's cache."""
-        return cache_dir() / f"synthetic-v{synthetic.VERSION}"
+        return cache_dir() / synthetic.FOLDER_NAME
 
     def splits(self, root: Path) -> list[str]:
         """Return the single split."""
