@@ -16,7 +16,7 @@ from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.clip import AdapterConfig
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.nets.temporal import TemporalEncoder
-from vcil_bench.schema import ConfigError
+from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
 from vcil_bench.training import cosine, epochs, sgd
 
@@ -52,9 +52,15 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        for key in ("batch_size", "epochs_first", "epochs", "adapter_bottleneck", "encoder_layers"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key}: {getattr(self, key)} must be at least 1")
+        check_numbers(
+            self,
+            positive=(
+                *("lr", "batch_size", "epochs_first", "epochs", "adapter_bottleneck"),
+                *("encoder_layers", "encoder_head_width", "encoder_ratio"),
+            ),
+            not_negative=("weight_decay", "adapter_scale"),
+            below_one=("momentum", "adapter_dropout", "encoder_dropout"),
+        )
 
 
 class Finetune(Method):
@@ -94,7 +100,7 @@ class Finetune(Method):
             self.temporal = TemporalEncoder(
                 clip.dim,
                 layers=config.encoder_layers,
-                heads=max(1, clip.dim // config.encoder_head_width),
+                head_width=config.encoder_head_width,
                 ratio=config.encoder_ratio,
                 dropout=config.encoder_dropout,
             )

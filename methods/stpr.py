@@ -18,9 +18,9 @@ from vcil_bench.losses import Negatives, contrastive_loss
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.clip import AdapterConfig, ClipEncoder, check_template, prompts
 from vcil_bench.nets.temporal import TemporalEncoder
-from vcil_bench.schema import ConfigError
+from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
-from vcil_bench.training import cosine, epochs, evaluating, sgd
+from vcil_bench.training import constant, cosine, epochs, evaluating, sgd
 
 SOFTMAX_TEMPERATURE = 0.1  # of the alternative routing weights; the paper's weights have none
 
@@ -55,16 +55,26 @@ class StPRConfig:
         importance_floor: Least variance, against division by zero for classes of identical features.
         normalise: Use unit-length V̄s and V_st in statistics, V_tem and fusion, as they are trained; with
             raw CLIP norms w = 1e4 would swamp the loss.
-        routing: Weights from scores r: ``literal`` r as written, or ``softmax`` (temperature 0.1), ``relu``,
-            ``top1`` (only the largest kept).
+        dynamics: Whether V_tem is the difference of V_st and V̄s ``after`` both are normalised (as they are
+            compared with texts) or ``before``, where the identity of the paper holds exactly.
+        routing: Weights from scores r: ``literal`` r as written, though it may be negative and grows with the
+            number of experts; or ``softmax`` (at temperature 0.1, ours), ``relu``, ``top1`` (only the largest
+            kept).
         negatives: Texts a video is held against: all classes ``seen`` (names are no exemplars), the
             ``current`` task's, or the ``batch``'s (PIVOT's form, which fails with one or two classes a task).
-        template: Text of a class; names are split into words first.
-        momentum, weight_decay: 0.9 and 5e-4 with cosine decay, as in SSIAT, whose epochs StPR's resemble.
-        adapter_bottleneck, adapter_scale, adapter_dropout: AdaptFormer's (down, ReLU, up points to it).
+            The first two pair it with texts against the batch's videos, equal targets for equal classes
+            (ActionCLIP), since plain in-batch targets make videos of one class each other's negatives.
+        logit_scale: Inverse temperature of both losses; null takes CLIP's own, frozen (100), as PIVOT does.
+        template: Text of a class; names are split into words first. Not calibrated: the paper's frozen-CLIP
+            baseline (72.72 on UCF101 10x5) is the number to search template and order against.
+        momentum, weight_decay, schedule: 0.9, 5e-4 and ``cosine`` decay to zero in every task, as in SSIAT,
+            whose epochs StPR's resemble; PIVOT keeps the rate ``constant``.
+        adapter_bottleneck, adapter_scale, adapter_dropout, adapter_activation: AdaptFormer's, beside the MLP
+            of every block, to which "down, ReLU, up" points; AIM, ESSENTIAL and CSTA use ``gelu`` and 192.
         expert_layers, expert_head_width, expert_ratio, expert_dropout: 3 layers with a feed-forward of 4 D
             come to 9.46 M parameters at D = 512, the "about 9 M per expert" of the reviews; heads of 64
             do not change the count.
+        expert_readout: Output at a learned ``cls`` token (PIVOT), or the ``mean`` over frames.
     """
 
     lr: float = 0.01
@@ -84,27 +94,38 @@ class StPRConfig:
     importance_clamp: bool = True
     importance_floor: float = 1e-6
     normalise: bool = True
+    dynamics: Literal["after", "before"] = "after"
     routing: Literal["literal", "softmax", "relu", "top1"] = "literal"
     negatives: Negatives = "seen"
+    logit_scale: float | None = None
     template: str = "a video of a person doing {}"
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
     adapter_bottleneck: int = 64
     adapter_scale: float = 0.1
     adapter_dropout: float = 0.1
+    adapter_activation: Literal["relu", "gelu"] = "relu"
     expert_layers: int = 3
     expert_head_width: int = 64
     expert_ratio: int = 4
     expert_dropout: float = 0.1
+    expert_readout: Literal["cls", "mean"] = "cls"
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
         check_template(self.template)
-        for key in ("batch_size", "epochs_first", "epochs", "adapter_bottleneck", "expert_layers"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key}: {getattr(self, key)} must be at least 1")
-        if self.importance_floor <= 0:
-            raise ConfigError(f"importance_floor: {self.importance_floor} must be positive")
+        check_numbers(
+            self,
+            positive=(
+                *("lr", "batch_size", "epochs_first", "epochs", "importance_floor", "adapter_bottleneck"),
+                *("expert_layers", "expert_head_width", "expert_ratio"),
+            ),
+            not_negative=("fssd_weight", "weight_decay", "adapter_scale"),
+            below_one=("momentum", "adapter_dropout", "expert_dropout"),
+        )
+        if self.logit_scale is not None:
+            check_numbers(self, positive=("logit_scale",))
 
 
 class StPR(Method):
@@ -143,6 +164,7 @@ class StPR(Method):
             bottleneck=config.adapter_bottleneck,
             scale=config.adapter_scale,
             dropout=config.adapter_dropout,
+            activation=config.adapter_activation,
         )
         self.encoders = nn.ModuleList([clip.encoder(adapters if config.adapters else None)])
         self.experts = nn.ModuleList()
@@ -166,9 +188,10 @@ class StPR(Method):
         expert = TemporalEncoder(
             clip.dim,
             layers=config.expert_layers,
-            heads=max(1, clip.dim // config.expert_head_width),
+            head_width=config.expert_head_width,
             ratio=config.expert_ratio,
             dropout=config.expert_dropout,
+            readout=config.expert_readout,
         )
         if self.experts:
             self.experts[-1].requires_grad_(False)
@@ -198,7 +221,7 @@ class StPR(Method):
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
             )
-            schedule = cosine(optimiser, num_epochs)
+            schedule = constant(optimiser) if config.schedule == "constant" else cosine(optimiser, num_epochs)
             for epoch in epochs(
                 self.context,
                 task.train,
@@ -211,21 +234,21 @@ class StPR(Method):
                         frames = self.encoder(batch.clips)  # V^s [B, T, D]
                         dynamic = self.experts[-1](frames) if config.moe else None  # V_st [B, D]
                         with torch.no_grad():
-                            before = old(batch.clips).mean(dim=1) if old is not None else None
+                            before = old(batch.clips) if old is not None else None  # V^s of b-1
                     spatial = frames.float().mean(dim=1)  # V̄s [B, D]
                     losses = {"spatial": self._contrast(spatial, batch.labels, task)}
                     if dynamic is not None:
                         losses["spatiotemporal"] = self._contrast(dynamic, batch.labels, task)
                     if before is not None and importance is not None:
                         losses["fssd"] = config.fssd_weight * shared_semantic_distillation(
-                            self._scaled(spatial), self._scaled(before), importance[batch.labels]
+                            self._scaled(spatial), self._mean(before), importance[batch.labels]
                         )
                     epoch.step(optimiser, losses)
                 schedule.step()
         with evaluating(self):
             if config.moe and config.router != "average":
                 self._store_anchors(task)
-            if config.importance == "stored":
+            if config.importance == "stored" and config.fssd and config.adapters:
                 self._store_importance(task)
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
@@ -243,7 +266,7 @@ class StPR(Method):
                 raw = [expert(f) for expert, f in zip(self.experts, of_expert, strict=True)]
             spatial = self._mean(features[-1])  # V̄s [B, D]
             dynamic = torch.stack([self._scaled(v) for v in raw], dim=1)  # V_st [B, K, D]
-            fused = fuse(spatial[:, None], dynamic, self._weights(clips, of_expert, dynamic))
+            fused = fuse(spatial[:, None], dynamic, self._weights(clips, of_expert, raw))
         return {"text": F.normalize(fused, dim=-1) @ self.texts.T}
 
     @property
@@ -264,47 +287,54 @@ class StPR(Method):
             F.normalize(features.float(), dim=-1),
             self.texts,
             labels,
-            scale=self.context.backbone.logit_scale,
+            scale=self.config.logit_scale or self.context.backbone.logit_scale,
             negatives=self.config.negatives,
             num_old=task.num_old,
         )
 
-    def _weights(self, clips: Tensor, of_expert: list[Tensor], dynamic: Tensor) -> Tensor:
-        """Return the experts' weights [B, K] for test clips."""
-        config = self.config
-        if config.router == "average":
-            return dynamic.new_full(dynamic.shape[:2], 1 / dynamic.shape[1])
-        cues = torch.stack(
-            [self._cue(clips, frames, dynamic[:, k]) for k, frames in enumerate(of_expert)],
-            dim=1,
-        )  # [B, K, D]
-        scores = routing_scores(cues, self.anchors, self.expert_of_anchor)
-        return routing_weights(scores, config.routing)
-
-    def _cue(self, clips: Tensor, frames: Tensor, dynamic: Tensor) -> Tensor:
-        """Return what the router compares with anchors [B, D]: V_tem, or the alternative routers' feature."""
+    def _weights(self, clips: Tensor, frames: list[Tensor], dynamic: list[Tensor]) -> Tensor:
+        """Return the experts' weights [B, K] for test clips, from V^s [B, T, D] and V_st [B, D] per expert."""
+        if self.config.router == "average":
+            return torch.full((len(clips), len(dynamic)), 1 / len(dynamic), device=clips.device)
         if self.config.router == "clip":
-            with self.context.autocast():
-                frozen = self.context.backbone.encode_frames(clips, None)
-            return self._mean(frozen)
-        spatial = self._mean(frames)
+            cues = self._frozen(clips)[:, None].expand(-1, len(dynamic), -1)
+        else:
+            pairs = zip(frames, dynamic, strict=True)
+            cues = torch.stack([self._cue(f, v) for f, v in pairs], dim=1)  # [B, K, D]
+        scores = routing_scores(cues, self.anchors, self.expert_of_anchor)
+        return routing_weights(scores, self.config.routing)
+
+    def _frozen(self, clips: Tensor) -> Tensor:
+        """Return the frozen CLIP's mean frame feature [B, D], the ``clip`` router's cue."""
+        with self.context.autocast():
+            frames = self.context.backbone.encode_frames(clips, None)
+        return self._mean(frames)
+
+    def _cue(self, frames: Tensor, dynamic: Tensor) -> Tensor:
+        """Return what is compared with anchors [B, D]: V_tem, or V̄s for the ``adapter`` router."""
         if self.config.router == "adapter":
-            return spatial
-        return temporal_dynamics(dynamic, spatial[:, None])
+            return self._mean(frames)
+        if self.config.dynamics == "before":
+            return temporal_dynamics(dynamic.float(), frames.float())
+        return temporal_dynamics(self._scaled(dynamic), self._mean(frames)[:, None])
 
     def _store_anchors(self, task: Task) -> None:
         """Keep, per new class, the mean cue over its training videos (for TD-MoE, of V_tem)."""
-        sums = torch.zeros(task.num_new, self.anchors.shape[1], device=self.anchors.device)
-        counts = torch.zeros(task.num_new, 1, device=self.anchors.device)
+        total = torch.zeros(task.num_new, self.anchors.shape[1], device=self.anchors.device)
+        count = torch.zeros(task.num_new, 1, device=self.anchors.device)
         for batch in self.context.plain_clips(task.train):
-            with self.context.autocast():
-                frames = self.encoder(batch.clips)
-                dynamic = self.experts[-1](frames)
-            cue = self._cue(batch.clips, frames, self._scaled(dynamic))
-            new = batch.labels - task.num_old
-            sums.index_add_(0, new, cue)
-            counts.index_add_(0, new, torch.ones_like(cue[:, :1]))
-        self.anchors[task.num_old :] = sums / counts
+            if self.config.router == "clip":
+                cue = self._frozen(batch.clips)
+            else:
+                with self.context.autocast():
+                    frames = self.encoder(batch.clips)
+                    dynamic = self.experts[-1](frames)
+                cue = self._cue(frames, dynamic)
+            # A product, since adding by index is not deterministic on GPUs.
+            member = F.one_hot(batch.labels - task.num_old, task.num_new).to(cue).T  # [num_new, B]
+            total += member @ cue
+            count += member.sum(dim=1, keepdim=True)
+        self.anchors[task.num_old :] = total / count
 
     def _importance(self, task: Task) -> Tensor:
         """Return I per label [num_seen, D]; rows that no sample of the task uses are zero."""

@@ -79,13 +79,13 @@ def test_texts_are_unit_length_and_apart(tiny_clip: Any) -> None:
 
 
 def test_expert_has_the_parameters_the_paper_hints_at() -> None:
-    expert = TemporalEncoder(512, heads=8)
+    expert = TemporalEncoder(512)
     assert sum(p.numel() for p in expert.parameters()) == 9_457_664
 
 
 def test_temporal_encoder_tells_the_order_of_frames() -> None:
     torch.manual_seed(0)
-    expert = TemporalEncoder(32, heads=2).eval()
+    expert = TemporalEncoder(32, head_width=16).eval()
     frames = torch.randn(2, 5, 32)
     with torch.no_grad():
         assert not torch.allclose(expert(frames), expert(frames.flip(1)), atol=1e-4)

@@ -191,31 +191,23 @@ def _list(options: argparse.Namespace) -> int:
         for name, backbone in BACKBONES.items():
             print(f"{name:16} {backbone.summary}")
     else:
-        for entry in _method_entries(options.results):
-            if entry.cls is None:
-                print(f"{entry.name:16} {entry.origin:10} cannot be used: {entry.error}{_whence(entry)}")
-            else:
-                print(f"{entry.name:16} {entry.origin:10} {entry.cls.paper}{_whence(entry)}")
+        from . import registry
+        from .record import load_all
+
+        for entry in registry.find_all().values():
+            text = f"cannot be used: {entry.error}" if entry.cls is None else entry.cls.paper
+            print(f"{entry.name:16} {entry.origin:10} {text}{_whence(entry)}")
+        # Files that records name are told of but not imported: a results folder may come from anybody.
+        records, _ = load_all(options.results)
+        methods = {r.data["method"]["file"]: r.data["method"] for r in records}
+        for file, method in sorted(methods.items()):
+            if method["origin"] == "file":
+                gone = "" if Path(file).is_file() else ", which is gone"
+                print(f"{method['name']:16} {'file':10} {method['paper']} [{file}{gone}]")
     return 0
 
 
-def _method_entries(results: Path) -> list[Entry]:
-    """Return all methods: built in, installed, and those that records say were run from a file."""
-    from . import registry
-    from .record import load_all
-
-    entries = list(registry.find_all().values())
-    records, _ = load_all(results)
-    files = {r.data["method"]["file"] for r in records if r.data["method"]["origin"] == "file"}
-    for file in sorted(files):
-        if Path(file).is_file():
-            entries.append(registry.from_file(Path(file)))
-    return entries
-
-
 def _whence(entry: Entry) -> str:
-    if entry.origin == "file":
-        return f" [{entry.file}]"
     if entry.origin == "installed":
         return f" [{entry.distribution} {entry.version}]"
     return ""
@@ -271,7 +263,8 @@ def _show_method(entry: Entry) -> None:
     print(f"exemplars: {'yes' if cls.uses_memory else 'no'}; needs: {', '.join(sorted(cls.needs)) or '-'}")
     print(f"\n{(cls.Config.__doc__ or '').strip()}\n\ndefaults:")
     for field in dataclasses.fields(cls.Config):
-        print(f"  {field.name} = {json.dumps(field.default)}")
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        print(f"  {field.name} = {json.dumps(default)}")
     for pattern, recipe in cls.recipes.items():
         print(f"on {pattern}: {json.dumps(dict(recipe))}")
 
@@ -281,6 +274,8 @@ def _prepare(options: argparse.Namespace) -> int:
     from .data.manifest import manifest_path, prepare, summary
 
     source = adapter(options.dataset)
+    with _progress() as progress:
+        source.make_ready(options.root, _bar(progress, f"rendering {source.name}"))
     splits = source.splits(options.root)
     if not splits:
         source.list_videos(options.root, "1")  # says what is wrong with the root

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .data.loader import Sample
 from .method import Method, RunContext
-from .stream import Sample
 
 TOP = 5
 
@@ -50,7 +50,7 @@ def evaluate(
         context: The run.
         tests: Test videos per task.
         num_seen: Classes known, which every readout must score.
-        batch: Videos per batch; it does not change the result.
+        batch: Videos per batch, for speed and memory.
 
     Raises:
         EvaluationError: A readout is missing, of the wrong shape or not finite.
@@ -73,8 +73,9 @@ def evaluate(
                     f"{(videos * views, num_seen)}, it has {tuple(matrix.shape)} with "
                     f"{int((~matrix.isfinite()).sum())} values that are not finite"
                 )
-            mean = matrix.double().unflatten(0, (videos, views)).mean(dim=1)  # [videos, num_seen]
-            best = mean.argsort(dim=1, descending=True, stable=True)[:, :TOP].cpu()
+            # On the CPU: not every device has float64.
+            mean = matrix.cpu().double().unflatten(0, (videos, views)).mean(dim=1)  # [videos, num_seen]
+            best = mean.argsort(dim=1, descending=True, stable=True)[:, :TOP]
             padding = (0, TOP - best.shape[1])
             ranked[name].append(torch.nn.functional.pad(best, padding, value=-1))
         context.progress.advance(bar, videos)

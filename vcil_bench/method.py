@@ -19,10 +19,10 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from .data.loader import Batch, ClipLoader
+from .data.loader import Batch, ClipLoader, Sample
 from .nets.clip import ClipTrunk
 from .schema import build
-from .stream import Sample, Task
+from .stream import Task
 
 
 @dataclass

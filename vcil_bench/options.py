@@ -24,7 +24,7 @@ class RunOptions:
         workers: Decoding processes; null means 1 on CPU, up to 16 on a GPU.
         threads: CPU threads of torch; null takes torch's default, or the backbone's where it has one. Another
             number of threads may change sums in the last bit.
-        eval_batch: Test videos per batch; changes speed and memory, not results.
+        eval_batch: Test videos per batch, for speed and memory.
         max_tasks: Stop after so many tasks and leave a partial record, which the same command without it goes
             on from; null runs all.
         max_missing: Share of the train or test videos that may be unusable before a run is refused.
@@ -42,7 +42,8 @@ class RunOptions:
     max_missing: float = 0.1
 
 
-# Options that cannot change a number stay out of the variant's name, and out of what resuming compares.
+# Options that are no part of the experiment (at most they reorder a sum) stay out of the variant's name and
+# out of what resuming compares.
 WITHOUT_EFFECT = frozenset({"workers", "threads", "eval_batch", "max_tasks", "max_missing"})
 
 

@@ -7,6 +7,7 @@ process, so a resumed run and one with other worker counts see the same clips.
 from __future__ import annotations
 
 import hashlib
+import random
 
 import numpy as np
 import torch
@@ -26,5 +27,8 @@ def numpy_stream(*key: Key) -> np.random.Generator:
 
 
 def seed_modules(*key: Key) -> None:
-    """Seed torch's global generators, which layer initialisation and dropout draw from."""
-    torch.manual_seed(stream_seed(*key))
+    """Seed the global generators: torch's, which layers draw from, and those a library may use beside it."""
+    seed = stream_seed(*key)
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)

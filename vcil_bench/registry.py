@@ -21,6 +21,7 @@ from typing import cast
 from . import __version__
 from .errors import UserError, did_you_mean
 from .method import Method
+from .storage import file_sha256
 
 GROUP = "vcil_bench.methods"
 
@@ -116,7 +117,7 @@ def from_file(path: Path) -> Entry:
         raise MethodError(f"no method file {str(path)!r}")
     path = path.resolve()
     built_in = methods_folder().resolve()
-    if path.parent == built_in:
+    if path.parent == built_in and not path.name.startswith("_"):
         return find_all()[path.stem]
     key = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     module_name = f"vcil_bench.methods._file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{key}"
@@ -125,11 +126,6 @@ def from_file(path: Path) -> Entry:
         why = f"its method is named {entry.name!r}, which is taken; give its class another name"
         return dataclasses.replace(entry, cls=None, error=why)
     return entry
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _built_in(path: Path) -> Entry:
@@ -172,15 +168,15 @@ def _load(name: str, origin: str, file: Path | None, importer) -> Entry:  # type
         loaded = importer()
         cls = cast("type[Method]", loaded if inspect.isclass(loaded) else _class_in(loaded))
         _check(cls)
+        source = Path(inspect.getfile(cls))
+        bases = {
+            Path(inspect.getfile(base)).name: file_sha256(Path(inspect.getfile(base)))
+            for base in cls.__mro__[1:]
+            if issubclass(base, Method) and base is not Method
+        }
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a plugin's fault must not take others down
         where = _last_line(error, file)
         return Entry(name, origin, file, None, f"{type(error).__name__}: {error}{where}")
-    source = Path(inspect.getfile(cls))
-    bases = {
-        Path(inspect.getfile(base)).name: file_sha256(Path(inspect.getfile(base)))
-        for base in cls.__mro__[1:]
-        if issubclass(base, Method) and base is not Method
-    }
     return Entry(cls.name, origin, source, cls, bases=bases)
 
 

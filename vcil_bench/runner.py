@@ -43,10 +43,17 @@ from .record import Record, RecordData
 from .registry import Entry
 from .registry import find as find_method
 from .staleness import reasons as stale_reasons
-from .storage import check_writable
+from .storage import check_writable, file_sha256
 from .stream import TaskStream, class_names
 
 Say = Callable[[str], None]
+
+DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process set another number
+# Sources on which numbers depend beside the method's own; a checkpoint made with others is refused.
+NUMERIC_SOURCES = (
+    *("data/*.py", "nets/*.py", "losses.py", "training.py", "evaluation.py"),
+    *("stream.py", "randomness.py"),
+)
 
 
 class RunError(UserError):
@@ -158,20 +165,22 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
     Raises:
         UserError: Stale or corrupt records, missing data or weights.
     """
-    todo = [seed for seed in plan.seeds if force or not _finished(plan, seed, say)]
+    manifest = None
+    if data is not None:  # data that are named are checked, even where nothing is left to run on them
+        manifest = _manifest(plan, _data_root(plan, data, progress), progress)
+    todo = [seed for seed in plan.seeds if force or not _finished(plan, seed, manifest, say)]
     if todo:
-        root = _data_root(plan, data)
+        for seed in todo:
+            check_writable(plan.path(seed).parent)
+        root = _data_root(plan, data, progress)
         trunk = plan.backbone.load(plan.options.weights).to(plan.device)
-        manifest = _manifest(plan, root, progress)
+        if manifest is None:
+            manifest = _manifest(plan, root, progress)
         streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
-        say(_left_out(manifest))
+        say(_counts(manifest))
         say(f"backbone {trunk.name}: weights {trunk.weights.source}, {trunk.weights.pretraining}")
         for seed in todo:
-            if force and plan.path(seed).exists():
-                say(f"moved aside: {records.supersede(plan.path(seed))}")
-            if force:
-                records.checkpoint_path(plan.path(seed)).unlink(missing_ok=True)
-            _Run(plan, seed, manifest, streams[seed], trunk, progress, say).go()
+            _Run(plan, seed, manifest, streams[seed], trunk, progress, say).go(force)
     return [records.load(plan.path(seed)) for seed in plan.seeds]
 
 
@@ -211,8 +220,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _finished(plan: Plan, seed: int, say: Say) -> bool:
-    """Tell whether a seed needs no work.
+def _finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool:
+    """Tell whether a seed needs no work; ``manifest`` is that of data given on the command line.
 
     Raises:
         RunError: The record is complete but stale.
@@ -227,6 +236,13 @@ def _finished(plan: Plan, seed: int, say: Say) -> bool:
     why = stale_reasons(found, plan.protocol, plan.entry)
     if _values(plan.config) != {k: v["value"] for k, v in found.data["config"].items()}:
         why.append("the config's defaults or recipes changed")
+    if manifest is not None and manifest.sha256 != found.data["data"]["manifest_sha256"]:
+        why.append("the data changed")
+    weights = plan.options.weights
+    if weights not in (None, "random", "openai") and found.data["weights"]["sha256"] != file_sha256(
+        Path(str(weights))
+    ):
+        why.append("the weights changed")
     if why:
         raise RunError(
             f"{path}: finished, but stale: {'; '.join(why)}; FORCE=1 (--force) moves it aside and runs anew"
@@ -235,7 +251,7 @@ def _finished(plan: Plan, seed: int, say: Say) -> bool:
     return True
 
 
-def _data_root(plan: Plan, data: Path | None) -> Path:
+def _data_root(plan: Plan, data: Path | None, progress: Progress) -> Path:
     """Return the dataset's folder, its lists read once, so that a wrong folder is refused at once."""
     dataset = plan.protocol.spec.dataset
     source = adapter(dataset.name)
@@ -245,6 +261,9 @@ def _data_root(plan: Plan, data: Path | None) -> Path:
             f"protocol {plan.protocol.name!r} needs the data of {dataset.name!r}: give their folder with "
             f"DATA=... (--data); it should hold: {source.layout}"
         )
+    bar = progress.add_task(f"rendering {dataset.name}", total=None)
+    source.make_ready(root, lambda done, total: progress.update(bar, completed=done, total=total))
+    progress.remove_task(bar)
     check_present(source, root, str(dataset.split), plan.options.max_missing)
     return root
 
@@ -265,7 +284,7 @@ def _manifest(plan: Plan, root: Path, progress: Progress) -> Manifest:
     return manifest
 
 
-def _left_out(manifest: Manifest) -> str:
+def _counts(manifest: Manifest) -> str:
     """Say how many videos a run uses and leaves out."""
     left_out = manifest.left_out()
     return (
@@ -296,6 +315,7 @@ class _Run:
         self.plan = plan
         self.seed = seed
         self.stream = stream
+        self.manifest = manifest
         self.say = say
         self.path = plan.path(seed)
         options = plan.options
@@ -303,9 +323,7 @@ class _Run:
         workers = options.workers
         if workers is None:
             workers = min(16, os.cpu_count() or 1) if plan.device.type == "cuda" else 1
-        threads = options.threads or plan.backbone.threads
-        if threads is not None:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(options.threads or plan.backbone.threads or DEFAULT_THREADS)
         self.context = RunContext(
             device=plan.device,
             precision=options.precision,
@@ -323,12 +341,22 @@ class _Run:
         self.record = self._new_record(manifest)
         self.top: dict[str, NDArray[Any]] = {}
 
-    def go(self) -> None:
-        """Run the seed to its end, or leave a partial or failed record behind that can be resumed."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def go(self, force: bool) -> None:
+        """Run the seed to its end, or leave a partial or failed record behind that can be resumed.
+
+        Args:
+            force: Move a record that is there aside and drop the checkpoint of an unfinished run.
+        """
         lock = filelock.FileLock(self.path.with_suffix(".lock"), timeout=0)
         try:
             with lock:
+                # Only now is it certain that no other process works on this seed, or has just finished it.
+                if force:
+                    if self.path.exists():
+                        self.say(f"moved aside: {records.supersede(self.path)}")
+                    records.checkpoint_path(self.path).unlink(missing_ok=True)
+                elif _finished(self.plan, self.seed, self.manifest, self.say):
+                    return
                 self._go()
         except filelock.Timeout as error:
             raise RunError(f"{self.path}: another process is running this seed") from error
@@ -369,7 +397,7 @@ class _Run:
         saved = checkpoints.load(path)
         if saved.identity != self._identity():
             raise RunError(
-                f"{path}: checkpoint of a run with other code, config, protocol, data or weights; "
+                f"{path}: checkpoint of a run with other code, config, protocol, data, weights or torch; "
                 "FORCE=1 (--force) starts afresh"
             )
         done = len(saved.steps)
@@ -464,6 +492,11 @@ class _Run:
         parts["data"] = self.record["data"]["manifest_sha256"]
         parts["options"] = {k: v["value"] for k, v in self.record["options"].items() if k not in WITHOUT_EFFECT}
         parts["device_type"] = self.plan.device.type
+        parts["torch"] = torch.__version__
+        package = Path(__file__).parent
+        parts["harness"] = [
+            file_sha256(path) for pattern in NUMERIC_SOURCES for path in sorted(package.glob(pattern))
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _new_record(self, manifest: Manifest) -> RecordData:

@@ -8,9 +8,10 @@ ones and the place the value came from.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -145,6 +146,30 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
     ):
         return value
     raise ConfigError(f"{where}: {value!r} is not {_describe(annotation)}")
+
+
+def check_numbers(
+    config: Any,
+    *,
+    positive: Sequence[str] = (),
+    not_negative: Sequence[str] = (),
+    below_one: Sequence[str] = (),
+) -> None:
+    """Refuse numbers of a config that no run can use; ``below_one`` means 0 <= x < 1.
+
+    Raises:
+        ConfigError: Names the key, its value and the bound.
+    """
+    bounds: list[tuple[Sequence[str], Callable[[float], bool], str]] = [
+        (positive, lambda x: x > 0, "greater than 0"),
+        (not_negative, lambda x: x >= 0, "0 or greater"),
+        (below_one, lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    ]
+    for keys, holds, text in bounds:
+        for key in keys:
+            value = getattr(config, key)
+            if not (holds(value) and math.isfinite(value)):
+                raise ConfigError(f"{key}: {value} must be {text}")
 
 
 def _describe(annotation: Any) -> str:

@@ -5,7 +5,6 @@ Imports neither torch nor a method, so that reports can mark stale rows.
 
 from __future__ import annotations
 
-import hashlib
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from .errors import UserError
 from .protocol import Protocol
 from .protocol import load as load_protocol
 from .record import Record
+from .storage import file_sha256
 
 if TYPE_CHECKING:
     from .registry import Entry
@@ -68,4 +68,4 @@ def _built_in(name: str) -> Path:
 
 
 def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return file_sha256(path) if path.is_file() else None

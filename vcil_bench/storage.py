@@ -1,7 +1,8 @@
-"""Writing files so that nothing is lost: to a temporary name, flushed to disk, then renamed."""
+"""Files: written so that nothing is lost (to a temporary name, flushed, renamed), hashed, and where they go."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,12 @@ from .errors import UserError
 
 class StorageError(UserError):
     """A folder or file that cannot be written."""
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_dir() -> Path:

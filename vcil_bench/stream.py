@@ -8,27 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 
+from .data.loader import Sample
 from .data.manifest import DataError, Manifest
 from .protocol import Protocol
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A labelled video.
-
-    Attributes:
-        id: Name within the dataset.
-        path: The file.
-        label: Position of its class in the class order; what a network's outputs are indexed by.
-        frames: Frames that can be decoded.
-    """
-
-    id: str
-    path: Path
-    label: int
-    frames: int
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .data.loader import Batch
+from .data.loader import Batch, Sample
 from .method import RunContext
-from .stream import Sample
 
 
 class TrainingError(RuntimeError):
@@ -26,6 +25,11 @@ def sgd(
     """Return SGD over the parameters that require gradients."""
     trained = [p for p in parameters if p.requires_grad]
     return torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+def constant(optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return a schedule that leaves the learning rate as it is."""
+    return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
 
 
 def cosine(optimiser: torch.optim.Optimizer, num_epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -78,7 +82,6 @@ def epochs(
     num_epochs: int,
     batch_size: int,
     stage: str,
-    drop_last: bool = False,
 ) -> Iterator[Epoch]:
     """Yield the epochs of one training phase, with a progress bar and the mean losses recorded.
 
@@ -88,13 +91,12 @@ def epochs(
         num_epochs: Passes over them.
         batch_size: Clips per batch; the last batch of an epoch may be smaller.
         stage: Name of the phase, unique within the run (``task 2``): part of the key of every random draw.
-        drop_last: Leave an incomplete last batch out, as some authors' code does.
 
     Raises:
         TrainingError: A mean loss of an epoch is not finite; names the terms.
     """
-    per_epoch = len(samples) // batch_size if drop_last else -(-len(samples) // batch_size)
-    stream = context.loader.training(samples, num_epochs, batch_size, stage, drop_last)
+    per_epoch = -(-len(samples) // batch_size)
+    stream = context.loader.training(samples, num_epochs, batch_size, stage)
     bar = context.progress.add_task(stage, total=num_epochs * per_epoch)
 
     def batches() -> Iterator[Batch]:

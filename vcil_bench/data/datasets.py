@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -63,6 +63,9 @@ class Adapter(ABC):
     def default_root(self) -> Path | None:
         """Return where the data lie when no root is given, or None where one is needed."""
         return None
+
+    def make_ready(self, root: Path, progress: Callable[[int, int], None]) -> None:  # noqa: B027
+        """Make what must be made before the root can be listed; real datasets are there already."""
 
     def _check_root(self, root: Path) -> None:
         if not root.is_dir():
@@ -228,10 +231,9 @@ class Synthetic(Folder):
         """Return the single split."""
         return ["1"]
 
-    def list_videos(self, root: Path, split: str) -> list[Listed]:
-        """Render the clips if they are not there, then list them."""
-        synthetic.render(root)
-        return super().list_videos(root, "1")
+    def make_ready(self, root: Path, progress: Callable[[int, int], None]) -> None:
+        """Render the clips if they are not there."""
+        synthetic.render(root, progress)
 
     def _table(self, root: Path, split: str) -> Path:
         return root / "manifest.csv"
@@ -249,7 +251,7 @@ def adapter(name: str) -> Adapter:
     if name not in ADAPTERS:
         raise DatasetError(
             f"no adapter for dataset {name!r}{did_you_mean(name, ADAPTERS)}; known: {', '.join(ADAPTERS)}; "
-            "any other data can be read as 'folder', from a CSV (--set protocol.dataset.name=folder)"
+            "any other data can be read from a CSV by a protocol file of your own with dataset 'folder'"
         )
     return ADAPTERS[name]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,12 +16,28 @@ from torch.utils.data import DataLoader, Dataset
 
 from vcil_bench.protocol import ClipSpec
 from vcil_bench.randomness import numpy_stream
-from vcil_bench.stream import Sample
 
 from . import clips as clip_rules
-from .video import read_frames
+from .video import VideoError, read_frames
 
 Item = tuple[int, int]  # (epoch, position in the sample list); epoch -1 asks for the test views
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A labelled video.
+
+    Attributes:
+        id: Name within the dataset.
+        path: The file.
+        label: Position of its class in the class order; what a network's outputs are indexed by.
+        frames: Frames that can be decoded.
+    """
+
+    id: str
+    path: Path
+    label: int
+    frames: int
 
 
 @dataclass(frozen=True)
@@ -91,18 +108,14 @@ class ClipLoader:
         self._device = device
         self._seed = seed
 
-    def training(
-        self, samples: Sequence[Sample], epochs: int, batch_size: int, stage: str, drop_last: bool
-    ) -> Iterator[Batch]:
+    def training(self, samples: Sequence[Sample], epochs: int, batch_size: int, stage: str) -> Iterator[Batch]:
         """Yield the batches of all epochs one after the other, each epoch in its own shuffled order."""
 
         def plan() -> Iterator[list[Item]]:
             for epoch in range(epochs):
                 order = numpy_stream(self._seed, "shuffle", stage, epoch).permutation(len(samples))
                 for start in range(0, len(order), batch_size):
-                    chunk = order[start : start + batch_size]
-                    if len(chunk) == batch_size or not drop_last:
-                        yield [(epoch, int(i)) for i in chunk]
+                    yield [(epoch, int(i)) for i in order[start : start + batch_size]]
 
         return self._batches(samples, plan(), stage)
 
@@ -126,7 +139,11 @@ class ClipLoader:
         batches = iter(loader)
         while True:
             start = time.perf_counter()
-            pair = next(batches, None)
+            try:
+                pair = next(batches, None)
+            except VideoError as error:
+                # A worker process sends its whole traceback as the message, the cause last.
+                raise VideoError(str(error).strip().splitlines()[-1].split("VideoError: ")[-1]) from None
             self.clock.waited += time.perf_counter() - start
             if pair is None:
                 return

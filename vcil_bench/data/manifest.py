@@ -20,13 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
+
 from vcil_bench.errors import UserError
-from vcil_bench.storage import cache_dir, write_atomically
+from vcil_bench.storage import cache_dir, file_sha256, write_atomically
 
 from .datasets import Adapter, Listed
 from .video import VideoError, probe
 
 SCHEMA = 1
+DECODER = f"av {av.__version__}"  # another version may count other frames
 Progress = Callable[[int, int], None]
 
 
@@ -174,6 +177,7 @@ def save(manifest: Manifest, path: Path) -> None:
     """Write a manifest as JSON lines, a header first."""
     header = {
         "schema": SCHEMA,
+        "decoder": DECODER,
         "dataset": manifest.dataset,
         "kind": manifest.kind,
         "split": manifest.split,
@@ -222,13 +226,13 @@ def summary(manifest: Manifest) -> dict[str, Any]:
 def _known_facts(folder: Path) -> dict[str, Video]:
     """Return the facts of all manifests of this root, by path, whatever the split.
 
-    A manifest that is damaged or of another schema only means that its files are read again.
+    A manifest that is damaged, of another schema or decoder only means that its files are read again.
     """
     known: dict[str, Video] = {}
     for path in sorted(folder.glob("split-*.jsonl")):
         try:
             header, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            if header["schema"] == SCHEMA:
+            if (header["schema"], header["decoder"]) == (SCHEMA, DECODER):
                 known |= {line["path"]: Video(**line) for line in lines}
         except (ValueError, KeyError, TypeError):
             continue
@@ -246,14 +250,15 @@ def _examine(root: Path, entry: Listed, known: dict[str, Video]) -> Video:
     else:
         size, mtime = stat.st_size, stat.st_mtime_ns
         old = known.get(entry.path)
-        if old is not None and (old.bytes, old.mtime_ns) == (size, mtime):
-            frames, sha, problem = old.frames, old.sha256, old.problem
+        unchanged = old is not None and (old.bytes, old.mtime_ns) == (size, mtime)
+        if old is not None and unchanged and old.problem is None:  # a problem may have been the disk's
+            frames, sha = old.frames, old.sha256
         else:
             try:
                 facts = probe(path)
                 frames, problem = facts.frames, facts.problem
-                sha = _file_sha256(path)
-            except VideoError as error:
+                sha = file_sha256(path)
+            except (VideoError, OSError) as error:
                 problem = str(error)
     return Video(
         entry.id,
@@ -267,8 +272,3 @@ def _examine(root: Path, entry: Listed, known: dict[str, Video]) -> Video:
         sha,
         problem,
     )
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,7 +6,6 @@ unpickles: files are safetensors, or state dicts that torch reads with ``weights
 
 from __future__ import annotations
 
-import hashlib
 import importlib.resources
 import pickle
 import socket
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlparse
 
 from vcil_bench.errors import UserError, did_you_mean
-from vcil_bench.storage import cache_dir
+from vcil_bench.storage import cache_dir, file_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +104,7 @@ class ClipVitB16(Backbone):
             path, source = self._weight_file(weights)
             model = _quiet_create(self.architecture)
             _load_into(model, path)
-            info = WeightsInfo(self.name, source, _sha256(path), self.pretraining)
+            info = WeightsInfo(self.name, source, file_sha256(path), self.pretraining)
             if source != "openai":
                 info = WeightsInfo(self.name, source, info.sha256, "unknown (local file)")
         return ClipTrunk(self.name, model, open_clip.get_tokenizer(self.architecture), info)
@@ -198,7 +197,7 @@ class ClipTiny(Backbone):
                 info = WeightsInfo(
                     self.name,
                     "embedded" if weights is None else str(path.resolve()),
-                    _sha256(path),
+                    file_sha256(path),
                     "rendered still pictures with captions" if weights is None else "unknown (local file)",
                 )
             tokenizer = open_clip.SimpleTokenizer(
@@ -255,8 +254,3 @@ def _load_into(model, path: Path) -> None:  # type: ignore[no-untyped-def]
             f"({type(error).__name__}); OpenAI's original .pt file is a TorchScript archive, which is not "
             "read: take open_clip's .safetensors"
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

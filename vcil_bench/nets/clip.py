@@ -11,6 +11,7 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,15 +26,16 @@ from .backbones import Tokenizer, WeightsInfo
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """Shape and start of the adapters; the defaults are AdaptFormer's (its ``ffn_num=64`` setting)."""
+    """Shape of the adapters; the defaults are AdaptFormer's (its ``ffn_num=64`` setting)."""
 
     bottleneck: int = 64
     scale: float = 0.1
     dropout: float = 0.1
+    activation: Literal["relu", "gelu"] = "relu"
 
 
 class Adapter(nn.Module):
-    """Down-projection, ReLU, up-projection, parallel to a block's MLP.
+    """Down-projection, non-linearity, up-projection, parallel to a block's MLP.
 
     Source: AdaptFormer (Chen et al., NeurIPS 2022), Eq. 5: ``s * up(relu(down(x)))`` of the tokens before the
     MLP's norm. ``down`` starts as kaiming uniform, ``up`` at zero, so that training begins at the frozen CLIP.
@@ -43,6 +45,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.scale = config.scale
         self.down = nn.Linear(width, config.bottleneck)
+        self.activate = nn.ReLU() if config.activation == "relu" else nn.GELU()
         self.drop = nn.Dropout(config.dropout)
         self.up = nn.Linear(config.bottleneck, width)
         nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
@@ -52,7 +55,7 @@ class Adapter(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return what is added to the tokens [N, L, width]."""
-        return self.scale * self.up(self.drop(torch.relu(self.down(tokens))))
+        return self.scale * self.up(self.drop(self.activate(self.down(tokens))))
 
 
 class ClipTrunk:
@@ -60,14 +63,11 @@ class ClipTrunk:
 
     Attributes:
         name: The backbone's name.
-        provides: What methods may ask of it.
         dim: Size D of the joint image-text space.
         image_size: Side of the square frames it takes, in pixels.
         logit_scale: CLIP's own factor on cosines, the inverse temperature.
         weights: Where the weights come from.
     """
-
-    provides = frozenset({"text", "adapters"})
 
     def __init__(self, name: str, model: CLIP, tokenizer: Tokenizer, weights: WeightsInfo) -> None:
         """Freeze ``model`` and read what the harness needs to know of it."""

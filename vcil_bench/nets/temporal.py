@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+from vcil_bench.schema import ConfigError
 
 
 class TemporalEncoder(nn.Module):
@@ -11,32 +15,59 @@ class TemporalEncoder(nn.Module):
 
     Three layers of width 512 with a feed-forward of 2048 have 9,457,664 parameters with the token, which is
     StPR's "about 9 M per expert"; the same shape is PIVOT's temporal module (model/temporal_module.py):
-    pre-norm layers, sinusoidal positions, learned CLS, its output read.
+    pre-norm layers, sinusoidal positions, learned CLS, its output read, no norm after the last layer.
     """
 
-    def __init__(self, dim: int, *, layers: int = 3, heads: int, ratio: int = 4, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        layers: int = 3,
+        head_width: int = 64,
+        ratio: int = 4,
+        dropout: float = 0.1,
+        readout: Literal["cls", "mean"] = "cls",
+    ) -> None:
         """Make the encoder.
 
         Args:
             dim: Feature size D.
             layers: Transformer layers.
-            heads: Attention heads; must divide ``dim``.
+            head_width: Width of an attention head; must divide ``dim``.
             ratio: Feed-forward width as a multiple of ``dim``.
             dropout: Dropout rate inside the layers.
+            readout: The output at the CLS token, or the mean of the outputs at the frames.
+
+        Raises:
+            ConfigError: ``head_width`` does not divide ``dim``.
         """
         super().__init__()
+        if dim % head_width:
+            raise ConfigError(f"heads of width {head_width} do not divide the feature size {dim}")
+        self.readout = readout
         self.cls = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
-        layer = nn.TransformerEncoderLayer(
-            dim, heads, dim * ratio, dropout, activation="gelu", batch_first=True, norm_first=True
+        # Not nn.TransformerEncoder, which copies one layer, so that all would start from the same weights.
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                dim,
+                dim // head_width,
+                dim * ratio,
+                dropout,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(layers)
         )
-        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Aggregate frame features [B, T, D] to one spatio-temporal feature [B, D]."""
         batch, length, dim = frames.shape
         x = frames + sinusoidal_positions(length, dim, frames.device, frames.dtype)
         x = torch.cat([self.cls.to(x.dtype).expand(batch, 1, dim), x], dim=1)  # [B, 1 + T, D]
-        return self.layers(x)[:, 0]
+        for layer in self.layers:
+            x = layer(x)
+        return x[:, 0] if self.readout == "cls" else x[:, 1:].mean(dim=1)
 
 
 def sinusoidal_positions(length: int, dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
