@@ -349,7 +349,6 @@ def test_prepare_reports_progress_to_the_end(root: Path) -> None:
 def test_unchanged_files_are_not_read_again_and_changed_ones_are(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    damage(root)
     before = prepared(root)
     read: list[str] = []
     real: Callable = manifests.probe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,12 @@ STPR_VARIANTS = [
     {"importance_clamp": False},
     {"normalise": False},
     {"routing": "softmax"},
-    {"routing": "relu"},
     {"routing": "top1"},
+    {"dynamics": "before"},
+    {"logit_scale": 50.0},
+    {"schedule": "constant"},
+    {"adapter_activation": "gelu"},
+    {"expert_readout": "mean"},
     {"negatives": "current"},
     {"negatives": "batch"},
     {"template": "a clip of {}"},
@@ -217,6 +222,19 @@ def _stpr_scores(changes: dict[str, Any], trunk: Any, stream: TaskStream, tiny: 
     method = _learn(cls, _config(cls, lr=0.1, **changes), trunk, stream, tiny, 3)
     with torch.inference_mode():
         return method.predict(_clips(stream, method, 3))["text"]
+
+
+def test_every_switch_of_stpr_is_among_the_variants() -> None:
+    """``relu`` alone may leave scores as they are, where no score is negative; golden numbers check it."""
+    cls = ENTRIES["stpr"].cls
+    assert cls is not None
+    tried = {(key, value) for variant in STPR_VARIANTS for key, value in variant.items()}
+    for field in dataclasses.fields(cls.Config):
+        hint = typing.get_type_hints(cls.Config)[field.name]
+        choices = (True, False) if hint is bool else typing.get_args(hint)
+        for value in choices:
+            if isinstance(value, (bool, str)) and value not in (field.default, "relu"):
+                assert (field.name, value) in tried
 
 
 @pytest.mark.parametrize("changes", STPR_VARIANTS, ids=lambda c: "+".join(f"{k}={v}" for k, v in c.items()))
@@ -262,8 +280,16 @@ def test_fssd_holds_the_encoder_back(trunk: Any, stream: TaskStream, tiny: Any) 
     cls = ENTRIES["stpr"].cls
     assert cls is not None
     drifts = []
-    for weight in (0.0, 1e6):
-        config = _config(cls, fssd_weight=weight, adapter_dropout=0.0, epochs=4, lr=0.1, importance_floor=0.01)
+    for weight in (0.0, 1e4, 1e5):
+        config = _config(
+            cls,
+            fssd_weight=weight,
+            moe=False,
+            adapter_dropout=0.0,
+            epochs=8,
+            lr=0.5,
+            importance_floor=0.01,
+        )
         one = _learn(cls, config, trunk, stream, tiny, 1)
         two = _learn(cls, config, trunk, stream, tiny, 2)
         clips = _clips(stream, one, 1)
@@ -271,7 +297,62 @@ def test_fssd_holds_the_encoder_back(trunk: Any, stream: TaskStream, tiny: Any) 
             old, new = (m.encoder(clips).mean(dim=1) for m in (one, two))
         unit = torch.nn.functional.normalize
         drifts.append(float((unit(old, dim=-1) - unit(new, dim=-1)).square().mean()))
-    assert drifts[1] < 0.5 * drifts[0]
+    assert drifts[2] < drifts[1] < drifts[0]
+    assert drifts[2] < 0.5 * drifts[0]
+
+
+def test_importance_is_measured_under_the_old_encoder_before_training(
+    trunk: Any, stream: TaskStream, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls = ENTRIES["stpr"].cls
+    assert cls is not None
+    config = _config(cls, lr=0.1)
+    one = _learn(cls, config, trunk, stream, tiny, 1)
+    measured = []
+    original = cls._importance  # type: ignore[attr-defined]
+
+    def spy(self: Any, task: Any) -> torch.Tensor:
+        adapters = {k: v.clone() for k, v in self.encoder.state_dict().items()}
+        measured.append((task.index, adapters, original(self, task)))
+        return measured[-1][2]
+
+    monkeypatch.setattr(cls, "_importance", spy)
+    two = _learn(cls, config, trunk, stream, tiny, 2)
+    ((index, adapters, importance),) = measured
+    assert index == 1
+    assert all(torch.equal(v, one.encoder.state_dict()[k]) for k, v in adapters.items())
+    assert not all(torch.equal(v, two.encoder.state_dict()[k]) for k, v in adapters.items())
+    task = stream.task(1)
+    with torch.inference_mode():
+        spatial = torch.cat([one.encoder(b.clips).mean(dim=1) for b in one.context.plain_clips(task.train)])
+        unit = torch.nn.functional.normalize(spatial, dim=-1)
+    expected = unit.mean(dim=0) * two.texts[2] / unit.var(dim=0, correction=0).clamp_min(1e-6)
+    torch.testing.assert_close(importance[2], expected.clamp_min(0), rtol=1e-3, atol=1e-4)
+    assert (importance[:2] == 0).all()
+
+
+def test_anchors_are_class_means_under_the_trained_encoder(trunk: Any, stream: TaskStream, tiny: Any) -> None:
+    cls = ENTRIES["stpr"].cls
+    assert cls is not None
+    method = _learn(cls, _config(cls, lr=0.1), trunk, stream, tiny, 2)
+    unit = torch.nn.functional.normalize
+    with torch.inference_mode():
+        batches = list(method.context.plain_clips(stream.task(1).train))
+        frames = torch.cat([method.encoder(b.clips) for b in batches])
+        dynamics = unit(method.experts[1](frames), dim=-1) - unit(frames.mean(dim=1), dim=-1)
+    torch.testing.assert_close(method.anchors[2], dynamics.mean(dim=0), rtol=1e-4, atol=1e-5)
+    assert method.expert_of_anchor.tolist() == [0, 0, 1]
+
+
+def test_separate_adapters_feed_each_expert_its_own_frames(trunk: Any, stream: TaskStream, tiny: Any) -> None:
+    cls = ENTRIES["stpr"].cls
+    assert cls is not None
+    config = _config(cls, lr=0.1, adapter_chain="separate")
+    one = _learn(cls, config, trunk, stream, tiny, 1).encoder.state_dict()
+    two = _learn(cls, config, trunk, stream, tiny, 2)
+    assert len(two.encoders) == 2
+    assert all(torch.equal(v, one[k]) for k, v in two.encoders[0].state_dict().items())
+    assert not all(torch.equal(v, one[k]) for k, v in two.encoders[1].state_dict().items())
 
 
 def test_distillation_holds_no_second_trunk(trunk: Any) -> None:

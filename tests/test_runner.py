@@ -172,11 +172,9 @@ def test_a_loss_that_is_not_a_number_fails_the_run_and_says_where(
 def test_two_processes_do_not_run_one_seed(
     tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lock = tmp_path / "tiny_2x1" / "zero_shot" / "default-s1.lock"
+    lock = tmp_path / "tiny_2x1" / "zero_shot" / "backbone=clip_tiny-s1.lock"
     lock.parent.mkdir(parents=True)
-    sets = [a for a in tiny.arguments(tmp_path) if a != "backbone=clip_tiny"]
-    assert sets  # the backbone names the variant, so the lock is that of the run below
-    with filelock.FileLock(lock.with_name("backbone=clip_tiny-s1.lock")):
+    with filelock.FileLock(lock):
         assert tiny.run("zero_shot", tmp_path) == 2
     assert "another process" in capsys.readouterr().err
 
@@ -212,3 +210,103 @@ def test_bf16_stays_close_to_fp32(tiny: Any, tmp_path: Path) -> None:
     exact, rough = losses
     assert exact["spatial"] != rough["spatial"]  # autocast was at work
     assert rough["spatial"] == pytest.approx(exact["spatial"], rel=0.05)
+
+
+def test_force_leaves_a_running_seed_alone(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny.run("zero_shot", tmp_path) == 0
+    (path,) = tmp_path.glob("*/zero_shot/*.json")
+    before = path.read_bytes()
+    with filelock.FileLock(path.with_suffix(".lock")):
+        assert tiny.run("zero_shot", tmp_path, "--force") == 2
+    assert "another process" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+def test_named_data_are_checked_even_when_all_is_finished(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tiny.copy(tmp_path / "data")
+    base = ["run", "zero_shot", tiny.protocol, "--seed", "1", "--results", tmp_path / "r", "--device", "cpu"]
+    sets = ["--set", "backbone=clip_tiny"]
+    assert tiny.main(*base, "--data", root, *sets) == 0
+    assert tiny.main(*base, "--data", tmp_path / "nowhere", *sets) == 2
+    assert "nowhere" in capsys.readouterr().err
+    table = root / "videos.csv"
+    table.write_text(table.read_text().replace("red/0.mp4,red,train", "red/0.mp4,red,unused"))
+    assert tiny.main(*base, "--data", root, *sets) == 2
+    assert "the data changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_video_that_goes_bad_during_a_run_is_one_line(
+    tiny: Any, tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vcil_bench import runner
+
+    root = tiny.copy(tmp_path / "data")
+    original = runner._manifest
+
+    def damage_after_the_check(*arguments: Any) -> Any:
+        manifest = original(*arguments)
+        (root / "red" / "1.mp4").write_bytes(b"")
+        return manifest
+
+    monkeypatch.setattr(runner, "_manifest", damage_after_the_check)
+    base = ["run", "finetune", tiny.protocol, "--seed", "1", "--results", tmp_path / "r", "--device", "cpu"]
+    sets = ["--set", "backbone=clip_tiny", f"workers={workers}", *QUICK]
+    assert tiny.main(*base, "--data", root, *sets) == 2
+    last = capsys.readouterr().err.strip().splitlines()
+    assert last[-1].startswith("vcil-bench: error:")
+    assert "red/1.mp4" in last[-1]
+    assert not any("Traceback" in line for line in last)
+
+
+def test_a_file_where_a_folder_of_results_should_be_is_one_line(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny_2x1").write_text("in the way")
+    assert tiny.run("zero_shot", tmp_path) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot write there" in line
+
+
+@pytest.mark.slow
+def test_joint_is_above_finetune_on_the_embedded_clips(tmp_path: Path) -> None:
+    from vcil_bench.cli import main
+
+    scores = {}
+    for method in ("finetune", "joint"):
+        run = ["run", method, "synthetic_3x4", "--seed", "1000", "--device", "cpu"]
+        assert main([*run, "--results", str(tmp_path)]) == 0
+        (path,) = tmp_path.glob(f"*/{method}/*.json")
+        scores[method] = record.load(path).metric("average_incremental_accuracy", "cnn")
+    assert scores["joint"] > scores["finetune"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["zero_shot", "finetune", "stpr", "joint"])
+def test_methods_complete_on_real_clips(method: str, tmp_path: Path) -> None:
+    """Twenty classes of windows cut from real clips, through the folder adapter."""
+    from vcil_bench.cli import main
+
+    clips = Path(__file__).parent.parent.parent / "shared" / "data"
+    root = Path(os.environ.get("VCIL_BENCH_REAL_CLIPS", clips)) / "windows20"
+    if not root.is_dir():
+        pytest.skip("the real clips are not on this machine (VCIL_BENCH_REAL_CLIPS)")
+    protocol = tmp_path / "windows20_10x2.yaml"
+    protocol.write_text(
+        "name: windows20_10x2\nversion: 1\ndataset: {name: folder, split: manifest.csv}\n"
+        "classes: {num: 20, order: {kind: numpy_shuffle}}\ntasks: {sizes: [10, 5, 5]}\nseeds: [1000]\n"
+        "clip: {frames: 8, size: 64}\nmetrics: {headline: average_incremental_accuracy}\n"
+    )
+    quick = [] if method == "zero_shot" else ["epochs_first=2", "epochs=1"]
+    run = ["run", method, str(protocol), "--data", str(root), "--device", "cpu"]
+    sets = ["--set", "backbone=clip_tiny", *quick]
+    assert main([*run, "--results", str(tmp_path / "r"), *sets]) == 0
+    (path,) = (tmp_path / "r").glob("*/*/*.json")
+    found = record.load(path)
+    assert found.complete
+    assert found.data["data"]["kind"] == "real"
+    assert len(found.data["data"]["left_out"]) == 0
