@@ -28,5 +28,7 @@ def test_named_files_and_targets_exist() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         for target in re.findall(r"`?make ([a-z-]+)", text):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{page} names make {target}"
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (ROOT / link).exists(), f"{page} links to {link}"
         for path in re.findall(r"`((?:vcil_bench|methods|protocols|tests|results|reports)/[\w./]+)`", text):
             assert (ROOT / path).exists() or path.endswith("nearest_text.py"), f"{page} names {path}"

@@ -16,9 +16,10 @@ import pytest
 from conftest import Tiny, record_data
 
 from vcil_bench import record as records
-from vcil_bench.record import RecordData
+from vcil_bench.record import Record, RecordData
 from vcil_bench.report.curves import accuracy_curve, forgetting_curve
 from vcil_bench.report.page import Written, write
+from vcil_bench.report.tables import groups, rows
 
 # Counts of three seeds on tasks of 4 and 2 test videos, and what they come to by hand, in percent:
 #                    accuracies after steps   average   final   BWF
@@ -310,3 +311,18 @@ def test_report_imports_neither_torch_nor_a_method(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "stale: the method file changed; the protocol changed" in (tmp_path / "index.md").read_text("utf-8")
+
+
+def test_seeds_on_other_data_or_weights_are_marked() -> None:
+    changes = [
+        {},
+        {"data": {"manifest_sha256": "1" * 64}},
+        {"weights": {"sha256": "2" * 64}},
+    ]
+    made = [
+        Record(Path(f"{seed}.json"), record_data(seed=seed, **change))
+        for seed, change in enumerate(changes, start=1)
+    ]
+    (row,) = rows(groups(made)[0])
+    assert "seeds differ in data" in row.notes
+    assert "seeds differ in weights" in row.notes

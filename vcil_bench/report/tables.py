@@ -81,6 +81,12 @@ class Row:
                 notes.append(f"{number} {status}")
         if self.stale:
             notes.append("stale: " + "; ".join(self.stale))
+        for what, section, key in (
+            ("data", "data", "manifest_sha256"),
+            ("weights", "weights", "sha256"),
+        ):
+            if len({r.data[section][key] for r in self.complete}) > 1:  # type: ignore[literal-required]
+                notes.append(f"seeds differ in {what}")
         missing = {len(r.data["data"]["left_out"]) for r in self.complete} - {0}
         if missing:
             notes.append(f"{max(missing)} videos left out")
