@@ -170,6 +170,7 @@ def record_data(
             for i, row in enumerate(correct)
         ],
         "predictions": None,
+        "sessions": [{"started": "2025-01-01T00:00:00Z", "environment": {}}],
         "data": {
             "kind": "real",
             "dataset": "folder",

@@ -50,7 +50,7 @@ def _context(trunk: Any, tiny: Any) -> RunContext:
     cpu = torch.device("cpu")
     spec = protocol.load(tiny.protocol).spec.clip
     loader = ClipLoader(spec, decoder="auto", workers=0, device=cpu, seed=1)
-    return RunContext(cpu, "fp32", 1, loader, trunk, Progress(disable=True))
+    return RunContext(cpu, "fp32", 1, loader, trunk, None, Progress(disable=True))
 
 
 def _learn(cls: type[Method], config: Any, trunk: Any, stream: TaskStream, tiny: Any, steps: int) -> Method:
@@ -121,7 +121,7 @@ def test_state_is_all_that_a_method_keeps(
 ) -> None:
     """Construct, replay grow, load: the way a run is resumed, through a file."""
     path = tmp_path / "state.safetensors"
-    checkpoint.save(path, checkpoint.Checkpoint("id", [], {}, learnt.state_dict()))
+    checkpoint.save(path, checkpoint.Checkpoint("id", [], {}, learnt.state_dict(), []))
     seed_modules(999, "other initial weights")
     twin = type(learnt)(learnt.config, _context(trunk, tiny))
     for step in range(2):

@@ -316,8 +316,8 @@ def test_report_imports_neither_torch_nor_a_method(tmp_path: Path) -> None:
 def test_seeds_on_other_data_or_weights_are_marked() -> None:
     changes = [
         {},
-        {"data": {"manifest_sha256": "1" * 64}},
-        {"weights": {"sha256": "2" * 64}},
+        {"data": {"manifest_sha256": "8" * 64}},
+        {"weights": {"sha256": "9" * 64}},
     ]
     made = [
         Record(Path(f"{seed}.json"), record_data(seed=seed, **change))

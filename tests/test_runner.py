@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -101,7 +102,7 @@ def test_a_checkpoint_of_another_run_is_refused(
     _interrupt(tiny, tmp_path)
     (path,) = tmp_path.glob("*/finetune/*.ckpt.safetensors")
     saved = checkpoint.load(path)
-    checkpoint.save(path, checkpoint.Checkpoint("other", saved.steps, saved.top, saved.state))
+    checkpoint.save(path, dataclasses.replace(saved, identity="other"))
     assert tiny.run("finetune", tmp_path, "--set", *QUICK) == 2
     assert "FORCE=1" in capsys.readouterr().err
     assert tiny.run("finetune", tmp_path, "--force", "--set", *QUICK) == 0

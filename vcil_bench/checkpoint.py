@@ -36,19 +36,26 @@ class Checkpoint:
         steps: The record's step entries so far.
         top: Prediction arrays so far, by ``<step>/<readout>``.
         state: The method's state dict; frozen backbone weights are not in it.
+        sessions: The record's sessions so far.
     """
 
     identity: str
     steps: list[dict[str, Any]]
     top: dict[str, NDArray[np.int16]]
     state: dict[str, torch.Tensor]
+    sessions: list[dict[str, Any]]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically."""
     tensors = {f"state/{k}": v.detach().cpu().contiguous() for k, v in checkpoint.state.items()}
     tensors |= {f"top/{k}": torch.from_numpy(v) for k, v in checkpoint.top.items()}
-    meta = {"schema": SCHEMA, "identity": checkpoint.identity, "steps": checkpoint.steps}
+    meta = {
+        "schema": SCHEMA,
+        "identity": checkpoint.identity,
+        "steps": checkpoint.steps,
+        "sessions": checkpoint.sessions,
+    }
     write_atomically(path, serialise(tensors, metadata={"vcil_bench": json.dumps(meta)}))
 
 
@@ -74,4 +81,5 @@ def load(path: Path) -> Checkpoint:
         meta["steps"],
         {k.removeprefix("top/"): v.numpy() for k, v in tensors.items() if k.startswith("top/")},
         {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")},
+        meta["sessions"],
     )

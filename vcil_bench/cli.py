@@ -46,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+LINES = 20  # of a list printed before the rest is left to the report file
+
+
 class _Parser(argparse.ArgumentParser):
     """Ends a wrong command in one line, as every other user error."""
 
@@ -286,12 +289,17 @@ def _prepare(options: argparse.Namespace) -> int:
         print(f"{source.name}, split {split}: {found['classes']} classes")
         for part, count in found["counts"].items():
             print(f"  {part}: {count['usable']} usable, {count['left_out']} left out")
-        for video in found["left_out"]:
+        for video in found["left_out"][:LINES]:
             print(f"  left out: {video['id']}: {video['problem']}")
+        if len(found["left_out"]) > LINES:
+            print(f"  ... and {len(found['left_out']) - LINES} more, all in the report")
         shared = found["test_videos_sharing_a_group_with_train"]
-        print(f"  test videos that share a group with a training video: {shared}")
-        print(f"  files that are in both train and test: {len(found['identical_files_in_train_and_test'])}")
-        print(f"  manifest: {manifest_path(source.name, options.root, split)}")
+        known = "not checked, the list has no groups" if shared is None else shared
+        print(f"  test videos that share a group with a training video: {known}")
+        for same in found["identical_files_in_train_and_test"][:LINES]:
+            print(f"  the same file in train and test: {', '.join(same)}")
+        target = manifest_path(source.name, options.root, split)
+        print(f"  manifest: {target}\n  report: {target.with_suffix('.report.json')}")
     return 0
 
 

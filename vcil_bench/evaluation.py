@@ -62,9 +62,10 @@ def evaluate(
     for part in context.loader.views(samples, batch):
         videos, views = part.clips.shape[:2]
         scores = method.predict(part.clips.flatten(0, 1))
-        if set(scores) != set(method.readouts):
+        if not isinstance(scores, dict) or set(scores) != set(method.readouts):
+            given = sorted(scores) if isinstance(scores, dict) else type(scores).__name__
             raise EvaluationError(
-                f"{method.name}: predict gave readouts {sorted(scores)}, declared {method.readouts}"
+                f"{method.name}: predict must give a dict with the readouts {method.readouts}, it gave {given}"
             )
         for name, matrix in scores.items():
             if matrix.shape != (videos * views, num_seen) or not matrix.isfinite().all():

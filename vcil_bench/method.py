@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .data.loader import Batch, ClipLoader, Sample
 from .nets.clip import ClipTrunk
+from .protocol import MemorySpec
 from .schema import build
 from .stream import Task
 
@@ -35,6 +36,7 @@ class RunContext:
         run_seed: Seed of initialisation, shuffling and frame sampling (not of the class order).
         loader: Batches of clips.
         backbone: The frozen trunk.
+        budget: Exemplars that the protocol allows, None for none.
         progress: The terminal's progress bars.
         losses: Mean of every loss term per epoch of the current step, kept for the record.
     """
@@ -44,6 +46,7 @@ class RunContext:
     run_seed: int
     loader: ClipLoader
     backbone: ClipTrunk
+    budget: MemorySpec | None
     progress: Progress
     losses: list[dict[str, float | int | str]] = dataclasses.field(default_factory=list)
 
@@ -124,7 +127,7 @@ class Method(nn.Module, ABC):
         """
 
     def memory_use(self) -> MemoryUse:
-        """Return the exemplars kept at present."""
+        """Return the exemplars kept at present; checked against ``context.budget`` after every task."""
         return MemoryUse()
 
     @classmethod

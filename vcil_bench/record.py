@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from .errors import UserError
 from .metrics import METRICS, accuracy_matrix
-from .storage import write_atomically
+from .storage import file_sha256, write_atomically
 
 SCHEMA = 1
 SUPERSEDED = "superseded"
@@ -39,9 +39,9 @@ class RecordData(TypedDict):
     run_id: str  # <protocol label>/<method>/<variant>-s<seed>
     status: str  # complete | partial | failed
     reason: str | None  # why it failed
-    started: str  # UTC, ISO 8601
+    started: str  # UTC, ISO 8601, of the first session
     finished: str | None
-    protocol: dict[str, Any]  # name, label, version, fingerprint, overrides, dataset, metrics
+    protocol: dict[str, Any]  # name, label, version, fingerprint, overrides, dataset, metrics, spec
     method: dict[str, Any]  # name, paper, readouts, origin, file, sha256, bases, distribution, version
     variant: str  # what the command line changed, "default" if nothing
     seed: int  # of the class order
@@ -56,7 +56,10 @@ class RecordData(TypedDict):
     predictions: dict[str, str] | None  # file, sha256
     data: dict[str, Any]  # kind, dataset, split, root, manifest_sha256, counts, left_out, decoder
     weights: dict[str, Any]  # name, source, sha256, pretraining
-    environment: dict[str, Any]  # git, dirty, python, torch, cuda, device, threads, precision, command
+    sessions: list[dict[str, Any]]  # started and environment of each process, one per resumption
+    environment: dict[
+        str, Any
+    ]  # of the last session: git, python, torch, device, threads, command ...
 
 
 # What readers of a record rely on, section by section.
@@ -162,6 +165,7 @@ def load(path: Path) -> Record:
         _check(data)
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise RecordError(f"{path}: inconsistent record ({error}); move it away or run again") from error
+    _check_predictions(path, data)
     return Record(path, data)
 
 
@@ -218,3 +222,28 @@ def _check(data: RecordData) -> None:
     for metric in (metrics["headline"], *metrics["also"]):
         if metric not in METRICS:
             raise ValueError(f"unknown metric {metric!r}")
+
+
+def _check_predictions(path: Path, data: RecordData) -> None:
+    """Check the counts against the predictions they were made from, where these lie beside the record.
+
+    Raises:
+        RecordError: The predictions are not those the record was written with, or give other counts.
+    """
+    stored, source = data["predictions"], predictions_path(path)
+    if stored is None or not source.is_file():
+        return
+    if file_sha256(source) != stored["sha256"]:
+        raise RecordError(f"{source}: not the predictions that {path.name} was written with; run again")
+    with np.load(source, allow_pickle=False) as arrays:
+        labels, tasks = arrays["labels"], arrays["task"]
+        for i, step in enumerate(data["steps"]):
+            for readout in data["method"]["readouts"]:
+                best = arrays[f"top5/{i}/{readout}"][:, 0]
+                seen = len(best)
+                hits = tasks[:seen][best == labels[:seen]]
+                if np.bincount(hits, minlength=i + 1).tolist() != step["correct"][readout]:
+                    raise RecordError(
+                        f"{path}: its counts of step {i}, readout {readout!r}, are not those of its "
+                        "predictions; it was changed by hand, run again"
+                    )

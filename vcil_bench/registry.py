@@ -113,8 +113,8 @@ def from_file(path: Path) -> Entry:
     Raises:
         MethodError: No such file.
     """
-    if not path.is_file():
-        raise MethodError(f"no method file {str(path)!r}")
+    if not path.is_file() or path.suffix != ".py":
+        raise MethodError(f"{str(path)!r} is not a .py file")
     path = path.resolve()
     built_in = methods_folder().resolve()
     if path.parent == built_in and not path.name.startswith("_"):

@@ -30,12 +30,12 @@ from .data.loader import ClipLoader
 from .data.manifest import DataError, Manifest, check_present, prepare
 from .data.video import resolve_decoder
 from .errors import UserError
-from .evaluation import evaluate
-from .method import Method, RunContext
+from .evaluation import EvaluationError, evaluate
+from .method import MemoryUse, Method, RunContext
 from .nets.backbones import Backbone, backbone
 from .nets.clip import ClipTrunk
 from .options import WITHOUT_EFFECT, RunOptions, build_options, split_assignments
-from .protocol import Protocol
+from .protocol import MemorySpec, Protocol
 from .protocol import load as load_protocol
 from .provenance import environment
 from .randomness import seed_modules
@@ -45,6 +45,7 @@ from .registry import find as find_method
 from .staleness import reasons as stale_reasons
 from .storage import check_writable, file_sha256
 from .stream import TaskStream, class_names
+from .training import TrainingError
 
 Say = Callable[[str], None]
 
@@ -336,6 +337,7 @@ class _Run:
                 seed=self.run_seed,
             ),
             backbone=trunk,
+            budget=plan.protocol.spec.memory,
             progress=progress,
         )
         self.record = self._new_record(manifest)
@@ -406,6 +408,8 @@ class _Run:
             method.grow(self.stream.task(step, cumulative=cumulative))
         method.to(self.plan.device).load_state_dict(saved.state)
         self.record["steps"], self.top = saved.steps, saved.top
+        self.record["sessions"] = [*saved.sessions, *self.record["sessions"]]
+        self.record["started"] = saved.sessions[0]["started"]
         self.say(f"seed {self.seed}: resuming after task {done} of {len(self.stream)}")
         return method, done
 
@@ -423,15 +427,20 @@ class _Run:
         method.grow(task)
         method.to(self.plan.device).train()
         seed_modules(self.run_seed, "learn", step)
+        shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
         method.learn(task)
         learnt = time.perf_counter()
         method.eval()
+        state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+        _check_structure(method, shapes, state)
         tests = [self.stream.test(i) for i in range(step + 1)]
         found = evaluate(method, self.context, tests, task.num_seen, self.plan.options.eval_batch)
         ended = time.perf_counter()
+        if any(not torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items()):
+            raise EvaluationError(f"{method.name}: predict changed the method's state; it must not")
 
         memory = method.memory_use()
-        state = method.state_dict()
+        _check_budget(method, memory, self.plan.protocol.spec.memory, task.num_seen)
         costs = {
             "train_s": round(learnt - started, 3),
             "eval_s": round(ended - learnt, 3),
@@ -456,7 +465,9 @@ class _Run:
         self.top |= {f"{step}/{name}": ranked for name, ranked in found.top.items()}
         checkpoints.save(
             records.checkpoint_path(self.path),
-            checkpoints.Checkpoint(self._identity(), self.record["steps"], self.top, state),
+            checkpoints.Checkpoint(
+                self._identity(), self.record["steps"], self.top, state, self.record["sessions"]
+            ),
         )
         records.save(self.path, self.record)
         total = sum(len(t) for t in tests)
@@ -503,12 +514,13 @@ class _Run:
         plan, protocol, entry = self.plan, self.plan.protocol, self.plan.entry
         method = plan.method
         spec = protocol.spec
+        started, here = records.now(), environment(plan.device, plan.options.precision)
         return {
             "schema": records.SCHEMA,
             "run_id": f"{protocol.label}/{method.name}/{plan.variant}-s{self.seed}",
             "status": "partial",
             "reason": None,
-            "started": records.now(),
+            "started": started,
             "finished": None,
             "protocol": {
                 "name": protocol.name,
@@ -521,6 +533,7 @@ class _Run:
                 "dataset": dataclasses.asdict(spec.dataset),
                 "metrics": dataclasses.asdict(spec.metrics),
                 "seeds": spec.seeds,
+                "spec": dataclasses.asdict(spec),
             },
             "method": {
                 "name": method.name,
@@ -562,5 +575,41 @@ class _Run:
                 "decoder": resolve_decoder(plan.options.decoder),
             },
             "weights": dataclasses.asdict(self.context.backbone.weights),
-            "environment": environment(plan.device, plan.options.precision),
+            "sessions": [{"started": started, "environment": here}],
+            "environment": here,
         }
+
+
+def _check_structure(method: Method, shapes: dict[str, torch.Size], state: dict[str, torch.Tensor]) -> None:
+    """Refuse structure made in ``learn``, which a resumed run could not rebuild.
+
+    Raises:
+        TrainingError: Names what appeared, vanished or changed its shape.
+    """
+    now = {name: tensor.shape for name, tensor in state.items()}
+    changed = sorted(name for name in now.keys() | shapes.keys() if now.get(name) != shapes.get(name))
+    if changed:
+        raise TrainingError(
+            f"{method.name}: {changed[0]!r} was made or reshaped in learn; make it in grow, so that a run can "
+            "be resumed"
+        )
+
+
+def _check_budget(method: Method, use: MemoryUse, budget: MemorySpec | None, num_seen: int) -> None:
+    """Refuse exemplars beyond what the protocol allows.
+
+    Raises:
+        TrainingError: Says what is kept and what is allowed.
+    """
+    videos = 0
+    if budget is not None:
+        videos = budget.total if budget.total is not None else (budget.per_class or 0) * num_seen
+    too_many_frames = (
+        budget is not None and isinstance(budget.frames, int) and use.frames > budget.frames * use.videos
+    )
+    if use.videos > videos or too_many_frames:
+        raise TrainingError(
+            f"{method.name}: keeps {use.videos} videos with {use.frames} frames, the protocol allows {videos} "
+            f"videos after {num_seen} classes"
+            + (f" of {budget.frames} frames each" if budget is not None else " (no exemplars)")
+        )

@@ -214,9 +214,12 @@ def summary(manifest: Manifest) -> dict[str, Any]:
             for split in ("train", "test", "unused")
         },
         "left_out": [{"id": v.id, "problem": v.problem} for v in manifest.left_out()],
+        # None where no video has a group, so that nothing can be said
         "test_videos_sharing_a_group_with_train": sum(
             v.split == "test" and (v.label, v.group) in shared for v in manifest.videos
-        ),
+        )
+        if groups
+        else None,
         "identical_files_in_train_and_test": sorted(
             names[sha] for sha, splits in contents.items() if len(splits) == 2
         ),
