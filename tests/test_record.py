@@ -314,3 +314,20 @@ class TestStaleness:
         own.protocol.write_text(text.replace("frames: 4\n  size", "frames: 3\n  size"), encoding="utf-8")
         monkeypatch.chdir(results)
         assert reasons(self.record(results)) == ["the protocol changed"]
+
+
+def test_counts_and_predictions_that_disagree_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    assert tiny.run("zero_shot", tmp_path) == 0
+    (path,) = tmp_path.glob("*/zero_shot/*.json")
+    whole = path.read_text(encoding="utf-8")
+    data = json.loads(whole)
+    counts = data["steps"][2]["correct"]["text"]
+    counts[0] = counts[0] - 1 if counts[0] else 1
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(records.RecordError, match="changed by hand"):
+        records.load(path)
+    path.write_text(whole, encoding="utf-8")
+    records.load(path)
+    records.predictions_path(path).write_bytes(b"garbage")
+    with pytest.raises(records.RecordError, match="not the predictions"):
+        records.load(path)

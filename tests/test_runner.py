@@ -311,3 +311,41 @@ def test_methods_complete_on_real_clips(method: str, tmp_path: Path) -> None:
     assert found.complete
     assert found.data["data"]["kind"] == "real"
     assert len(found.data["data"]["left_out"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def learn(self, task): self.late = torch.nn.Linear(2, 2)", "made or reshaped in learn"),
+        (
+            "def predict(self, clips): self.texts += 1; return super().predict(clips)",
+            "changed the method's state",
+        ),
+        ("def predict(self, clips): return super().predict(clips)['text']", "must give a dict"),
+        ("def memory_use(self): return MemoryUse(videos=100)", "the protocol allows 2 videos"),
+    ],
+)
+def test_a_method_that_breaks_the_contract_fails_at_its_first_task(
+    body: str, message: str, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cheat.py"
+    path.write_text(
+        "import torch\nfrom vcil_bench.method import MemoryUse\nfrom .zero_shot import ZeroShot\n\n\n"
+        f"class Cheat(ZeroShot):\n    name = 'cheat'\n\n    {body}\n"
+    )
+    assert tiny.run(path, tmp_path / "r") == 1
+    assert message in capsys.readouterr().err
+    (written,) = (tmp_path / "r").glob("*/cheat/*.json")
+    assert record.load(written).data["status"] == "failed"
+    assert record.load(written).data["steps"] == []
+
+
+def test_a_resumed_run_tells_its_history(tiny: Any, tmp_path: Path) -> None:
+    _interrupt(tiny, tmp_path)
+    (path,) = tmp_path.glob("*/finetune/*.json")
+    first = record.load(path).data
+    assert tiny.run("finetune", tmp_path, "--set", *QUICK) == 0
+    after = record.load(path).data
+    assert len(after["sessions"]) == 2
+    assert after["sessions"][0] == first["sessions"][0]
+    assert after["started"] == first["started"]

@@ -57,9 +57,7 @@ class RecordData(TypedDict):
     data: dict[str, Any]  # kind, dataset, split, root, manifest_sha256, counts, left_out, decoder
     weights: dict[str, Any]  # name, source, sha256, pretraining
     sessions: list[dict[str, Any]]  # started and environment of each process, one per resumption
-    environment: dict[
-        str, Any
-    ]  # of the last session: git, python, torch, device, threads, command ...
+    environment: dict[str, Any]  # of the last session: git, python, torch, device, threads, command ...
 
 
 # What readers of a record rely on, section by section.
