@@ -134,11 +134,12 @@ def _run(options: argparse.Namespace) -> int:
 
     from . import runner
     from .evaluation import EvaluationError
+    from .plan import make_plan
     from .report.curves import draw
     from .report.tables import Group, markdown, rows
     from .training import TrainingError
 
-    plan = runner.make_plan(
+    plan = make_plan(
         options.method,
         options.protocol,
         seed=seed,

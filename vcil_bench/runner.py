@@ -1,6 +1,6 @@
 """The one loop: grow, learn, evaluate, checkpoint, record; the same for every method.
 
-Everything that can be refused is refused before any work is done, cheapest check first. Before each stage the
+What can be refused is refused before any work is done, cheapest check first. Before each stage the
 global generators are seeded from the stage's name, so what a task does never depends on what ran before it in
 this process: a run killed at any moment and started again ends in the same counts.
 """
@@ -13,7 +13,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,13 @@ from .data.video import resolve_decoder
 from .errors import UserError
 from .evaluation import EvaluationError, evaluate
 from .method import MemoryUse, Method, RunContext
-from .nets.backbones import Backbone, backbone
 from .nets.clip import ClipTrunk
-from .options import WITHOUT_EFFECT, RunOptions, build_options, split_assignments
-from .protocol import MemorySpec, Protocol
-from .protocol import load as load_protocol
+from .options import WITHOUT_EFFECT
+from .plan import Plan, RunError, plain_values
+from .protocol import MemorySpec
 from .provenance import environment
 from .randomness import seed_modules
 from .record import Record, RecordData
-from .registry import Entry
-from .registry import find as find_method
 from .staleness import reasons as stale_reasons
 from .storage import check_writable, file_sha256
 from .stream import TaskStream, class_names
@@ -55,99 +51,6 @@ NUMERIC_SOURCES = (
     *("data/*.py", "nets/*.py", "losses.py", "training.py", "evaluation.py"),
     *("stream.py", "randomness.py"),
 )
-
-
-class RunError(UserError):
-    """A run that cannot be started as it was asked for."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A command, resolved and checked: one method on one protocol, for some seeds."""
-
-    entry: Entry
-    protocol: Protocol
-    seeds: tuple[int, ...]
-    config: Any
-    config_origins: dict[str, str]
-    options: RunOptions
-    option_origins: dict[str, str]
-    variant: str
-    results: Path
-    device: torch.device
-    backbone: Backbone
-
-    @property
-    def method(self) -> type[Method]:
-        """The method's class."""
-        assert self.entry.cls is not None
-        return self.entry.cls
-
-    def path(self, seed: int) -> Path:
-        """Return where the record of a seed lies."""
-        return records.record_path(self.results, self.protocol.label, self.method.name, self.variant, seed)
-
-
-def make_plan(
-    method: str,
-    protocol: str,
-    *,
-    seed: int | None,
-    assignments: dict[str, Any],
-    results: Path,
-    device: str,
-) -> Plan:
-    """Resolve a command.
-
-    Args:
-        method: Name or ``.py`` file.
-        protocol: Name or ``.yaml`` file.
-        seed: One of the protocol's seeds, or None for all of them.
-        assignments: ``--set`` keys and values.
-        results: Folder of the records.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-
-    Raises:
-        UserError: Anything that is unknown, malformed or does not fit together.
-    """
-    loaded = load_protocol(protocol)
-    entry = find_method(method)
-    assert entry.cls is not None
-    overrides, option_values, config_values = split_assignments(assignments, entry.cls.Config, entry.name)
-    if overrides:
-        loaded = loaded.derive(overrides)
-    config, origins = entry.cls.resolve_config(loaded.name, config_values)
-    options = build_options(option_values)
-    option_origins = {
-        f.name: "command line" if f.name in option_values else "default" for f in dataclasses.fields(options)
-    }
-    seeds = tuple(loaded.spec.seeds)
-    if seed is not None:
-        loaded.check_seed(seed)
-        seeds = (seed,)
-    for one in seeds:
-        loaded.order(one)  # refuses lists that must be imported first
-    resolve_decoder(options.decoder)
-    chosen = backbone(options.backbone or entry.cls.backbone)
-    if options.backbone is None and adapter(loaded.spec.dataset.name).kind == "synthetic":
-        chosen = backbone(chosen.embedded_sibling)
-        option_origins["backbone"] = "embedded data"
-    _check_fit(entry, loaded, chosen)
-    named = {k: v for k, v in (option_values | config_values).items() if k not in WITHOUT_EFFECT}
-    check_writable(results)
-    return Plan(
-        entry,
-        loaded,
-        seeds,
-        config,
-        origins,
-        dataclasses.replace(options, backbone=chosen.name),
-        option_origins,
-        records.variant_name(named),
-        results,
-        _device(device),
-        chosen,
-    )
 
 
 def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: Say) -> list[Record]:
@@ -185,42 +88,6 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
     return [records.load(plan.path(seed)) for seed in plan.seeds]
 
 
-def _check_fit(entry: Entry, protocol: Protocol, chosen: Backbone) -> None:
-    """Refuse a backbone that lacks what the method needs, or that takes frames of another size."""
-    assert entry.cls is not None
-    lacking = entry.cls.needs - chosen.provides
-    if lacking:
-        raise RunError(
-            f"method {entry.name!r} needs a backbone with {', '.join(sorted(lacking))}; {chosen.name!r} "
-            f"provides {', '.join(sorted(chosen.provides))}"
-        )
-    if protocol.spec.clip.size != chosen.image_size:
-        raise RunError(
-            f"backbone {chosen.name!r} takes frames of {chosen.image_size} pixels, protocol "
-            f"{protocol.name!r} gives {protocol.spec.clip.size}; choose another --set backbone=, or "
-            f"--set protocol.clip.size={chosen.image_size} protocol.clip.short_side={chosen.image_size}"
-        )
-
-
-def _device(name: str) -> torch.device:
-    """Return a device that is really there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise RunError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N, mps") from error
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there.get(device.type, False):
-        found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise RunError(f"device {name!r} is not there; this machine has: {', '.join(found)}")
-    return device
-
-
 def _finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool:
     """Tell whether a seed needs no work; ``manifest`` is that of data given on the command line.
 
@@ -235,7 +102,7 @@ def _finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> boo
     if not found.complete:
         return False
     why = stale_reasons(found, plan.protocol, plan.entry)
-    if _values(plan.config) != {k: v["value"] for k, v in found.data["config"].items()}:
+    if plain_values(plan.config) != {k: v["value"] for k, v in found.data["config"].items()}:
         why.append("the config's defaults or recipes changed")
     if manifest is not None and manifest.sha256 != found.data["data"]["manifest_sha256"]:
         why.append("the data changed")
@@ -293,11 +160,6 @@ def _counts(manifest: Manifest) -> str:
         f"{len(manifest.usable('test'))} test videos, {len(left_out)} left out"
         + (f" (first: {left_out[0].id}: {left_out[0].problem})" if left_out else "")
     )
-
-
-def _values(config: Any) -> dict[str, Any]:
-    """Return a config as plain data, as JSON will give it back."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 class _Run:
@@ -552,10 +414,10 @@ class _Run:
             "seed": self.seed,
             "run_seed": self.run_seed,
             "config": {
-                k: {"value": v, "origin": plan.config_origins[k]} for k, v in _values(plan.config).items()
+                k: {"value": v, "origin": plan.config_origins[k]} for k, v in plain_values(plan.config).items()
             },
             "options": {
-                k: {"value": v, "origin": plan.option_origins[k]} for k, v in _values(plan.options).items()
+                k: {"value": v, "origin": plan.option_origins[k]} for k, v in plain_values(plan.options).items()
             },
             "class_order": self.stream.order,
             "class_names": self.stream.class_names,

@@ -1,0 +1,162 @@
+"""Plans: a command resolved and checked, before any work is done for it.
+
+Method, protocol, config, options, device and backbone are found here and refused here if they do not fit
+together; the runner takes it from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import record as records
+from .data.datasets import adapter
+from .data.video import resolve_decoder
+from .errors import UserError
+from .method import Method
+from .nets.backbones import Backbone, backbone
+from .options import WITHOUT_EFFECT, RunOptions, build_options, split_assignments
+from .protocol import Protocol
+from .protocol import load as load_protocol
+from .registry import Entry
+from .registry import find as find_method
+from .storage import check_writable
+
+
+class RunError(UserError):
+    """A run that cannot be started as it was asked for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A command, resolved and checked: one method on one protocol, for some seeds."""
+
+    entry: Entry
+    protocol: Protocol
+    seeds: tuple[int, ...]
+    config: Any
+    config_origins: dict[str, str]
+    options: RunOptions
+    option_origins: dict[str, str]
+    variant: str
+    results: Path
+    device: torch.device
+    backbone: Backbone
+
+    @property
+    def method(self) -> type[Method]:
+        """The method's class."""
+        assert self.entry.cls is not None
+        return self.entry.cls
+
+    def path(self, seed: int) -> Path:
+        """Return where the record of a seed lies."""
+        return records.record_path(self.results, self.protocol.label, self.method.name, self.variant, seed)
+
+
+def make_plan(
+    method: str,
+    protocol: str,
+    *,
+    seed: int | None,
+    assignments: dict[str, Any],
+    results: Path,
+    device: str,
+) -> Plan:
+    """Resolve a command.
+
+    Args:
+        method: Name or ``.py`` file.
+        protocol: Name or ``.yaml`` file.
+        seed: One of the protocol's seeds, or None for all of them.
+        assignments: ``--set`` keys and values.
+        results: Folder of the records.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        UserError: Anything that is unknown, malformed or does not fit together.
+    """
+    loaded = load_protocol(protocol)
+    entry = find_method(method)
+    assert entry.cls is not None
+    overrides, option_values, config_values = split_assignments(assignments, entry.cls.Config, entry.name)
+    if overrides:
+        loaded = loaded.derive(overrides)
+    config, origins = entry.cls.resolve_config(loaded.name, config_values)
+    options = build_options(option_values)
+    option_origins = {
+        f.name: "command line" if f.name in option_values else "default" for f in dataclasses.fields(options)
+    }
+    seeds = tuple(loaded.spec.seeds)
+    if seed is not None:
+        loaded.check_seed(seed)
+        seeds = (seed,)
+    for one in seeds:
+        loaded.order(one)  # refuses lists that must be imported first
+    resolve_decoder(options.decoder)
+    chosen = backbone(options.backbone or entry.cls.backbone)
+    if options.backbone is None and adapter(loaded.spec.dataset.name).kind == "synthetic":
+        chosen = backbone(chosen.embedded_sibling)
+        option_origins["backbone"] = "embedded data"
+    _check_fit(entry, loaded, chosen)
+    named = {k: v for k, v in (option_values | config_values).items() if k not in WITHOUT_EFFECT}
+    check_writable(results)
+    return Plan(
+        entry,
+        loaded,
+        seeds,
+        config,
+        origins,
+        dataclasses.replace(options, backbone=chosen.name),
+        option_origins,
+        records.variant_name(named),
+        results,
+        _device(device),
+        chosen,
+    )
+
+
+def plain_values(config: Any) -> dict[str, Any]:
+    """Return a config as plain data, as JSON will give it back."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _check_fit(entry: Entry, protocol: Protocol, chosen: Backbone) -> None:
+    """Refuse a backbone that lacks what the method needs, or that takes frames of another size."""
+    assert entry.cls is not None
+    lacking = entry.cls.needs - chosen.provides
+    if lacking:
+        raise RunError(
+            f"method {entry.name!r} needs a backbone with {', '.join(sorted(lacking))}; {chosen.name!r} "
+            f"provides {', '.join(sorted(chosen.provides))}"
+        )
+    if protocol.spec.clip.size != chosen.image_size:
+        raise RunError(
+            f"backbone {chosen.name!r} takes frames of {chosen.image_size} pixels, protocol "
+            f"{protocol.name!r} gives {protocol.spec.clip.size}; choose another --set backbone=, or "
+            f"--set protocol.clip.size={chosen.image_size} protocol.clip.short_side={chosen.image_size}"
+        )
+
+
+def _device(name: str) -> torch.device:
+    """Return a device that is really there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RunError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N, mps") from error
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise RunError(f"device {name!r} is not there; this machine has: {', '.join(found)}")
+    return device
