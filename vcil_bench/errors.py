@@ -17,5 +17,5 @@ class UserError(ValueError):
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest allowed name, or an empty string."""
-    close = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
