@@ -73,11 +73,12 @@ def test_killed_and_resumed_ends_in_the_same_counts(tiny: Any, tmp_path: Path, a
         _wait_for_task(tmp_path / "cut", after, process)
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    (path,) = (tmp_path / "cut").glob("*/stpr/*-s1.json")
-    partial = record.load(path)
-    assert partial.data["status"] == "partial"
-    # the record is written just after the checkpoint, so a kill in between leaves it one task behind
-    assert after - 1 <= len(partial.data["steps"]) < 3
+    # The record is written just after the checkpoint: a kill in between leaves it one task behind, or absent.
+    partial = [record.load(p).data for p in (tmp_path / "cut").glob("*/stpr/*-s1.json")]
+    assert partial or after == 1
+    for data in partial:
+        assert data["status"] == "partial"
+        assert after - 1 <= len(data["steps"]) < 3
     subprocess.run(command, check=True, capture_output=True, cwd=root)
     assert _counts(tmp_path / "cut", "stpr") == _counts(tmp_path / "whole", "stpr")
     assert _predictions(tmp_path / "cut") == _predictions(tmp_path / "whole")
