@@ -350,3 +350,21 @@ def test_a_resumed_run_tells_its_history(tiny: Any, tmp_path: Path) -> None:
     assert len(after["sessions"]) == 2
     assert after["sessions"][0] == first["sessions"][0]
     assert after["started"] == first["started"]
+
+
+def test_weights_that_are_gone_are_named_even_when_all_is_finished(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import save_file
+
+    from vcil_bench.nets.backbones import backbone
+
+    path = tmp_path / "weights.safetensors"
+    save_file({k: v.clone() for k, v in backbone("clip_tiny").load(None).model.state_dict().items()}, path)
+    assert tiny.run("zero_shot", tmp_path / "r", "--set", f"weights={path}") == 0
+    path.unlink()
+    assert tiny.run("zero_shot", tmp_path / "r", "--set", f"weights={path}") == 2
+    assert "no file" in capsys.readouterr().err.splitlines()[-1]
+    save_file({k: v.clone() for k, v in backbone("clip_tiny").load("random").model.state_dict().items()}, path)
+    assert tiny.run("zero_shot", tmp_path / "r", "--set", f"weights={path}") == 2
+    assert "the weights changed" in capsys.readouterr().err.splitlines()[-1]

@@ -31,6 +31,7 @@ from .data.video import resolve_decoder
 from .errors import UserError
 from .evaluation import EvaluationError, evaluate
 from .method import MemoryUse, Method, RunContext
+from .nets.backbones import given_file
 from .nets.clip import ClipTrunk
 from .options import WITHOUT_EFFECT
 from .plan import Plan, RunError, plain_values
@@ -76,7 +77,7 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
     if todo:
         for seed in todo:
             check_writable(plan.path(seed).parent)
-        root = _data_root(plan, data, progress)
+        root = _data_root(plan, None, progress) if manifest is None else manifest.root
         trunk = plan.backbone.load(plan.options.weights).to(plan.device)
         if manifest is None:
             manifest = _manifest(plan, root, progress)
@@ -107,9 +108,8 @@ def _finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> boo
     if manifest is not None and manifest.sha256 != found.data["data"]["manifest_sha256"]:
         why.append("the data changed")
     weights = plan.options.weights
-    if weights not in (None, "random", "openai") and found.data["weights"]["sha256"] != file_sha256(
-        Path(str(weights))
-    ):
+    named = weights is not None and weights not in ("random", "openai")
+    if named and found.data["weights"]["sha256"] != file_sha256(given_file(str(weights))):
         why.append("the weights changed")
     if why:
         raise RunError(

@@ -115,11 +115,7 @@ class ClipVitB16(Backbone):
 
     def _weight_file(self, weights: str | None) -> tuple[Path, str]:
         if weights not in (None, "openai"):
-            path = Path(str(weights))
-            if not path.is_file():
-                raise BackboneError(
-                    f"weights: no file {weights!r}; allowed: openai, random, or the path of a .safetensors file"
-                )
+            path = given_file(str(weights))
             return path, str(path.resolve())
         if self.local_file().is_file():
             return self.local_file(), "openai"
@@ -187,11 +183,7 @@ class ClipTiny(Backbone):
                     model = _quiet_create("clip_tiny")
                 info = WeightsInfo(self.name, "random", "seed 0", "none (random weights)")
             else:
-                path = files / "weights.safetensors" if weights is None else Path(weights)
-                if not path.is_file():
-                    raise BackboneError(
-                        f"weights: no file {weights!r}; allowed: random, or the path of a .safetensors file"
-                    )
+                path = files / "weights.safetensors" if weights is None else given_file(weights)
                 model = _quiet_create("clip_tiny")
                 _load_into(model, path)
                 info = WeightsInfo(
@@ -221,6 +213,21 @@ def backbone(name: str) -> Backbone:
             f"unknown backbone {name!r}{did_you_mean(name, BACKBONES)}; known: {', '.join(BACKBONES)}"
         )
     return BACKBONES[name]
+
+
+def given_file(weights: str) -> Path:
+    """Return the weight file that a user named.
+
+    Raises:
+        BackboneError: There is no such file.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise BackboneError(
+            f"weights: no file {weights!r}; leave weights out for the backbone's own, or give random or the "
+            "path of a .safetensors file"
+        )
+    return path
 
 
 def _quiet_create(architecture: str):  # type: ignore[no-untyped-def]  # open_clip's CLIP, untyped
