@@ -15,7 +15,7 @@ READY := .venv/.ready
 RUN := $(BIN)/vcil-bench
 
 .DEFAULT_GOAL := help
-.PHONY: bench test test-all lint report check clean help tiny-clip
+.PHONY: bench test test-all lint report check clean help tiny-clip tiny-tsm
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -47,6 +47,9 @@ check: lint test  ## what continuous integration runs
 
 tiny-clip: $(READY)  ## pretrain the small CLIP of the embedded data anew (minutes)
 	@$(BIN)/python -m vcil_bench.nets.pretrain_tiny_clip
+
+tiny-tsm: $(READY)  ## pretrain the small ResNet of the embedded data anew (minutes)
+	@$(BIN)/python -m vcil_bench.nets.pretrain_tiny_tsm
 
 clean:  ## remove .venv and everything generated except records
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vcil_bench.method import Method, RunContext
-from vcil_bench.nets.clip import AdapterConfig
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.nets.temporal import TemporalEncoder
+from vcil_bench.nets.trunk import AdapterConfig, Tuning
 from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
 from vcil_bench.training import cosine, epochs, sgd
@@ -69,7 +69,6 @@ class Finetune(Method):
     name = "finetune"
     paper = "lower bound: sequential fine-tuning without protection"
     readouts = ("cnn",)
-    needs = frozenset({"adapters"})
     Config = FinetuneConfig
     recipes: ClassVar = {
         "synthetic_*": {
@@ -88,23 +87,22 @@ class Finetune(Method):
     def __init__(self, config: FinetuneConfig, context: RunContext) -> None:
         """Make adapters, the temporal encoder and a head without outputs."""
         super().__init__(config, context)
-        clip = context.backbone
-        self.encoder = clip.encoder(
-            AdapterConfig(
-                bottleneck=config.adapter_bottleneck,
-                scale=config.adapter_scale,
-                dropout=config.adapter_dropout,
-            )
+        adapters = AdapterConfig(
+            bottleneck=config.adapter_bottleneck,
+            scale=config.adapter_scale,
+            dropout=config.adapter_dropout,
         )
+        self.encoder = context.backbone.network(Tuning(adapters=adapters))
+        dim = self.encoder.dim
         if config.temporal == "encoder":
             self.temporal = TemporalEncoder(
-                clip.dim,
+                dim,
                 layers=config.encoder_layers,
                 head_width=config.encoder_head_width,
                 ratio=config.encoder_ratio,
                 dropout=config.encoder_dropout,
             )
-        self.head = GrowingLinear(clip.dim)
+        self.head = GrowingLinear(dim)
 
     def grow(self, task: Task) -> None:
         """Add the new classes' outputs."""

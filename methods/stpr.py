@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from vcil_bench.losses import Negatives, contrastive_loss
 from vcil_bench.method import Method, RunContext
-from vcil_bench.nets.clip import AdapterConfig, ClipEncoder, check_template, prompts
+from vcil_bench.nets.clip import ClipEncoder, check_template, prompts
 from vcil_bench.nets.temporal import TemporalEncoder
+from vcil_bench.nets.trunk import AdapterConfig
 from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
 from vcil_bench.training import constant, cosine, epochs, evaluating, sgd
@@ -159,7 +160,7 @@ class StPR(Method):
     def __init__(self, config: StPRConfig, context: RunContext) -> None:
         """Make the first adapters and empty pools of texts, anchors and importance."""
         super().__init__(config, context)
-        clip = context.backbone
+        clip = context.clip
         adapters = AdapterConfig(
             bottleneck=config.adapter_bottleneck,
             scale=config.adapter_scale,
@@ -175,7 +176,7 @@ class StPR(Method):
 
     def grow(self, task: Task) -> None:
         """Add the new classes' texts, places for their anchors, and the task's expert and adapters."""
-        config, clip = self.config, self.context.backbone
+        config, clip = self.config, self.context.clip
         new_texts = clip.encode_text(prompts(task.class_names, config.template))
         self.texts = torch.cat([self.texts.to(new_texts), new_texts])
         if config.adapters and config.adapter_chain == "separate" and task.index > 0:
@@ -287,7 +288,7 @@ class StPR(Method):
             F.normalize(features.float(), dim=-1),
             self.texts,
             labels,
-            scale=self.config.logit_scale or self.context.backbone.logit_scale,
+            scale=self.config.logit_scale or self.context.clip.logit_scale,
             negatives=self.config.negatives,
             num_old=task.num_old,
         )
@@ -307,7 +308,7 @@ class StPR(Method):
     def _frozen(self, clips: Tensor) -> Tensor:
         """Return the frozen CLIP's mean frame feature [B, D], the ``clip`` router's cue."""
         with self.context.autocast():
-            frames = self.context.backbone.encode_frames(clips, None)
+            frames = self.context.clip.encode_frames(clips, None)
         return self._mean(frames)
 
     def _cue(self, frames: Tensor, dynamic: Tensor) -> Tensor:

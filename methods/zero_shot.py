@@ -45,12 +45,12 @@ class ZeroShot(Method):
     def __init__(self, config: ZeroShotConfig, context: RunContext) -> None:
         """Make an encoder without adapters and an empty pool of texts."""
         super().__init__(config, context)
-        self.encoder = context.backbone.encoder()
-        self.register_buffer("texts", torch.empty(0, context.backbone.dim))
+        self.encoder = context.clip.encoder()
+        self.register_buffer("texts", torch.empty(0, context.clip.dim))
 
     def grow(self, task: Task) -> None:
         """Add the new classes' texts."""
-        new = self.context.backbone.encode_text(prompts(task.class_names, self.config.template))
+        new = self.context.clip.encode_text(prompts(task.class_names, self.config.template))
         self.texts = torch.cat([self.texts.to(new), new])
 
     def learn(self, task: Task) -> None:

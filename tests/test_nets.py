@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 
 from vcil_bench.errors import UserError
 from vcil_bench.nets.backbones import backbone
-from vcil_bench.nets.clip import AdapterConfig, prompts, readable
+from vcil_bench.nets.clip import prompts, readable
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.nets.temporal import TemporalEncoder, sinusoidal_positions
+from vcil_bench.nets.trunk import AdapterConfig
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 
-from vcil_bench.data import drawing, synthetic
+from vcil_bench.data import drawing, stills, synthetic
 from vcil_bench.errors import UserError
 from vcil_bench.nets import pretrain_tiny_clip as pretraining
 
@@ -235,8 +235,8 @@ def test_shapes_have_about_the_same_area() -> None:
 
 @pytest.mark.parametrize("motion", synthetic.MOTIONS)
 def test_speed_lines_lie_behind_the_object(motion: str) -> None:
-    plain = pretraining.draw_still(np.random.default_rng(3), "red", "square", "still")
-    moving = pretraining.draw_still(np.random.default_rng(3), "red", "square", motion)
+    plain = stills.draw_still(np.random.default_rng(3), "red", "square", "still")
+    moving = stills.draw_still(np.random.default_rng(3), "red", "square", motion)
     assert (plain.image != moving.image).any()
     lines = drawing.trail_mask(motion, np.array([32.0, 32.0]), radius=8, length=14, period=5)
     weight = lines.sum()
@@ -250,13 +250,13 @@ def test_speed_lines_lie_behind_the_object(motion: str) -> None:
 
 
 def test_captions_are_true_of_their_own_still_and_of_every_other_they_fit() -> None:
-    stills, captions = pretraining.draw_batch(np.random.default_rng(0))
-    truth = pretraining.is_true(captions, stills)
+    drawn, captions = pretraining.draw_batch(np.random.default_rng(0))
+    truth = pretraining.is_true(captions, drawn)
     assert truth.shape == (128, 128)
     assert truth.diagonal().all()
     assert truth.sum() > 128
     for i, j in np.argwhere(truth):
-        assert stills[i].facts[:2] == stills[j].facts[:2]
+        assert drawn[i].facts[:2] == drawn[j].facts[:2]
     texts: dict[str, NDArray[np.bool_]] = {}
     for caption, column in zip(captions, truth.T, strict=True):
         np.testing.assert_array_equal(texts.setdefault(caption.text, column), column)

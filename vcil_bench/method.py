@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .data.loader import Batch, ClipLoader, Sample
 from .nets.clip import ClipTrunk
+from .nets.trunk import Trunk
 from .protocol import MemorySpec
 from .schema import build
 from .stream import Task
@@ -35,7 +36,7 @@ class RunContext:
         precision: ``fp32``, ``tf32`` or ``bf16``.
         run_seed: Seed of initialisation, shuffling and frame sampling (not of the class order).
         loader: Batches of clips.
-        backbone: The frozen trunk.
+        backbone: The pretrained weights, and the networks that start from them.
         budget: Exemplars that the protocol allows, None for none.
         progress: The terminal's progress bars.
         losses: Mean of every loss term per epoch of the current step, kept for the record.
@@ -45,10 +46,16 @@ class RunContext:
     precision: Literal["fp32", "tf32", "bf16"]
     run_seed: int
     loader: ClipLoader
-    backbone: ClipTrunk
+    backbone: Trunk
     budget: MemorySpec | None
     progress: Progress
     losses: list[dict[str, float | int | str]] = dataclasses.field(default_factory=list)
+
+    @property
+    def clip(self) -> ClipTrunk:
+        """The backbone of a method that needs text or adapter slots, which only a CLIP has."""
+        assert isinstance(self.backbone, ClipTrunk)
+        return self.backbone
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which networks run at the run's precision; losses and scores stay fp32.
@@ -59,12 +66,12 @@ class RunContext:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def plain_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:
-        """Yield training samples as the test sees videos, first view only: [B, T, 3, S, S] uint8.
+        """Yield training samples as a test with one centre crop sees them: [B, T, 3, S, S] uint8.
 
-        For passes over the data that are not training: statistics, anchors, exemplar choice.
+        For passes over the data that are not training: statistics, anchors, exemplar choice. However many crops
+        the protocol tests, these take one, as TCD's code does.
         """
-        for batch in self.loader.views(samples, batch_size):
-            yield Batch(batch.clips[:, 0], batch.labels)
+        return self.loader.plain(samples, batch_size)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class Method(nn.Module, ABC):
         uses_memory: Whether it keeps exemplars.
         needs: What its backbone must provide.
         backbone: Backbone it runs on unless told otherwise.
+        backbones: Other ones for protocols whose names match a pattern; later patterns win.
         Config: Frozen dataclass of its hyper-parameters; the defaults are the paper's.
         recipes: Config values for protocols whose names match a pattern; later patterns win.
     """
@@ -98,6 +106,7 @@ class Method(nn.Module, ABC):
     uses_memory: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
     backbone: ClassVar[str] = "clip_vit_b16"
+    backbones: ClassVar[Mapping[str, str]] = {}
     Config: ClassVar[type]
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
@@ -129,6 +138,15 @@ class Method(nn.Module, ABC):
     def memory_use(self) -> MemoryUse:
         """Return the exemplars kept at present; checked against ``context.budget`` after every task."""
         return MemoryUse()
+
+    @classmethod
+    def backbone_for(cls, protocol: str) -> tuple[str, str]:
+        """Return the backbone a method takes on a protocol by itself, and where that was said."""
+        name, origin = cls.backbone, "default"
+        for pattern, other in cls.backbones.items():
+            if fnmatch.fnmatchcase(protocol, pattern):
+                name, origin = other, f"recipe {pattern}"
+        return name, origin
 
     @classmethod
     def resolve_config(cls, protocol: str, overrides: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:

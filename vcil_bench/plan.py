@@ -18,8 +18,10 @@ from . import record as records
 from .data.datasets import adapter
 from .data.video import resolve_decoder
 from .errors import UserError
+from .memory import check_budget
 from .method import Method
-from .nets.backbones import Backbone, backbone
+from .nets.backbones import backbone
+from .nets.weights import Backbone
 from .options import WITHOUT_EFFECT, RunOptions, build_options, split_assignments
 from .protocol import Protocol
 from .protocol import load as load_protocol
@@ -99,7 +101,10 @@ def make_plan(
     for one in seeds:
         loaded.order(one)  # refuses lists that must be imported first
     resolve_decoder(options.decoder)
-    chosen = backbone(options.backbone or entry.cls.backbone)
+    own, origin = entry.cls.backbone_for(loaded.name)
+    chosen = backbone(options.backbone or own)
+    if options.backbone is None:
+        option_origins["backbone"] = origin
     if options.backbone is None and adapter(loaded.spec.dataset.name).kind == "synthetic":
         chosen = backbone(chosen.embedded_sibling)
         option_origins["backbone"] = "embedded data"
@@ -135,6 +140,13 @@ def _check_fit(entry: Entry, protocol: Protocol, chosen: Backbone) -> None:
             f"method {entry.name!r} needs a backbone with {', '.join(sorted(lacking))}; {chosen.name!r} "
             f"provides {', '.join(sorted(chosen.provides))}"
         )
+    if entry.cls.uses_memory:
+        if protocol.spec.memory is None:
+            raise RunError(
+                f"method {entry.name!r} keeps exemplars, protocol {protocol.name!r} allows none; allow them "
+                "with --set protocol.memory.per_class=5 (a derived protocol), or choose a method without"
+            )
+        check_budget(protocol.spec.memory, protocol.spec.classes.num, entry.name)
     if protocol.spec.clip.size != chosen.image_size:
         raise RunError(
             f"backbone {chosen.name!r} takes frames of {chosen.image_size} pixels, protocol "

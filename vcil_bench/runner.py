@@ -31,8 +31,8 @@ from .data.video import resolve_decoder
 from .errors import UserError
 from .evaluation import EvaluationError, evaluate
 from .method import MemoryUse, Method, RunContext
-from .nets.backbones import given_file
-from .nets.clip import ClipTrunk
+from .nets.trunk import Trunk
+from .nets.weights import given_file, is_path
 from .options import WITHOUT_EFFECT
 from .plan import Plan, RunError, plain_values
 from .protocol import MemorySpec
@@ -50,7 +50,7 @@ DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process set 
 # Sources on which numbers depend beside the method's own; a checkpoint made with others is refused.
 NUMERIC_SOURCES = (
     *("data/*.py", "nets/*.py", "losses.py", "training.py", "evaluation.py"),
-    *("stream.py", "randomness.py"),
+    *("stream.py", "randomness.py", "memory.py", "classifier.py"),
 )
 
 
@@ -108,8 +108,8 @@ def _finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> boo
     if manifest is not None and manifest.sha256 != found.data["data"]["manifest_sha256"]:
         why.append("the data changed")
     weights = plan.options.weights
-    named = weights is not None and weights not in ("random", "openai")
-    if named and found.data["weights"]["sha256"] != file_sha256(given_file(str(weights))):
+    named = given_file(weights) if weights is not None and is_path(weights) else None
+    if named is not None and found.data["weights"]["sha256"] != file_sha256(named):
         why.append("the weights changed")
     if why:
         raise RunError(
@@ -171,7 +171,7 @@ class _Run:
         seed: int,
         manifest: Manifest,
         stream: TaskStream,
-        trunk: ClipTrunk,
+        trunk: Trunk,
         progress: Progress,
         say: Say,
     ) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .data.loader import Batch, Sample
+from .data.loader import Batch, Sample, batches_per_epoch
 from .method import RunContext
 
 
@@ -37,6 +37,13 @@ def cosine(optimiser: torch.optim.Optimizer, num_epochs: int) -> torch.optim.lr_
     return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, num_epochs))
 
 
+def steps(
+    optimiser: torch.optim.Optimizer, milestones: Sequence[int], factor: float
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return a per-epoch schedule that multiplies the learning rate by ``factor`` at each milestone."""
+    return torch.optim.lr_scheduler.MultiStepLR(optimiser, list(milestones), gamma=factor)
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into evaluation mode without gradients, and back into its former mode afterwards."""
@@ -60,11 +67,29 @@ class Epoch:
     def __iter__(self) -> Iterator[Batch]:
         return self._batches
 
-    def step(self, optimiser: torch.optim.Optimizer, losses: Mapping[str, Tensor]) -> None:
-        """Take one optimiser step on the sum of the loss terms and remember each for the record."""
+    def step(
+        self,
+        optimiser: torch.optim.Optimizer,
+        losses: Mapping[str, Tensor],
+        *,
+        clip_norm: float | None = None,
+        clipped: Iterable[nn.Parameter] | None = None,
+    ) -> None:
+        """Take one optimiser step on the sum of the loss terms and remember each for the record.
+
+        Args:
+            optimiser: Steps its parameters; only their gradients are cleared before.
+            losses: Terms by name.
+            clip_norm: Largest norm of the gradient; None for no limit.
+            clipped: Parameters over whose gradients the norm is taken, by default the optimiser's.
+        """
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
         total.backward()
+        if clip_norm is not None:
+            if clipped is None:
+                clipped = [p for group in optimiser.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(list(clipped), clip_norm)
         optimiser.step()
         self._steps += 1
         for name, value in losses.items():
@@ -75,6 +100,18 @@ class Epoch:
         return {name: float(total) / self._steps for name, total in self._sums.items()}
 
 
+def batches(
+    context: RunContext, samples: Sequence[Sample], *, batch_size: int, stage: str, drop_last: bool = False
+) -> Iterator[Batch]:
+    """Yield the shuffled, augmented batches of one pass that trains nothing, with a progress bar."""
+    per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
+    bar = context.progress.add_task(stage, total=per_epoch)
+    for batch in context.loader.training(samples, 1, batch_size, stage, drop_last=drop_last):
+        yield batch
+        context.progress.advance(bar)
+    context.progress.remove_task(bar)
+
+
 def epochs(
     context: RunContext,
     samples: Sequence[Sample],
@@ -82,6 +119,7 @@ def epochs(
     num_epochs: int,
     batch_size: int,
     stage: str,
+    drop_last: bool = False,
 ) -> Iterator[Epoch]:
     """Yield the epochs of one training phase, with a progress bar and the mean losses recorded.
 
@@ -91,12 +129,13 @@ def epochs(
         num_epochs: Passes over them.
         batch_size: Clips per batch; the last batch of an epoch may be smaller.
         stage: Name of the phase, unique within the run (``task 2``): part of the key of every random draw.
+        drop_last: Leave out a smaller last batch, unless it is the only one.
 
     Raises:
         TrainingError: A mean loss of an epoch is not finite; names the terms.
     """
-    per_epoch = -(-len(samples) // batch_size)
-    stream = context.loader.training(samples, num_epochs, batch_size, stage)
+    per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
+    stream = context.loader.training(samples, num_epochs, batch_size, stage, drop_last=drop_last)
     bar = context.progress.add_task(stage, total=num_epochs * per_epoch)
 
     def batches() -> Iterator[Batch]:

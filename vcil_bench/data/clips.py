@@ -6,6 +6,7 @@ a tenth of the cost of converting to float first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,48 @@ def segment_indices(
 def segment_starts(num_frames: int, num_segments: int) -> NDArray[np.int64]:
     """Return the first frame of each segment: the second clip of TCD's ``twice_sample``."""
     return np.floor(num_frames / num_segments * np.arange(num_segments)).astype(np.int64)
+
+
+def exemplar_indices(num_frames: int, num_segments: int) -> NDArray[np.int64]:
+    """Pick the frames by which a video is judged and kept as an exemplar: the middle of each segment.
+
+    A video with no more frames than segments gives its first frame throughout, as in TCD's code (ops/
+    dataset.py, _get_val_indices); the distinct values are what is stored (cl_methods/exemplars.py).
+
+    Args:
+        num_frames: Frames of the video, at least 1.
+        num_segments: Segments S.
+
+    Returns:
+        [S] ascending 0-based frame indices.
+    """
+    if num_frames <= num_segments:
+        return np.zeros(num_segments, dtype=np.int64)
+    return segment_indices(num_frames, num_segments)
+
+
+def spread_indices(stored: Sequence[int], num_segments: int) -> NDArray[np.int64]:
+    """Fill a clip from the frames that an exemplar still has, each repeated where they are too few.
+
+    The stored frames are set at even distances over the clip, and each position takes the nearest of them; of
+    more frames than segments, the nearest to each segment are taken in the same way. Source: TCD
+    ops/dataset.py, duplicate_index.
+
+    Args:
+        stored: Ascending indices of the stored frames.
+        num_segments: Segments S.
+
+    Returns:
+        [S] of the stored indices.
+    """
+    frames = np.asarray(stored, dtype=np.int64)
+    if len(frames) == num_segments:
+        return frames
+    if len(frames) == 1:
+        return np.repeat(frames, num_segments)
+    places = np.linspace(0, num_segments - 1, len(frames))
+    nearest = np.abs(places[None, :] - np.arange(num_segments)[:, None]).argmin(axis=1)
+    return frames[nearest]
 
 
 @dataclass(frozen=True)

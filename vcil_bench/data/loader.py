@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,7 +22,8 @@ from vcil_bench.randomness import numpy_stream
 from . import clips as clip_rules
 from .video import VideoError, read_frames
 
-Item = tuple[int, int]  # (epoch, position in the sample list); epoch -1 asks for the test views
+Item = tuple[int, int]  # (epoch, position in the sample list), or one of the next two in the epoch's place
+VIEWS, PLAIN = -1, -2  # the protocol's test views; one centre crop of one clip
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Sample:
         path: The file.
         label: Position of its class in the class order; what a network's outputs are indexed by.
         frames: Frames that can be decoded.
+        stored: Of an exemplar, the frames that were kept, ascending; no others are ever decoded. None for all.
     """
 
     id: str
     path: Path
     label: int
     frames: int
+    stored: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,17 +80,23 @@ class _Clips(Dataset[tuple[Tensor, int]]):
         spec = self.spec
         if epoch >= 0:
             rng = numpy_stream(*self.key, epoch, sample.id)
-            indices = clip_rules.segment_indices(sample.frames, spec.frames, rng)
-            frames = read_frames(sample.path, indices, self.decoder)
+            frames = read_frames(sample.path, self._indices(sample, rng), self.decoder)
             return clip_rules.training_clip(frames, spec, rng), sample.label
-        views = [clip_rules.segment_indices(sample.frames, spec.frames)]
+        frames = read_frames(sample.path, self._indices(sample, None), self.decoder)
+        if epoch == PLAIN:
+            return clip_rules.test_clips(frames, spec, crops=1)[0], sample.label
+        clips = clip_rules.test_clips(frames, spec, spec.test_views.crops)
         if spec.test_views.clips == 2:
-            views.append(clip_rules.segment_starts(sample.frames, spec.frames))
-        clips = [
-            clip_rules.test_clips(read_frames(sample.path, v, self.decoder), spec, spec.test_views.crops)
-            for v in views
-        ]
-        return torch.cat(clips), sample.label  # [clips * crops, T, 3, S, S]
+            starts = clip_rules.segment_starts(sample.frames, spec.frames)
+            frames = read_frames(sample.path, starts, self.decoder)
+            clips = torch.cat([clips, clip_rules.test_clips(frames, spec, spec.test_views.crops)])
+        return clips, sample.label  # [clips * crops, T, 3, S, S]
+
+    def _indices(self, sample: Sample, rng: np.random.Generator | None) -> NDArray[np.int64]:
+        """Return the frames of a clip; an exemplar has only those that were stored (TCD ops/dataset.py)."""
+        if sample.stored is not None:
+            return clip_rules.spread_indices(sample.stored, self.spec.frames)
+        return clip_rules.segment_indices(sample.frames, self.spec.frames, rng)
 
 
 class ClipLoader:
@@ -108,22 +119,34 @@ class ClipLoader:
         self._device = device
         self._seed = seed
 
-    def training(self, samples: Sequence[Sample], epochs: int, batch_size: int, stage: str) -> Iterator[Batch]:
-        """Yield the batches of all epochs one after the other, each epoch in its own shuffled order."""
+    def training(
+        self, samples: Sequence[Sample], epochs: int, batch_size: int, stage: str, *, drop_last: bool = False
+    ) -> Iterator[Batch]:
+        """Yield the batches of all epochs one after the other, each epoch in its own shuffled order.
+
+        With ``drop_last`` an incomplete last batch is left out, unless it would be the only one.
+        """
+        per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
 
         def plan() -> Iterator[list[Item]]:
             for epoch in range(epochs):
                 order = numpy_stream(self._seed, "shuffle", stage, epoch).permutation(len(samples))
-                for start in range(0, len(order), batch_size):
+                for start in range(0, per_epoch * batch_size, batch_size):
                     yield [(epoch, int(i)) for i in order[start : start + batch_size]]
 
         return self._batches(samples, plan(), stage)
 
     def views(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
         """Yield the test views of the samples in order; clips are [B, V, T, 3, S, S]."""
-        positions = range(len(samples))
+        return self._in_order(samples, batch_size, VIEWS)
+
+    def plain(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
+        """Yield one clip a sample in order, the middle frames' centre crop; clips are [B, T, 3, S, S]."""
+        return self._in_order(samples, batch_size, PLAIN)
+
+    def _in_order(self, samples: Sequence[Sample], batch_size: int, kind: int) -> Iterator[Batch]:
         plan = (
-            [(-1, i) for i in positions[start : start + batch_size]]
+            [(kind, i) for i in range(start, min(start + batch_size, len(samples)))]
             for start in range(0, len(samples), batch_size)
         )
         return self._batches(samples, plan, "views")
@@ -152,6 +175,11 @@ class ClipLoader:
                 clips.to(self._device, non_blocking=on_cuda),
                 labels.to(self._device, non_blocking=on_cuda),
             )
+
+
+def batches_per_epoch(num_samples: int, batch_size: int, *, drop_last: bool) -> int:
+    """Return the number of batches that ``ClipLoader.training`` makes of an epoch, at least 1."""
+    return max(1, num_samples // batch_size) if drop_last else -(-num_samples // batch_size)
 
 
 class _Plan(list[list[Item]]):

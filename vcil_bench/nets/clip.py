@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from math import isqrt
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip import CLIP
@@ -21,17 +21,11 @@ from torch import Tensor, nn
 
 from vcil_bench.schema import ConfigError
 
-from .backbones import Tokenizer, WeightsInfo
+from .trunk import AdapterConfig, Features, Trunk, Tuning, VideoNetwork
+from .weights import WeightsInfo
 
-
-@dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
-    """Shape of the adapters; the defaults are AdaptFormer's (its ``ffn_num=64`` setting)."""
-
-    bottleneck: int = 64
-    scale: float = 0.1
-    dropout: float = 0.1
-    activation: Literal["relu", "gelu"] = "relu"
+Tokenizer = Callable[[list[str]], Tensor]
+MAX_STAGES = 4
 
 
 class Adapter(nn.Module):
@@ -58,7 +52,7 @@ class Adapter(nn.Module):
         return self.scale * self.up(self.drop(self.activate(self.down(tokens))))
 
 
-class ClipTrunk:
+class ClipTrunk(Trunk):
     """A frozen open_clip model: its visual blocks, its text tower and what its weights are.
 
     Attributes:
@@ -106,6 +100,10 @@ class ClipTrunk:
         """Return an encoder on this trunk, with fresh adapters or (None) without any."""
         return ClipEncoder(self, adapters)
 
+    def network(self, tuning: Tuning) -> ClipEncoder:
+        """Return an encoder with fresh adapters, which are all of it that trains."""
+        return self.encoder(tuning.adapters)
+
     def encode_frames(self, clips: Tensor, adapters: Sequence[nn.Module] | None) -> Tensor:
         """Run the visual tower, an adapter beside the MLP of every block.
 
@@ -116,27 +114,65 @@ class ClipTrunk:
         Returns:
             [B, T, D] frame features in the joint space, not normalised.
         """
+        return self.encode(clips, adapters, num_maps=0)[0]
+
+    def encode(
+        self, clips: Tensor, adapters: Sequence[nn.Module] | None, num_maps: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the visual tower and keep the patch tokens behind the first ``num_maps`` blocks.
+
+        Args:
+            clips: [B, T, 3, S, S] uint8.
+            adapters: One per block, or None for the frozen CLIP.
+            num_maps: Blocks whose patch tokens are wanted.
+
+        Returns:
+            Frame features [B, T, D] and maps, each [B, T, width, H, W].
+        """
         visual = self.model.visual
         x = visual._embeds(self.normalise(clips.flatten(0, 1)))  # [B*T, 1 + patches, width]
+        maps = []
         for i, block in enumerate(visual.transformer.resblocks):
             x = _block(block, x, adapters[i] if adapters is not None else None)
+            if i < num_maps:
+                side = isqrt(x.shape[1] - 1)
+                patches = x[:, 1:].transpose(1, 2).unflatten(2, (side, side)).unflatten(0, clips.shape[:2])
+                maps.append(patches)
+                # Put together again from the map, so that gradients with respect to it exist.
+                x = torch.cat([x[:, :1], patches.flatten(0, 1).flatten(2).transpose(1, 2)], dim=1)
         pooled, _ = visual._pool(x)  # [B*T, width]
-        return (pooled @ visual.proj).unflatten(0, clips.shape[:2])
+        return (pooled @ visual.proj).unflatten(0, clips.shape[:2]), maps
 
 
-class ClipEncoder(nn.Module):
-    """The trunk seen through one set of adapters; its parameters are the adapters' alone."""
+class ClipEncoder(VideoNetwork):
+    """The trunk seen through one set of adapters; its parameters are the adapters' alone.
+
+    Its feature maps are the patch tokens behind all blocks but the last, in up to four stages of about equal
+    depth. The last block is left out because its patch tokens reach nothing: the frame feature is the class
+    token, so a loss or a gradient on them would say nothing about what is recognised.
+    """
 
     def __init__(self, trunk: ClipTrunk, config: AdapterConfig | None) -> None:
         super().__init__()
         self.trunk = trunk
         blocks = trunk.model.visual.transformer.resblocks
         width = trunk.model.visual.transformer.width
+        self.dim = trunk.dim
+        stages = np.array_split(range(len(blocks) - 1), min(MAX_STAGES, len(blocks) - 1))
+        self.stage_channels = tuple((width,) * len(stage) for stage in stages)
         self.adapters = nn.ModuleList(Adapter(width, config) for _ in blocks if config is not None)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Encode uint8 clips [B, T, 3, S, S] to frame features [B, T, D]."""
         return self.trunk.encode_frames(clips, list(self.adapters) or None)
+
+    def features(self, clips: Tensor) -> Features:
+        """Encode clips, keeping the patch tokens as maps [B, T, width, H, W]."""
+        sizes = [len(stage) for stage in self.stage_channels]
+        frames, maps = self.trunk.encode(clips, list(self.adapters) or None, sum(sizes))
+        ends = np.cumsum(sizes).tolist()
+        blocks = tuple(tuple(maps[end - size : end]) for size, end in zip(sizes, ends, strict=True))
+        return Features(frames, blocks)
 
     def copy_adapters(self) -> ClipEncoder:
         """Return an encoder with a copy of the adapters on the same trunk."""

@@ -1,13 +1,12 @@
 """Pretrain the embedded tiny CLIP on still pictures, so that a fresh clone has a backbone offline.
 
 The methods under test adapt a CLIP that has seen pictures and never a video. This script makes one
-of that kind in minutes on one core. It draws stills on the fly with their own random parameters;
-no benchmark clip and no frame of one is ever read, and nothing is tuned on the benchmark's task.
+of that kind in minutes on one core. It draws stills on the fly (see ``vcil_bench.data.stills``); no
+benchmark clip and no frame of one is ever read, and nothing is tuned on the benchmark's task.
 
-Motion words need a visual meaning, or the texts of "moving left" and "moving right" would be nearly
-one vector and nothing could be learned against them. A still can only hint at motion, so a moving
-object trails speed lines behind it. Benchmark clips never have such lines: for them, the texts of
-the four motions are well apart and the order of frames has to be learned.
+Speed lines give the motion words a visual meaning, or the texts of "moving left" and "moving right"
+would be nearly one vector and nothing could be learned against them. Benchmark clips never have such
+lines: for them, the texts of the four motions are well apart and the order of frames has to be learned.
 
 Run ``python -m vcil_bench.nets.pretrain_tiny_clip``; it writes the model's configuration, merges,
 weights and a README with the figures measured on held-out stills.
@@ -36,6 +35,26 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from vcil_bench.data import drawing, synthetic
+from vcil_bench.data.stills import (
+    BATCH_OBJECTS,
+    COLOURS,
+    FACTS,
+    FAMILIES,
+    HELD_OUT_STREAM,
+    INITIAL_STREAM,
+    MOTIONS,
+    SHAPES,
+    SIZES,
+    STILLS_PER_OBJECT,
+    TRAINING_STREAM,
+    Still,
+    contrast_at,
+    draw_still,
+    draw_stills,
+    held_out_stills,
+    normalised,
+)
+from vcil_bench.nets.fact_reader import FactReader
 
 MODEL_NAME = "clip_tiny"
 DEFAULT_FOLDER = Path(__file__).parent / "tiny_clip"
@@ -69,8 +88,6 @@ MODEL_CONFIG: dict[str, Any] = {
 
 DEFAULT_STEPS = 1500
 DEFAULT_SEED = 0
-BATCH_OBJECTS = 8
-STILLS_PER_OBJECT = 16
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.05
 WARMUP_STEPS = 100
@@ -98,11 +115,7 @@ SEEN_TEMPLATES: tuple[str, ...] = (
 )
 UNSEEN_TEMPLATE = "a recording that shows {}"
 
-_COLOURS = tuple(drawing.COLOURS)
-_SHAPES = tuple(drawing.SHAPES)
-_MOTIONS = ("still", *drawing.MOTIONS)
-_SIZES = ("small", "", "large")
-_FAMILIES = {
+_FAMILY_WORDS = {
     "gradient": "a smooth background",
     "stripes": "a striped background",
     "checker": "a checkered background",
@@ -125,31 +138,6 @@ _ZONES = (
     "in the bottom right corner",
 )
 _NUMBERS = ("one", "two", "three", "four", "five", "six")
-_FACT_SIZES = (
-    len(_COLOURS),
-    len(_SHAPES),
-    len(_MOTIONS),
-    len(_ZONES),
-    len(_NUMBERS) ** 2,
-    len(_SIZES),
-    len(_FAMILIES),
-)
-# Second part of each generator's key: what trains, what measures and what initialises never meet.
-_TRAINING_STREAM, _HELD_OUT_STREAM, _INITIAL_STREAM = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class Still:
-    """One picture and what is true of it.
-
-    Attributes:
-        image: RGB bytes [64, 64, 3].
-        facts: Indices of colour, shape, motion (0 is none), zone of 3 x 3, cell of 6 x 6, size
-            (0 is small, 1 neither, 2 large) and background family.
-    """
-
-    image: NDArray[np.uint8]
-    facts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -160,73 +148,32 @@ class Caption:
     facts: tuple[int, ...]
 
 
-def draw_still(rng: np.random.Generator, colour: str, shape: str, motion: str, contrast: float = 1.0) -> Still:
-    """Draw a still with everything but the object and its motion at random.
-
-    Args:
-        rng: Source of the random parameters.
-        colour: A key of ``drawing.COLOURS``.
-        shape: A key of ``drawing.SHAPES``.
-        motion: ``still`` or a key of ``drawing.MOTIONS``; motion shows as speed lines.
-        contrast: Strength of the background's pattern, 0 for none, 1 for that of the clips.
-
-    Returns:
-        The picture and its facts.
-    """
-    family = int(rng.integers(len(_FAMILIES)))
-    canvas = drawing.background(rng, tuple(_FAMILIES)[family])
-    mean = canvas.mean((0, 1))
-    canvas = mean + contrast * (canvas - mean)
-    centre = rng.uniform(0, drawing.SIZE, 2)
-    radius = float(rng.uniform(6.0, 12.0))
-    paint = drawing.shade(rng, colour)
-    if motion != "still":
-        lines = drawing.trail_mask(
-            motion, centre, radius, length=rng.uniform(28, 31) - radius, period=rng.uniform(4, 7)
-        )
-        # Paler than the object, or few pixels would tell the front from the back.
-        canvas = drawing.paint(canvas, rng.uniform(0.8, 1.0) * lines, 0.4 * paint + 0.6)
-    mask = drawing.object_mask(shape, centre[None], radius, angle=rng.uniform(-0.25, 0.25))[0]
-    column, row = (centre * 3 // drawing.SIZE).astype(int)
-    fine_column, fine_row = (centre * 6 // drawing.SIZE).astype(int)
-    facts = (
-        _COLOURS.index(colour),
-        _SHAPES.index(shape),
-        _MOTIONS.index(motion),
-        int(3 * row + column),
-        int(6 * fine_row + fine_column),
-        0 if radius < 8 else 2 if radius > 10 else 1,
-        family,
-    )
-    return Still(drawing.to_uint8(drawing.paint(canvas, mask, paint)), facts)
-
-
 def write_caption(rng: np.random.Generator, facts: Sequence[int]) -> Caption:
     """Describe a still in a random choice of its facts, wording and template."""
     colour, shape, motion, zone, cell, size, family = facts
     detailed = rng.random() < 0.6
     tells_motion = rng.random() < 0.85
-    tells_size = detailed and _SIZES[size] != "" and rng.random() < 0.4
+    tells_size = detailed and SIZES[size] != "" and rng.random() < 0.4
     tells_zone, tells_cell = False, False
     if detailed and rng.random() < 0.7:
         tells_zone = bool(rng.random() < 0.5)
         tells_cell = not tells_zone
     tells_family = detailed and not tells_cell and rng.random() < 0.4
 
-    words = [_COLOURS[colour], _SHAPES[shape]]
+    words = [COLOURS[colour], SHAPES[shape]]
     if tells_size:
-        words.insert(0, _SIZES[size])
-    if tells_motion and _MOTIONS[motion] == "still":
+        words.insert(0, SIZES[size])
+    if tells_motion and MOTIONS[motion] == "still":
         words.insert(0, "still")
     words.insert(0, "an" if words[0][0] in "aeiou" else "a")
-    if tells_motion and _MOTIONS[motion] != "still":
-        words += ["moving", _MOTIONS[motion]]
+    if tells_motion and MOTIONS[motion] != "still":
+        words += ["moving", MOTIONS[motion]]
     if tells_zone:
         words.append(_ZONES[zone])
     if tells_cell:
         words.append(f"in column {_NUMBERS[cell % 6]} of row {_NUMBERS[cell // 6]}")
     if tells_family:
-        words.append(f"on {tuple(_FAMILIES.values())[family]}")
+        words.append(f"on {_FAMILY_WORDS[FAMILIES[family]]}")
     template = SEEN_TEMPLATES[rng.integers(len(SEEN_TEMPLATES))]
     told = (True, True, tells_motion, tells_zone, tells_cell, tells_size, tells_family)
     stated = tuple(fact if tell else -1 for fact, tell in zip(facts, told, strict=True))
@@ -246,19 +193,9 @@ def is_true(captions: Sequence[Caption], stills: Sequence[Still]) -> NDArray[np.
 def draw_batch(rng: np.random.Generator, contrast: float = 1.0) -> tuple[list[Still], list[Caption]]:
     """Draw one training batch of few objects and many stills of each.
 
-    Few objects, because between stills of different objects motion and position never matter. A
-    quarter of the objects are those of the class names, which a pretrained model would know well.
+    Few objects, because between stills of different objects motion and position never matter.
     """
-    stills: list[Still] = []
-    for number in range(BATCH_OBJECTS):
-        if number % 4 == 0:
-            colour, shape = synthetic.OBJECTS[rng.integers(len(synthetic.OBJECTS))]
-        else:
-            colour = _COLOURS[rng.integers(len(_COLOURS))]
-            shape = _SHAPES[rng.integers(len(_SHAPES))]
-        for _ in range(STILLS_PER_OBJECT):
-            motion = _MOTIONS[rng.integers(len(_MOTIONS))]
-            stills.append(draw_still(rng, colour, shape, motion, contrast))
+    stills = draw_stills(rng, contrast)
     return stills, [write_caption(rng, still.facts) for still in stills]
 
 
@@ -274,9 +211,7 @@ def write_merges(path: Path) -> None:
 
 def _normalise(stills: Sequence[Still], model: open_clip.CLIP) -> Tensor:
     """Return pictures as the model's normalised input [B, 3, 64, 64]."""
-    pixels = torch.from_numpy(np.stack([still.image for still in stills])).permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(values) for values in (model.visual.image_mean, model.visual.image_std))
-    return (pixels / 255 - mean[:, None, None]) / std[:, None, None]
+    return normalised(stills, model.visual.image_mean, model.visual.image_std)
 
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, truth: Tensor) -> Tensor:
@@ -295,30 +230,6 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, truth: Tensor) 
     to_text = functional.cross_entropy(logits, truth / truth.sum(1, keepdim=True))
     to_image = functional.cross_entropy(logits.T, truth.T / truth.T.sum(1, keepdim=True))
     return (to_text + to_image) / 2
-
-
-class FactReader(torch.nn.Module):
-    """Read the facts from features of either kind, to help the training and to be dropped after it.
-
-    The contrastive loss alone takes very long to leave the state in which only colour counts: a text
-    learns to tell "left" from "right" only once the pictures do, and the other way round. One linear
-    reader shared by both kinds gives both the same directions to aim at.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.heads = torch.nn.ModuleList(torch.nn.Linear(width, size) for size in _FACT_SIZES)
-
-    def forward(self, features: Tensor, facts: Tensor) -> Tensor:
-        """Return the mean cross-entropy of unit features [B, D] against facts [B, F], -1 is unstated."""
-        losses = [
-            functional.cross_entropy(
-                head(READING_SCALE * features), facts[:, i], ignore_index=-1, reduction="sum"
-            )
-            / (facts[:, i] >= 0).sum().clamp(min=1)
-            for i, head in enumerate(self.heads)
-        ]
-        return torch.stack(losses).mean()
 
 
 def initialise(model: open_clip.CLIP, rng: np.random.Generator) -> None:
@@ -350,11 +261,6 @@ def initialise(model: open_clip.CLIP, rng: np.random.Generator) -> None:
         torch.nn.init.normal_(model.visual.positional_embedding, std=POSITION_STD)
 
 
-def _contrast(step: int, steps: int) -> float:
-    """Return the strength of backgrounds: objects are learned on plain ones first."""
-    return min(1.0, max(0.0, (step / steps - 0.1) / 0.3))
-
-
 def _learning_rate(step: int, steps: int) -> float:
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
     return LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -363,10 +269,13 @@ def _learning_rate(step: int, steps: int) -> float:
 def train(model: open_clip.CLIP, tokenizer: SimpleTokenizer, steps: int, seed: int, progress: bool) -> None:
     """Train a model in place for a number of batches.
 
-    The loss is CLIP's symmetric contrastive one, plus the reading of the facts (see ``FactReader``).
+    The loss is CLIP's symmetric contrastive one, plus the reading of the facts (see ``FactReader``). The
+    contrastive loss alone takes very long to leave the state in which only colour counts: a text learns to
+    tell "left" from "right" only once the pictures do, and the other way round. One linear reader shared by
+    both kinds gives both the same directions to aim at.
     """
-    rng = np.random.default_rng([seed, _TRAINING_STREAM])
-    reader = FactReader(MODEL_CONFIG["embed_dim"])
+    rng = np.random.default_rng([seed, TRAINING_STREAM])
+    reader = FactReader(MODEL_CONFIG["embed_dim"], tuple(FACTS.values()), READING_SCALE)
     parameters = [*model.parameters(), *reader.parameters()]
     decayed = [p for p in parameters if p.ndim >= 2]
     others = [p for p in parameters if p.ndim < 2]
@@ -383,7 +292,7 @@ def train(model: open_clip.CLIP, tokenizer: SimpleTokenizer, steps: int, seed: i
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, steps)
-        stills, captions = draw_batch(rng, _contrast(step, steps))
+        stills, captions = draw_batch(rng, contrast_at(step, steps))
         image = model.encode_image(_normalise(stills, model), normalize=True)
         text = model.encode_text(tokenizer([caption.text for caption in captions]), normalize=True)
         truth = torch.from_numpy(is_true(captions, stills)).float()
@@ -399,15 +308,6 @@ def train(model: open_clip.CLIP, tokenizer: SimpleTokenizer, steps: int, seed: i
             model.logit_scale.clamp_(max=math.log(MAX_SCALE))
         if step % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}", reading=f"{reading.item():.3f}")
-
-
-def held_out_stills(seed: int, motions: Sequence[str], count: int) -> Iterator[tuple[int, Still]]:
-    """Yield (object x motion index, still) from a stream that training never draws from."""
-    rng = np.random.default_rng([seed, _HELD_OUT_STREAM])
-    kinds = [(*item, motion) for item in synthetic.OBJECTS for motion in motions]
-    for kind, (colour, shape, motion) in enumerate(kinds):
-        for _ in range(count):
-            yield kind, draw_still(rng, colour, shape, motion)
 
 
 @torch.no_grad()
@@ -452,7 +352,7 @@ def evaluate(
     figures["object_6"] = _accuracy(model, tokenizer, things, held_out_stills(seed, ("still",), 4 * count))
     # The six objects differ in colour too; only objects of one colour show what is known of shape.
     shapes = [shape for _, shape in synthetic.OBJECTS]
-    rng = np.random.default_rng([seed, _HELD_OUT_STREAM, 1])
+    rng = np.random.default_rng([seed, HELD_OUT_STREAM, 1])
     figures["shape_6"] = _accuracy(
         model,
         tokenizer,
@@ -494,7 +394,7 @@ every method runs on a fresh clone, offline and on a CPU. It stands in for a rea
 and tests; its scores say nothing about one.
 
 Pretrained on stills only: {stills:,} pictures drawn on the fly ({steps} batches, seed {seed}) of
-{len(_COLOURS)} colours x {len(_SHAPES)} shapes on {len(_FAMILIES)} kinds of background, with
+{len(COLOURS)} colours x {len(SHAPES)} shapes on {len(FAMILIES)} kinds of background, with
 captions about colour, shape, motion, position, size and background in {len(SEEN_TEMPLATES)}
 templates. Moving objects have speed lines behind them, which the embedded clips never have. No clip
 and no frame of one was used, neither to train it nor to choose anything about it. All background
@@ -564,7 +464,7 @@ def pretrain(out: Path, steps: int, seed: int, progress: bool = True, count: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = open_clip.create_model(MODEL_NAME)
-        initialise(model, np.random.default_rng([seed, _INITIAL_STREAM]))
+        initialise(model, np.random.default_rng([seed, INITIAL_STREAM]))
         train(model, tokenizer, steps, seed, progress)
     save_weights(model, weights)
     model.load_state_dict(load_file(weights), strict=True)

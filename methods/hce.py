@@ -1,0 +1,393 @@
+"""HCE: hypercorrelation evolution for video class-incremental learning (Liang et al., AAAI 2024).
+
+A learned network looks at the correlations between the new and the old model's feature maps on all levels and
+says, per layer, frame and channel, how strongly the maps are held together (hierarchical aggregation, HAS); how
+much these weights vary over old exemplars and new videos gives a bias against imbalance (correlation
+refinement, CRM). Re-implemented from the paper alone: its code was announced and never released.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.losses import feature_distillation
+from vcil_bench.memory import nearest_to_mean_order
+from vcil_bench.method import RunContext
+from vcil_bench.nets.heads import CosineHead, GrowingLinear, imprinted_proxies
+from vcil_bench.nets.trunk import Features
+from vcil_bench.schema import check_numbers
+from vcil_bench.stream import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class HCEConfig(ClassifierConfig):
+    """Hyper-parameters of HCE; stated ones first, then our readings where the paper is silent.
+
+    Stated: 128 ``channels`` behind the 4-D convolutions; ``expansion`` 1000, the best of its Table 6; the three
+    losses add up with equal weights (Eq. 6). Everything about training is silent: the recipe is TCD's, whose
+    protocol, storage and backbone the paper says it shares.
+
+    Components, for the paper's ablations (Tables 3 to 5):
+        distil_features: L_kd, the distillation of the last layer's features.
+        distil_maps: L_hc, the distillation of the feature maps (Eq. 2).
+        aggregation: Weights from the hierarchical aggregation. Without, all maps are held alike.
+        refinement: Bias of the cross-entropy: ``variance`` of the weights (Eq. 3-5), ``number`` of samples (the
+            comparison of Table 5), or ``none``.
+
+    Readings:
+        scale: ``mean`` divides Eq. 2 by the number of its terms; ``literal`` sums as printed. On a ResNet-34 the
+            sum has millions of terms and, times 1000, drowns the other losses by orders of magnitude, which
+            does not fit the paper's insensitivity to the scalar.
+        correlation_size: Feature maps are averaged down to at most this side before they are correlated. The
+            first stage of a ResNet-34 would otherwise take 0.9 GB per clip.
+        evolved_size: (H_e, W_e), the side to which the last two dimensions are reduced; the paper asks for one
+            below the smallest map's, which is 7.
+        depth: Stride-1 4-D convolutions on the aggregate; the paper says "multiple".
+        hidden: Channels of the decoder's shared convolutions.
+        head: ``lsc`` cosine head as in TCD, trained by cross-entropy (Eq. 5), or ``linear``.
+
+    Other readings, without a switch: the "sparse" 4-D convolution is the centre-pivot one of HSNet (Min et al.,
+    ICCV 2021), whose hypercorrelations the paper takes up; components of several levels are added up; weights
+    end in a batch norm without scale and shift and a sigmoid, for weights that are trained by Eq. 2 alone would
+    otherwise sink to zero; the maps that enter a correlation are detached, so that the network cannot lower
+    Eq. 2 by changing its weights; the variances of Eq. 3 and 4 are taken over the past epoch, frames averaged,
+    and in the first epoch, or with fewer than two videos on one side, the number of samples stands in.
+    Exemplars are chosen as in TCD's code.
+    """
+
+    expansion: float = 1000.0
+    channels: int = 128
+
+    distil_features: bool = True
+    distil_maps: bool = True
+    aggregation: bool = True
+    refinement: Literal["variance", "number", "none"] = "variance"
+
+    scale: Literal["mean", "literal"] = "mean"
+    correlation_size: int = 14
+    evolved_size: int = 4
+    depth: int = 2
+    hidden: int = 128
+    head: Literal["lsc", "linear"] = "lsc"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        super().__post_init__()
+        check_numbers(
+            self,
+            positive=("channels", "correlation_size", "evolved_size", "depth", "hidden"),
+            not_negative=("expansion",),
+        )
+
+
+class HCE(RehearsalClassifier):
+    """Weights from hypercorrelations distil the maps of all layers; their variance biases the cross-entropy."""
+
+    name = "hce"
+    paper = "Liang et al., Hypercorrelation Evolution, AAAI 2024 (re-implemented from the paper)"
+    needs = frozenset({"maps"})
+    final_relu = False
+    Config = HCEConfig
+    recipes: ClassVar = {
+        "synthetic_*": SYNTHETIC_RECIPE
+        | {"channels": 16, "hidden": 16, "depth": 1, "correlation_size": 4, "evolved_size": 2},
+    }
+
+    config: HCEConfig
+
+    def __init__(self, config: HCEConfig, context: RunContext) -> None:
+        """Make network, memory and the hierarchical aggregation."""
+        super().__init__(config, context)
+        self.aggregation = (
+            HierarchicalAggregation(
+                self.network.stage_channels,
+                channels=config.channels,
+                hidden=config.hidden,
+                depth=config.depth,
+                correlation_size=config.correlation_size,
+                evolved_size=config.evolved_size,
+            )
+            if config.aggregation or config.refinement == "variance"
+            else None
+        )
+
+    def make_head(self) -> nn.Module:
+        """Return a head without classes."""
+        return CosineHead(self.network.dim, 0) if self.config.head == "lsc" else GrowingLinear(self.network.dim)
+
+    def learn(self, task: Task) -> None:
+        """Train with ``L'_ce + L_kd + L_hc`` (Eq. 6), then choose exemplars and compute class means."""
+        config = self.config
+        old = None
+        if task.index > 0:
+            old = self.old_model()
+            if isinstance(self.head, CosineHead):
+                classes = range(task.num_old, task.num_seen)
+                self.head.weight.data = imprinted_proxies(
+                    *self.embed(task.train), classes, self.head.old_weight, kind="lsc"
+                )
+        exemplars = self.memory.samples()
+        number = torch.tensor([len(exemplars), len(task.train)]).clamp_min(1).log()
+        ratios = number if config.refinement != "none" else torch.zeros(2)  # of old and new classes
+        optimiser = self.optimiser()
+        schedule = self.schedule(optimiser)
+        for epoch in self.training_epochs(task, [*task.train, *exemplars]):
+            spreads = RunningVariance(), RunningVariance()
+            for batch in epoch:
+                found = self.features(batch.clips)
+                logits = self.scores(self.drop(found.frames))
+                losses = {}
+                if old is None:
+                    losses["cross_entropy"] = F.cross_entropy(logits, batch.labels)
+                else:
+                    bias = torch.cat([ratios[:1].expand(task.num_old), ratios[1:].expand(task.num_new)])
+                    losses["cross_entropy"] = biased_cross_entropy(logits, bias.to(logits), batch.labels)
+                    before = old.features(batch.clips)
+                    if config.distil_features:
+                        losses["features"] = feature_distillation(found.frames, before.frames)
+                    weights = self.aggregation(found, before) if self.aggregation is not None else None
+                    if config.distil_maps:
+                        losses["maps"] = self._map_loss(found, before, weights)
+                    if weights is not None:
+                        of_video = torch.cat([w.detach().mean(dim=1) for w in weights], dim=1)  # H(x) [B, sum C]
+                        is_old = batch.labels < task.num_old
+                        spreads[0].add(of_video[is_old])
+                        spreads[1].add(of_video[~is_old])
+                epoch.step(optimiser, losses, clip_norm=config.clip_norm)
+            schedule.step()
+            if config.refinement == "variance" and all(spread.count > 1 for spread in spreads):
+                ratios = torch.stack([spread.log_sum() for spread in spreads])
+        self.choose_exemplars(task, nearest_to_mean_order)
+        self.update_means()
+
+    def _map_loss(self, found: Features, before: Features, weights: Sequence[Tensor] | None) -> Tensor:
+        """Return L_hc: Eq. 2 with the weights times the expansion scalar."""
+        maps, old_maps = ([m for stage in f.blocks for m in stage] for f in (found, before))
+        if weights is None or not self.config.aggregation:
+            weights = [m.new_ones(m.shape[:3]) for m in maps]
+        factor = self.config.expansion
+        if self.config.scale == "literal":
+            return correlation_distillation(maps, old_maps, [factor * w for w in weights])
+        # Sums over frames, channels and positions become means, and so does the sum over layers.
+        terms = [math.prod(m.shape[1:]) * len(maps) for m in maps]
+        return correlation_distillation(
+            maps, old_maps, [factor / n * w for n, w in zip(terms, weights, strict=True)]
+        )
+
+    def network_groups(self) -> list[dict[str, object]]:
+        """Return the groups of the network and of the aggregation, which is trained beside it."""
+        groups: list[dict[str, object]] = [*super().network_groups()]
+        if self.aggregation is not None:
+            groups.append({"params": list(self.aggregation.parameters())})
+        return groups
+
+
+class HierarchicalAggregation(nn.Module):
+    """HAS: from the maps of the new and the old model to a weight per layer, frame and channel (Fig. 3)."""
+
+    def __init__(
+        self,
+        stage_channels: Sequence[Sequence[int]],
+        *,
+        channels: int,
+        hidden: int,
+        depth: int,
+        correlation_size: int,
+        evolved_size: int,
+    ) -> None:
+        """Make the three parts: a 4-D convolution per stage, those on their sum, and the decoder.
+
+        Args:
+            stage_channels: C_l of every layer l, grouped by stage P_s.
+            channels: Behind the 4-D convolutions.
+            hidden: Of the decoder's shared part.
+            depth: 4-D convolutions on the sum.
+            correlation_size: Largest side of the maps that are correlated.
+            evolved_size: Side (H_e, W_e) of the last two dimensions behind the first convolutions.
+        """
+        super().__init__()
+        self.correlation_size = correlation_size
+        self.evolved_size = evolved_size
+        self.levels = nn.ModuleList(CentrePivotConv4d(len(stage), channels) for stage in stage_channels)
+        self.mixing = nn.ModuleList(CentrePivotConv4d(channels, channels) for _ in range(depth))
+        self.decoder = nn.Sequential(
+            nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(),
+        )
+        layers = [c for stage in stage_channels for c in stage]
+        self.outputs = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(hidden, c, 3, padding=1), nn.ReLU(), nn.Conv2d(c, c, 1)) for c in layers
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(c, affine=False) for c in layers)
+
+    def forward(self, new: Features, old: Features) -> list[Tensor]:
+        """Return H per layer [B, T, C_l], between 0 and 1."""
+        levels = []
+        for conv, new_stage, old_stage in zip(self.levels, new.blocks, old.blocks, strict=True):
+            pairs = zip(new_stage, old_stage, strict=True)
+            stacked = torch.stack(
+                [hypercorrelation(self._small(a), self._small(b)) for a, b in pairs], dim=1
+            )  # C_s [B*T, |P_s|, H, W, H, W]
+            stride = -(-stacked.shape[-1] // self.evolved_size)
+            levels.append(_resize_last(conv(stacked, stride).relu(), self.evolved_size))
+        side = max(level.shape[2] for level in levels)
+        mixed = torch.stack([_resize_first(level, side) for level in levels]).sum(dim=0)  # C'
+        for conv in self.mixing:
+            mixed = conv(mixed).relu()
+        z = self.decoder(mixed.mean(dim=(-2, -1)))  # Z [B*T, channels, H, W], decoded
+        batch = new.frames.shape[0]
+        weights = []
+        for output, norm in zip(self.outputs, self.norms, strict=True):
+            raw = output(z).mean(dim=(-2, -1))  # [B*T, C_l]
+            norm.train(self.training and len(raw) > 1)  # one frame of one clip has no statistics of its own
+            weights.append(norm(raw).sigmoid().unflatten(0, (batch, -1)))
+        return weights
+
+    def _small(self, maps: Tensor) -> Tensor:
+        """Average maps [B, T, C, H, W] down to the side that is correlated, as [B*T, C, H, W]."""
+        flat = maps.detach().flatten(0, 1)
+        side = min(self.correlation_size, *flat.shape[-2:])
+        return F.adaptive_avg_pool2d(flat, side)
+
+
+class CentrePivotConv4d(nn.Module):
+    """A 4-D convolution of which only the weights through either centre are kept: two 2-D convolutions.
+
+    Source: HSNet (Min et al., ICCV 2021), Sec. 4.2: the kernel's entries that move in the first pair of
+    dimensions at the centre of the second, plus those that move in the second at the centre of the first.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.second = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor, stride: int = 1) -> Tensor:
+        """Convolve [N, C, H, W, U, V]; ``stride`` is that of the last two dimensions."""
+        n, _, h, w = x.shape[:4]
+        pruned = x[..., ::stride, ::stride]
+        u, v = pruned.shape[-2:]
+        first = self.first(pruned.permute(0, 4, 5, 1, 2, 3).flatten(0, 2))  # [N*U'*V', C', H, W]
+        first = first.unflatten(0, (n, u, v)).permute(0, 3, 4, 5, 1, 2)
+        second = F.conv2d(
+            x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2), self.second.weight, stride=stride, padding=1
+        )  # [N*H*W, C', U', V']
+        second = second.unflatten(0, (n, h, w)).permute(0, 3, 1, 2, 4, 5)
+        return first + second
+
+
+def _resize_last(x: Tensor, side: int) -> Tensor:
+    """Bring the last two dimensions of [N, C, H, W, U, V] to ``side`` by averaging (or repeating)."""
+    if x.shape[-2:] == (side, side):
+        return x
+    flat = F.adaptive_avg_pool2d(x.flatten(1, 3), side)
+    return flat.unflatten(1, x.shape[1:4])
+
+
+def _resize_first(x: Tensor, side: int) -> Tensor:
+    """Upsample the first two map dimensions of [N, C, H, W, U, V] to ``side``."""
+    if x.shape[2:4] == (side, side):
+        return x
+    flat = x.permute(0, 1, 4, 5, 2, 3).flatten(1, 3)  # [N, C*U*V, H, W]
+    flat = F.interpolate(flat, (side, side), mode="bilinear", align_corners=False)
+    return flat.unflatten(1, (x.shape[1], *x.shape[4:])).permute(0, 1, 4, 5, 2, 3)
+
+
+class RunningVariance:
+    """The sum in Eq. 3 and 4 over videos that come batch by batch: ``sum_x |H(x) - mean|^2``."""
+
+    def __init__(self) -> None:
+        """Start without videos."""
+        self.count = 0
+        self._mean: Tensor | None = None
+        self._squares: Tensor | None = None
+
+    def add(self, h: Tensor) -> None:
+        """Take in the weights [N, D] of some videos (pairwise update, which does not cancel)."""
+        if not len(h):
+            return
+        mean = h.mean(dim=0)
+        squares = (h - mean).square().sum()
+        if self._mean is None or self._squares is None:
+            self.count, self._mean, self._squares = len(h), mean, squares
+            return
+        total = self.count + len(h)
+        gap = mean - self._mean
+        self._squares = self._squares + squares + gap.square().sum() * (self.count * len(h) / total)
+        self._mean = self._mean + gap * (len(h) / total)
+        self.count = total
+
+    def log_sum(self) -> Tensor:
+        """Return the logarithm of the sum; identical videos count as the least number above 0."""
+        assert self._squares is not None
+        return self._squares.clamp_min(torch.finfo(self._squares.dtype).tiny).log()
+
+
+def hypercorrelation(new: Tensor, old: Tensor) -> Tensor:
+    """Eq. 1: cosines between all positions of the new and the old model's map of a frame, negatives cut off.
+
+    Args:
+        new: [T, C, H, W].
+        old: [T, C, H, W].
+
+    Returns:
+        [T, H, W, H, W]; the first pair of positions is the new model's.
+    """
+    a, b = (F.normalize(m, dim=1) for m in (new, old))
+    return torch.einsum("tchw,tcuv->thwuv", a, b).relu()
+
+
+def correlation_distillation(
+    maps: Sequence[Tensor], old_maps: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Tensor:
+    """Eq. 2: ``sum_l sum_t sum_c H^l |e^k - e^{k-1}|_F^2``, averaged over the clips of a batch.
+
+    Args:
+        maps: Per layer [B, T, C, H, W] of the new model.
+        old_maps: The same of the old model.
+        weights: H per layer [B, T, C].
+
+    Returns:
+        Scalar.
+    """
+    total = maps[0].new_zeros(())
+    for new, old, weight in zip(maps, old_maps, weights, strict=True):
+        total = total + (weight * (new - old).square().sum(dim=(-2, -1))).sum(dim=(1, 2)).mean()
+    return total
+
+
+def variance_log_ratio(h: Tensor) -> Tensor:
+    """Eq. 3 and 4: ``log sum_x |H(x) - mean|^2``, the sum running over entries too.
+
+    Args:
+        h: H(x) [N, D] of N videos.
+
+    Returns:
+        Scalar.
+    """
+    spread = RunningVariance()
+    spread.add(h)
+    return spread.log_sum()
+
+
+def biased_cross_entropy(logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Eq. 5: cross-entropy of ``p + R``.
+
+    Args:
+        logits: p [B, C].
+        bias: R [C], one value for all old classes and one for all new ones.
+        targets: [B] labels.
+
+    Returns:
+        Scalar.
+    """
+    return F.cross_entropy(logits + bias, targets)

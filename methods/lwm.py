@@ -1,0 +1,86 @@
+"""LwM: learning without memorizing, exemplar-free (Dhar et al., CVPR 2019).
+
+LwF.MC with attention distillation: where the old model looks to recognise its best old class, the new one must
+look too. No authors' code was published; the paper is about images, each frame is one here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vcil_bench.classifier import OldModel
+from vcil_bench.data.loader import Batch
+from vcil_bench.losses import attention_distillation
+from vcil_bench.nets.trunk import Features
+from vcil_bench.stream import Task
+
+from .lwf import LwF, LwFConfig, classification_losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class LwMConfig(LwFConfig):
+    """LwF.MC's hyper-parameters and the attention's weight.
+
+    Attributes:
+        attention: Weight of the attention loss (the paper's gamma). Its value on videos is unknown; 1 is what
+            FACIL's re-implementation takes on images.
+    """
+
+    attention: float = 1.0
+
+
+class LwM(LwF):
+    """LwF.MC with Grad-CAM maps of the last stage distilled as well."""
+
+    name = "lwm"
+    paper = "Dhar et al., Learning without Memorizing, CVPR 2019 (re-implemented from the paper)"
+    needs = frozenset({"maps"})
+    Config = LwMConfig
+
+    config: LwMConfig
+
+    def losses(self, batch: Batch, task: Task, old: OldModel | None) -> dict[str, Tensor]:
+        """Return LwF's terms and the attention loss on the old model's best old class of each clip."""
+        if old is None:
+            return super().losses(batch, task, None)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention of a CLIP has no second derivative
+            found = self.features(batch.clips)
+            old.network.requires_grad_(True)  # Grad-CAM needs derivatives of the old model's scores, too
+            with torch.enable_grad(), self.context.autocast():
+                before = old.network.features(batch.clips)
+            old_scores = old.head(before.frames.float())[:, : task.num_old]
+            best = old_scores.argmax(dim=1)  # the class b of Eq. 6
+            old_attention = grad_cam(before, old_scores, best, differentiable=False)
+            scores = self.scores(found.frames)
+            attention = grad_cam(found, scores, best, differentiable=True)
+        terms = classification_losses(
+            self.config.loss, self.scores(self.drop(found.frames)), old_scores.detach(), batch.labels
+        )
+        drift = attention_distillation(attention.flatten(0, 1), old_attention.flatten(0, 1))
+        return terms | {"attention": self.config.attention * drift}
+
+
+def grad_cam(found: Features, scores: Tensor, classes: Tensor, *, differentiable: bool) -> Tensor:
+    """Return Grad-CAM maps of the last stage: ``relu(sum_c alpha_c A_c)``, alpha the mean gradient of a channel.
+
+    Source: LwM Eq. 5, after Selvaraju et al., ICCV 2017.
+
+    Args:
+        found: Features of the clips; ``scores`` were made from them.
+        scores: [B, K].
+        classes: [B] class whose evidence is sought.
+        differentiable: Whether the maps are to be trained on.
+
+    Returns:
+        [B, T, H, W].
+    """
+    last = found.maps[-1]  # A [B, T, C, H, W]
+    wanted = scores.gather(1, classes[:, None]).sum()
+    (gradient,) = torch.autograd.grad(wanted, last, create_graph=differentiable, retain_graph=differentiable)
+    alpha = gradient.mean(dim=(-2, -1), keepdim=True)
+    cam = (alpha * last).sum(dim=2).relu().float()
+    return cam if differentiable else cam.detach()

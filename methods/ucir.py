@@ -1,0 +1,97 @@
+"""UCIR: a unified classifier learned by rebalancing (Hou et al., CVPR 2019).
+
+Code: hshustc/CVPR19_Incremental_Learning @ e5a90ae.
+
+Cosine head with imprinted weights, less-forget constraint on the features' direction, and a margin between old
+exemplars and the new classes nearest to them. An image method; a video's feature is the mean of its frames'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+
+from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.losses import cosine_embedding, margin_ranking
+from vcil_bench.memory import herding_order
+from vcil_bench.nets.heads import CosineHead, imprinted_proxies
+from vcil_bench.schema import check_numbers
+from vcil_bench.stream import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class UCIRConfig(ClassifierConfig):
+    """Hyper-parameters; UCIR's on ImageNet (class_incremental_cosine_imagenet.py), trained by TCD's recipe.
+
+    How TCD's authors trained UCIR on videos is unknown.
+
+    Attributes:
+        less_forget: Base weight of the less-forget constraint; it counts times sqrt(old / new classes).
+        margin: Least distance of an old exemplar's score to the new classes' scores.
+        negatives: New classes that each old exemplar is held against.
+        ranking: Weight of that margin loss.
+    """
+
+    less_forget: float = 5.0
+    margin: float = 0.5
+    negatives: int = 2
+    ranking: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        super().__post_init__()
+        check_numbers(self, positive=("negatives",), not_negative=("less_forget", "margin", "ranking"))
+
+
+class UCIR(RehearsalClassifier):
+    """Cosine normalisation, less-forget constraint, inter-class separation."""
+
+    name = "ucir"
+    paper = "Hou et al., Learning a Unified Classifier Incrementally via Rebalancing, CVPR 2019"
+    final_relu = False
+    Config = UCIRConfig
+    recipes: ClassVar = {"synthetic_*": SYNTHETIC_RECIPE}
+
+    config: UCIRConfig
+    head: CosineHead
+
+    def make_head(self) -> CosineHead:
+        """Return a cosine head."""
+        return CosineHead(self.network.dim, 0, kind="cc")
+
+    def grow(self, task: Task) -> None:
+        """Add outputs; the old classes' weights stay as they are from here on (learning rate 0 in the code)."""
+        super().grow(task)
+        self.head.old_weight.requires_grad_(False)
+
+    def learn(self, task: Task) -> None:
+        """Imprint the new weights, train on videos and exemplars, then choose exemplars by herding."""
+        config, head = self.config, self.head
+        old = self.old_model() if task.index > 0 else None
+        if old is not None:
+            classes = range(task.num_old, task.num_seen)
+            head.weight.data = imprinted_proxies(*self.embed(task.train), classes, head.old_weight, kind="cc")
+        weight = config.less_forget * (task.num_old / task.num_new) ** 0.5
+        optimiser = self.optimiser()
+        schedule = self.schedule(optimiser)
+        for epoch in self.training_epochs(task, [*task.train, *self.memory.samples()]):
+            for batch in epoch:
+                frames = self.frames(batch.clips)
+                logits = self.scores(self.drop(frames))
+                losses = {"cross_entropy": F.cross_entropy(logits, batch.labels)}
+                if old is not None:
+                    before = old.frames(batch.clips).mean(dim=1)
+                    losses["less_forget"] = weight * cosine_embedding(frames.mean(dim=1), before)
+                    losses["ranking"] = config.ranking * margin_ranking(
+                        logits / head.sigma,  # the cosines
+                        batch.labels,
+                        task.num_old,
+                        margin=config.margin,
+                        negatives=config.negatives,
+                    )
+                epoch.step(optimiser, losses, clip_norm=config.clip_norm)
+            schedule.step()
+        self.choose_exemplars(task, herding_order)
+        self.update_means()

@@ -1,0 +1,224 @@
+"""The ResNet-era methods in training: each part they are named for acts, and every switch changes the result.
+
+A unit test of a loss would still pass if the method forgot to add it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_runs import clips_of, config_of, context_of, learn, method_class, stream_of, untried_switches
+
+from vcil_bench.data.loader import Batch, ClipLoader
+from vcil_bench.method import Method
+from vcil_bench.nets.backbones import backbone
+from vcil_bench.stream import TaskStream
+
+# One variant per switch value, and per term with its weight taken away.
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "lwf": [{"loss": "softmax"}, {"partial_bn": False}, {"drop_last": False}, {"dropout": 0.0}],
+    "lwm": [{"loss": "softmax"}, {"attention": 0.0}, {"partial_bn": False}, {"drop_last": False}],
+    "icarl": [
+        {"loss": "paper"},
+        {"loss": "softmax"},
+        {"rehearsal": False},
+        {"distillation": False},
+        {"selection": "nearest_to_mean"},
+        {"partial_bn": False},
+        {"drop_last": False},
+    ],
+    "ucir": [{"less_forget": 0.0}, {"ranking": 0.0}, {"partial_bn": False}, {"drop_last": False}],
+    "podnet": [
+        {"pod_spatial": 0.0},
+        {"pod_flat": 0.0},
+        {"proxies": 1},
+        {"balanced_lr": 1e-6},
+        {"partial_bn": False},
+        {"drop_last": False},
+    ],
+    "tcd": [
+        {"importance": False},
+        {"lambda_0": 0.0},
+        {"lambda_1": 0.0},
+        {"lambda_2": 0.0},
+        {"lambda_kind": "arith"},
+        {"lambda_kind": "fix"},
+        {"proxies": 1},
+        {"authors_code": False},
+        {"balanced_lr": 1e-6},
+        {"partial_bn": False},
+        {"drop_last": False},
+    ],
+    "hce": [
+        {"aggregation": False},
+        {"distil_maps": False},
+        {"distil_features": False},
+        {"refinement": "number"},
+        {"refinement": "none"},
+        {"scale": "literal"},
+        {"head": "linear"},
+        {"expansion": 1.0},
+        {"partial_bn": False},
+        {"drop_last": False},
+    ],
+}
+# A rate at which a second of training moves the scores, and enough epochs for what starts with the second.
+LIVELY = {"lr": 0.02, "dropout": 0.2, "epochs": 3, "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Any:
+    return backbone("tsm_tiny").load(None)
+
+
+@pytest.fixture(scope="module")
+def stream(tiny: Any) -> TaskStream:
+    return stream_of(tiny)
+
+
+def _method(name: str, changes: dict[str, Any], trunk: Any, stream: TaskStream, tiny: Any) -> Method:
+    # Two exemplars of three videos, so that there is a choice, and that some are left out.
+    cls = method_class(name)
+    budget = {"memory__per_class": 2}
+    return learn(cls, config_of(cls, **(LIVELY | changes)), trunk, stream, tiny, 3, **budget)
+
+
+def _scores(name: str, changes: dict[str, Any], trunk: Any, stream: TaskStream, tiny: Any) -> torch.Tensor:
+    method = _method(name, changes, trunk, stream, tiny)
+    with torch.inference_mode():
+        return torch.stack(list(method.predict(clips_of(stream, method, 3)).values()))
+
+
+@pytest.fixture(scope="module")
+def plain(trunk: Any, stream: TaskStream, tiny: Any) -> Any:
+    """Scores of each method as it is by default, made once."""
+    made: dict[str, torch.Tensor] = {}
+
+    def of(name: str) -> torch.Tensor:
+        if name not in made:
+            made[name] = _scores(name, {}, trunk, stream, tiny)
+        return made[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_switch_is_among_the_variants(name: str) -> None:
+    assert untried_switches(method_class(name), VARIANTS[name], set()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [(name, changes) for name, variants in VARIANTS.items() for changes in variants],
+    ids=lambda x: x if isinstance(x, str) else "+".join(f"{k}={v}" for k, v in x.items()),
+)
+def test_every_switch_runs_and_changes_the_scores(
+    name: str, changes: dict[str, Any], plain: Any, trunk: Any, stream: TaskStream, tiny: Any
+) -> None:
+    scores = _scores(name, changes, trunk, stream, tiny)
+    assert scores.isfinite().all()
+    assert scores.shape == plain(name).shape
+    assert not torch.allclose(scores, plain(name), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["icarl", "ucir", "podnet", "tcd", "hce"])
+def test_exemplars_are_kept_and_trained_on(
+    name: str, trunk: Any, stream: TaskStream, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every old class appears in the batches of the next task, and never more of its videos than allowed."""
+    asked: dict[str, list[Any]] = {}
+    original = ClipLoader.training
+
+    def spy(self: Any, samples: Any, epochs: int, batch: int, stage: str, **more: Any) -> Any:
+        asked[stage] = list(samples)
+        return original(self, samples, epochs, batch, stage, **more)
+
+    monkeypatch.setattr(ClipLoader, "training", spy)
+    method = _method(name, {}, trunk, stream, tiny)
+    old = [s for s in asked["task 3"] if s.label < 3]
+    assert sorted(s.label for s in old) == [0, 0, 1, 1, 2, 2]
+    assert all(s.stored is not None and len(s.stored) <= 4 for s in old)
+    use = method.memory_use()
+    assert (use.videos, use.frames) == (8, 32)
+    assert use.bytes == 32 * 3 * 64 * 64
+    assert [len(method.memory.of_class(label)) for label in range(4)] == [2, 2, 2, 2]
+    if "task 3 balanced" in asked:
+        assert sorted(s.label for s in asked["task 3 balanced"]) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_nearest_means_are_those_of_the_exemplars(trunk: Any, stream: TaskStream, tiny: Any) -> None:
+    method: Any = _method("icarl", {}, trunk, stream, tiny)
+    unit = torch.nn.functional.normalize
+    for label in range(4):
+        features, _ = method.embed(method.memory.of_class(label))
+        torch.testing.assert_close(method.means[label], unit(unit(features, dim=1).mean(dim=0), dim=0))
+
+
+def test_importance_is_measured_after_training_and_has_mean_one(
+    trunk: Any, stream: TaskStream, tiny: Any
+) -> None:
+    method: Any = _method("tcd", {"authors_code": False}, trunk, stream, tiny)
+    maps = method.importance_maps()
+    assert [tuple(m.shape) for m in maps] == [(4, c) for c in (*method.network.map_channels, method.network.dim)]
+    for importance in maps:
+        assert float(importance.mean()) == pytest.approx(1, abs=0.1)  # the 1e-8 of the formula shows
+        assert (importance.std(dim=1) > 0).all()  # channels differ
+        assert (importance.std(dim=0) > 0).any()  # and so do frames
+    with_quirk: Any = _method("tcd", {}, trunk, stream, tiny)
+    assert all((m == m[0]).all() for m in with_quirk.importance_maps())  # 4 frames, not 8: time is lost
+
+
+def test_old_proxies_of_tcd_move_in_the_fine_tuning_only(trunk: Any, stream: TaskStream, tiny: Any) -> None:
+    cls = method_class("tcd")
+    config = config_of(cls, **LIVELY, proxies=1, balanced_lr=1e-12)
+    one: Any = learn(cls, config, trunk, stream, tiny, 1)
+    two: Any = learn(cls, config, trunk, stream, tiny, 2)
+    torch.testing.assert_close(two.head.old_weight, one.head.weight, rtol=0, atol=1e-8)
+    changed: Any = learn(cls, config_of(cls, **LIVELY, proxies=1), trunk, stream, tiny, 2)
+    assert not torch.allclose(changed.head.old_weight, one.head.weight, rtol=0, atol=1e-6)
+
+
+def test_old_weights_of_ucir_stay(trunk: Any, stream: TaskStream, tiny: Any) -> None:
+    cls = method_class("ucir")
+    config = config_of(cls, **LIVELY)
+    one: Any = learn(cls, config, trunk, stream, tiny, 1)
+    two: Any = learn(cls, config, trunk, stream, tiny, 2)
+    assert torch.equal(two.head.old_weight, one.head.weight)
+
+
+def test_the_weights_of_hce_move_and_differ_between_videos(trunk: Any, stream: TaskStream, tiny: Any) -> None:
+    method: Any = _method("hce", {}, trunk, stream, tiny)
+    fresh: Any = method_class("hce")(method.config, context_of(trunk, tiny.protocol))
+    method.train()
+    clips = clips_of(stream, method, 3)
+    new = method.features(clips)
+    old = fresh.network.frozen_copy().features(clips)
+    weights = method.aggregation(new, old)
+    layers = [c for stage in method.network.stage_channels for c in stage]
+    assert [tuple(w.shape) for w in weights] == [(len(clips), 4, c) for c in layers]
+    assert all(w.min() >= 0 and w.max() <= 1 and w.std() > 0 for w in weights)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_losses_are_finite_for_a_batch_of_one_old_class(
+    name: str, count: int, trunk: Any, stream: TaskStream, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch may hold nothing but exemplars, or a single clip; the terms of all methods must stand that."""
+    cls = method_class(name)
+    method: Any = learn(cls, config_of(cls, **LIVELY), trunk, stream, tiny, 1)
+    clips = clips_of(stream, method, 1)[:count]
+    batch = Batch(clips, torch.zeros(count, dtype=torch.long))
+    monkeypatch.setattr(ClipLoader, "training", lambda *given, **more: iter([batch] * 100))
+    method.context.losses.clear()
+    task = stream.task(1)
+    method.grow(task)
+    method.train().learn(task)
+    assert method.context.losses
+    for means in method.context.losses:
+        assert all(np.isfinite(value) for key, value in means.items() if key != "stage")
+    with torch.inference_mode():
+        assert all(scores.isfinite().all() for scores in method.eval().predict(clips).values())

@@ -1,0 +1,185 @@
+"""ResNets with temporal shift: timm's own blocks, with the shift in front of each block's first convolution.
+
+Source: TSM (Lin et al., ICCV 2019), its ``blockres`` form with a fold of 1/8, as TCD and every method compared
+with it use it (TCD ops/temporal_shift.py, ops/models.py).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import Tensor, nn
+
+from .trunk import Features, Trunk, Tuning, VideoNetwork
+from .weights import WeightsInfo
+
+FOLD_DIV = 8  # one eighth of the channels looks ahead in time, one eighth back
+
+
+def temporal_shift(x: Tensor, fold_div: int = FOLD_DIV) -> Tensor:
+    """Exchange channels between neighbouring frames.
+
+    The first ``floor(C / fold_div)`` channels take the values of the next frame, as many again those of the
+    previous frame, the rest stay; beyond the clip's ends stand zeros. Source: TCD ops/temporal_shift.py,
+    TemporalShift.shift.
+
+    Args:
+        x: [B, T, C, H, W].
+        fold_div: Divisor of the channels.
+
+    Returns:
+        [B, T, C, H, W].
+    """
+    fold = x.shape[2] // fold_div
+    shifted = x.clone()
+    shifted[:, :-1, :fold] = x[:, 1:, :fold]
+    shifted[:, -1, :fold] = 0
+    shifted[:, 1:, fold : 2 * fold] = x[:, :-1, fold : 2 * fold]
+    shifted[:, 0, fold : 2 * fold] = 0
+    return shifted
+
+
+class ShiftedConv(nn.Module):
+    """A convolution whose input frames exchange channels first.
+
+    Attributes:
+        frames: Frames per clip of the batch that is coming; the network sets it before each pass.
+    """
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+        self.frames = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve [B*T, C, H, W] after the shift."""
+        return self.conv(temporal_shift(x.unflatten(0, (-1, self.frames))).flatten(0, 1))
+
+
+class TSMNetwork(VideoNetwork):
+    """A ResNet over frames with temporal shift, trained whole."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, net: ResNet, mean: tuple[float, ...], std: tuple[float, ...], tuning: Tuning, *, shift: bool
+    ) -> None:
+        """Take over a timm ResNet without its classifier.
+
+        Args:
+            net: The network; it is changed.
+            mean: Of the input's channels, for values in 0..1.
+            std: The same.
+            tuning: Partial batch norm and the final ReLU.
+            shift: Whether frames exchange channels; without it this is TSN.
+        """
+        super().__init__()
+        self.net = net
+        self.partial_bn = tuning.partial_bn
+        self.dim = int(net.num_features)
+        stages: list[nn.Sequential] = [getattr(net, f"layer{i}") for i in range(1, 5)]
+        for stage in stages:
+            for block in stage if shift else ():
+                block.conv1 = ShiftedConv(block.conv1)  # type: ignore[arg-type]  # timm leaves it open
+        self.stage_channels = tuple(tuple(_channels(block) for block in stage) for stage in stages)
+        if not tuning.final_relu:
+            last = stages[-1][-1]
+            setattr(last, "act2" if isinstance(last, BasicBlock) else "act3", nn.Identity())
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
+        self._freeze_norms()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Encode uint8 clips [B, T, 3, S, S] to frame features [B, T, D]."""
+        return self.features(clips).frames
+
+    def features(self, clips: Tensor) -> Features:
+        """Encode clips, keeping the output of every residual block."""
+        batch, length = clips.shape[:2]
+        for module in self.net.modules():
+            if isinstance(module, ShiftedConv):
+                module.frames = length
+        net: Any = self.net
+        x = (clips.flatten(0, 1).float() - self.mean) / self.std
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
+        stages = []
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            blocks = []
+            for block in stage:
+                maps = block(x).unflatten(0, (batch, length))  # [B, T, C, H, W]
+                blocks.append(maps)
+                x = maps.flatten(0, 1)  # the maps lie on the way, so that gradients reach them
+            stages.append(tuple(blocks))
+        frames = x.mean(dim=(-2, -1)).unflatten(0, (batch, length))  # [B, T, D]
+        return Features(frames, tuple(stages))
+
+    def frozen_copy(self) -> TSMNetwork:
+        """Return a copy in evaluation mode without gradients."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TSMNetwork:
+        """Switch the mode; with partial batch norm only the first batch norm follows (TSN.train)."""
+        super().train(mode)
+        if self.partial_bn:
+            for norm in self._norms()[1:]:
+                norm.eval()
+        return self
+
+    def _norms(self) -> list[nn.BatchNorm2d]:
+        return [m for m in self.net.modules() if isinstance(m, nn.BatchNorm2d)]
+
+    def _freeze_norms(self) -> None:
+        if self.partial_bn:
+            for norm in self._norms()[1:]:
+                norm.requires_grad_(False)
+
+
+class TSMTrunk(Trunk):
+    """A pretrained ResNet from which networks start; each network has weights of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        net: ResNet,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        image_size: int,
+        weights: WeightsInfo,
+        *,
+        shift: bool = True,
+    ) -> None:
+        """Keep the pretrained network, which is never trained itself."""
+        self.name = name
+        self.weights = weights
+        self.dim = int(net.num_features)
+        self.image_size = image_size
+        self.model = net.eval().requires_grad_(False)
+        self._mean, self._std = mean, std
+        self._shift = shift
+
+    @property
+    def num_parameters(self) -> int:
+        """None are shared: every network trains its own copy."""
+        return 0
+
+    def to(self, device: torch.device) -> TSMTrunk:
+        """Leave the pretrained weights where they are; networks move with their method."""
+        return self
+
+    def network(self, tuning: Tuning) -> TSMNetwork:
+        """Return a trainable copy with temporal shift."""
+        net = copy.deepcopy(self.model).requires_grad_(True)
+        return TSMNetwork(net, self._mean, self._std, tuning, shift=self._shift)
+
+
+def _channels(block: nn.Module) -> int:
+    """Return the channels of a residual block's output."""
+    assert isinstance(block, (BasicBlock, Bottleneck))
+    norm: Any = block.bn2 if isinstance(block, BasicBlock) else block.bn3
+    return int(norm.num_features)
