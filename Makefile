@@ -15,7 +15,7 @@ READY := .venv/.ready
 RUN := $(BIN)/vcil-bench
 
 .DEFAULT_GOAL := help
-.PHONY: bench test test-all lint report check clean help tiny-clip tiny-tsm
+.PHONY: bench test test-all lint report check clean help tiny-clip tiny-tsm reproduction
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -51,10 +51,13 @@ tiny-clip: $(READY)  ## pretrain the small CLIP of the embedded data anew (minut
 tiny-tsm: $(READY)  ## pretrain the small ResNet of the embedded data anew (minutes)
 	@$(BIN)/python -m vcil_bench.nets.pretrain_tiny_tsm
 
+reproduction: $(READY)  ## write docs/reproduction.md anew from the methods and what they were checked against
+	@$(BIN)/python -m vcil_bench.reproduction
+
 clean:  ## remove .venv and everything generated except records
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find reports -mindepth 1 ! -name README.md -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-13s %s\n", $$1, $$2}'

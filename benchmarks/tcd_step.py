@@ -1,7 +1,7 @@
 """What one training step of TCD costs, and what it spends its time on.
 
-Run ``python benchmarks/tcd_step.py`` (``--device cuda`` on a GPU); the table goes to ``benchmarks/tcd_step.md``. The
-parts are those of the method itself, timed one after the other; random weights cost the same as trained ones.
+Run ``python benchmarks/tcd_step.py`` (``--device cuda`` on a GPU); the table goes to ``benchmarks/tcd_step.md``.
+The parts are those of the method itself, timed one after the other; random weights cost what trained ones do.
 """
 
 from __future__ import annotations

@@ -360,7 +360,9 @@ def test_decorrelation_of_one_frame_is_zero_and_of_equal_frames_largest() -> Non
 
 def test_losses_over_stages_refuse_stages_that_do_not_match() -> None:
     new, old = torch.ones(1, 2, 3, 2, 2), torch.ones(1, 2, 3, 2, 2)
-    for loss, args in ((feature_map_distillation, ([new], [old, old])), (pooled_outputs_distillation, ([new], []))):
+    for loss, args in (
+        (feature_map_distillation, ([new], [old, old])),
+        (pooled_outputs_distillation, ([new], [])),
+    ):
         with pytest.raises(ValueError, match="zip"):
             loss(*args)
-

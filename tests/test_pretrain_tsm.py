@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vcil_bench.data import stills
 from vcil_bench.nets import pretrain_tiny_tsm as pretraining
 from vcil_bench.nets.fact_reader import FactReader
+from vcil_bench.nets.tsm_backbones import tiny_network
 
 FOLDER = pretraining.DEFAULT_FOLDER
 WEIGHTS = FOLDER / pretraining.WEIGHTS_FILE
@@ -20,7 +21,7 @@ WEIGHTS = FOLDER / pretraining.WEIGHTS_FILE
 
 def shipped_network() -> nn.Module:
     config = json.loads((FOLDER / pretraining.CONFIG_FILE).read_text(encoding="utf-8"))
-    model = pretraining._network(config)
+    model = tiny_network(config)
     model.load_state_dict(load_file(WEIGHTS), strict=True)
     return model.eval()
 
@@ -30,7 +31,7 @@ def trained(seed: int, steps: int) -> tuple[dict[str, Tensor], list[float]]:
     config = pretraining.MODEL_CONFIG
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, reader = pretraining._network(config), pretraining.new_reader(config)
+        model, reader = tiny_network(config), pretraining.new_reader(config)
         losses = pretraining.train(model, reader, config, steps, seed, progress=False, objects=16)
     return model.state_dict(), losses
 

@@ -41,7 +41,7 @@ from vcil_bench.data.video import (
 )
 from vcil_bench.errors import UserError
 
-REAL = Path(os.environ.get("VCIL_BENCH_REAL_CLIPS", Path(__file__).parents[1] / ".." / "shared" / "data"))
+REAL = Path(os.environ.get("VCIL_BENCH_REAL_CLIPS", "nowhere"))
 OPEN_GOP = "keyint=12:min-keyint=12:open-gop=1:bframes=3:b-adapt=0:scenecut=0"
 B_FRAMES = {"g": "12", "bf": "2"}
 # Pauses of 20 to 400 ms, and the longest one just before the end.

@@ -160,7 +160,10 @@ def tiny_network(config: dict[str, Any]) -> ResNet:
 
     keys = ("layers", "channels", "stem_type", "stem_width")
     return resnet.ResNet(
-        getattr(resnet, str(config["block"])), num_classes=0, **{key: config[key] for key in keys}
+        getattr(resnet, str(config["block"])),
+        num_classes=0,
+        zero_init_last=False,  # blocks that start as nothing learn later, and the pretraining is short
+        **{key: config[key] for key in keys},
     )
 
 
