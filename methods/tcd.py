@@ -84,7 +84,7 @@ class TCD(RehearsalClassifier):
     Config = TCDConfig
     recipes: ClassVar = {
         "tcd_ucf101_2x25": {"lambda_1": 1.0, "lambda_2": 1e-3},  # scripts/ucf101/ucf101_51_2.sh
-        "synthetic_*": SYNTHETIC_RECIPE | {"balanced_epochs": 4, "balanced_lr": 0.02},
+        "synthetic_*": SYNTHETIC_RECIPE | {"balanced_epochs": 3, "balanced_lr": 0.02},
     }
 
     config: TCDConfig
@@ -209,13 +209,21 @@ class TCD(RehearsalClassifier):
 
 
 class _RepeatingSGD(torch.optim.SGD):
-    """SGD that steps groups marked ``repeated`` a second time with the same gradient and momentum."""
+    """SGD that steps groups marked ``repeated`` as torch's does where a parameter stands in a group twice.
+
+    Both steps use the same gradient and one momentum, which starts anew in the second step of the first update,
+    since torch looks for the momentum before it takes either.
+    """
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Take a step, and another on the repeated groups."""
-        super().step(closure)
         groups = self.param_groups
-        self.param_groups = [group for group in groups if group["repeated"]]
+        again = [group for group in groups if group["repeated"]]
+        fresh = [p for group in again for p in group["params"] if "momentum_buffer" not in self.state[p]]
+        super().step(closure)
+        for parameter in fresh:
+            self.state[parameter].pop("momentum_buffer", None)
+        self.param_groups = again
         super().step(closure)
         self.param_groups = groups
 

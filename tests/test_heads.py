@@ -88,6 +88,11 @@ def test_squared_distances_equal_the_authors(precision: str) -> None:
     assert (distances >= 0).all()
 
 
+def test_rounding_makes_no_distance_negative() -> None:
+    rows = F.normalize(torch.randn(200, 50, generator=torch.Generator().manual_seed(0)), dim=1)
+    assert squared_distances(rows, rows).diagonal().min() == 0
+
+
 @DTYPES
 def test_scores_equal_podnets_head(precision: str) -> None:
     data = tensors("podnet_21", precision)

@@ -151,6 +151,15 @@ def test_a_total_budget_shrinks_the_shares_and_old_classes_keep_their_best() -> 
             assert ids(memory, label) == best(label, share)
 
 
+def test_what_was_cut_leaves_no_trace_in_the_state() -> None:
+    memory = ExemplarMemory(MemorySpec(total=10, frames=8), CLIP)
+    for task in tasks():
+        learn(memory, task)
+    for rows in memory.state_dict().values():
+        assert (rows[:, :2] >= 0).all()
+        assert (rows[:, 2:] == -1).all()
+
+
 def test_old_shares_serve_until_the_new_exemplars_are_chosen() -> None:
     memory = ExemplarMemory(MemorySpec(total=10, frames=8), CLIP)
     first, second, _ = tasks()

@@ -86,9 +86,9 @@ class ClassifierConfig:
 SYNTHETIC_RECIPE: dict[str, Any] = {
     "lr": 0.02,
     "batch_size": 20,
-    "epochs_first": 10,
-    "epochs": 6,
-    "milestones": [4, 8],
+    "epochs_first": 6,
+    "epochs": 4,
+    "milestones": [3, 5],
     "head_lr": 1.0,
     "dropout": 0.2,
     "adapter_bottleneck": 16,

@@ -45,7 +45,10 @@ class _TimmResNet(Backbone):
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            net: Any = timm.create_model(self.architecture, pretrained=False, num_classes=0)
+            # Blocks that start as nothing would stay so, where partial batch norm freezes their last norm.
+            net: Any = timm.create_model(
+                self.architecture, pretrained=False, num_classes=0, zero_init_last=False
+            )
         model = f"{self.architecture}.{self.tag}"
         if weights == "random":
             info = WeightsInfo(self.name, "random", "seed 0", "none (random weights)")
