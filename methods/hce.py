@@ -54,13 +54,17 @@ class HCEConfig(ClassifierConfig):
         hidden: Channels of the decoder's shared convolutions.
         head: ``lsc`` cosine head as in TCD, trained by cross-entropy (Eq. 5), or ``linear``.
 
-    Other readings, without a switch: the "sparse" 4-D convolution is the centre-pivot one of HSNet (Min et al.,
-    ICCV 2021), whose hypercorrelations the paper takes up; components of several levels are added up; weights
-    end in a batch norm without scale and shift and a sigmoid, for weights that are trained by Eq. 2 alone would
-    otherwise sink to zero; the maps that enter a correlation are detached, so that the network cannot lower
-    Eq. 2 by changing its weights; the variances of Eq. 3 and 4 are taken over the past epoch, frames averaged,
-    and in the first epoch, or with fewer than two videos on one side, the number of samples stands in.
-    Exemplars are chosen as in TCD's code.
+    Readings without a switch:
+        The "sparse" 4-D convolution is the centre-pivot one of HSNet (Min et al., ICCV 2021), whose
+        hypercorrelations the paper takes up. Components of several levels are added up.
+        Weights end in a batch norm without scale and shift and a softmax over a layer's channels: trained by
+        Eq. 2 alone they would otherwise sink to zero, or settle on dead channels. Weights of about 1 / C_l also
+        are of a size that calls for an expansion by about 1000.
+        Maps are detached before they are correlated, so that the network cannot lower Eq. 2 through its weights.
+        The variances of Eq. 3 and 4 are those of the past epoch, over weights averaged over frames; in the
+        first epoch, or with fewer than two videos on one side, the number of samples stands in.
+        Exemplars are chosen as in TCD's code, new proxies imprinted likewise, and nothing is fine-tuned in
+        balance, since the bias is there against imbalance.
     """
 
     expansion: float = 1000.0
@@ -172,7 +176,7 @@ class HCE(RehearsalClassifier):
         """Return L_hc: Eq. 2 with the weights times the expansion scalar."""
         maps, old_maps = ([m for stage in f.blocks for m in stage] for f in (found, before))
         if weights is None or not self.config.aggregation:
-            weights = [m.new_ones(m.shape[:3]) for m in maps]
+            weights = [m.new_full(m.shape[:3], 1 / m.shape[2]) for m in maps]
         factor = self.config.expansion
         if self.config.scale == "literal":
             return correlation_distillation(maps, old_maps, [factor * w for w in weights])
@@ -230,7 +234,7 @@ class HierarchicalAggregation(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm1d(c, affine=False) for c in layers)
 
     def forward(self, new: Features, old: Features) -> list[Tensor]:
-        """Return H per layer [B, T, C_l], between 0 and 1."""
+        """Return H per layer [B, T, C_l], positive, with the sum 1 over channels."""
         levels = []
         for conv, new_stage, old_stage in zip(self.levels, new.blocks, old.blocks, strict=True):
             pairs = zip(new_stage, old_stage, strict=True)
@@ -249,7 +253,7 @@ class HierarchicalAggregation(nn.Module):
         for output, norm in zip(self.outputs, self.norms, strict=True):
             raw = output(z).mean(dim=(-2, -1))  # [B*T, C_l]
             norm.train(self.training and len(raw) > 1)  # one frame of one clip has no statistics of its own
-            weights.append(norm(raw).sigmoid().unflatten(0, (batch, -1)))
+            weights.append(norm(raw).softmax(dim=-1).unflatten(0, (batch, -1)))
         return weights
 
     def _small(self, maps: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class PODNet(RehearsalClassifier):
     final_relu = False
     Config = PODNetConfig
     recipes: ClassVar = {
-        "synthetic_*": SYNTHETIC_RECIPE | {"balanced_epochs": 3, "balanced_lr": 0.02, "proxies": 2},
+        "synthetic_*": SYNTHETIC_RECIPE | {"balanced_epochs": 3, "balanced_lr": 0.005, "proxies": 2},
     }
 
     config: PODNetConfig

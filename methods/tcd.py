@@ -84,7 +84,7 @@ class TCD(RehearsalClassifier):
     Config = TCDConfig
     recipes: ClassVar = {
         "tcd_ucf101_2x25": {"lambda_1": 1.0, "lambda_2": 1e-3},  # scripts/ucf101/ucf101_51_2.sh
-        "synthetic_*": SYNTHETIC_RECIPE | {"balanced_epochs": 3, "balanced_lr": 0.02},
+        "synthetic_*": SYNTHETIC_RECIPE | {"balanced_epochs": 3, "balanced_lr": 0.005},
     }
 
     config: TCDConfig

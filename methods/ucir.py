@@ -52,7 +52,7 @@ class UCIR(RehearsalClassifier):
     paper = "Hou et al., Learning a Unified Classifier Incrementally via Rebalancing, CVPR 2019"
     final_relu = False
     Config = UCIRConfig
-    recipes: ClassVar = {"synthetic_*": SYNTHETIC_RECIPE}
+    recipes: ClassVar = {"synthetic_*": SYNTHETIC_RECIPE | {"lr": 0.01}}
 
     config: UCIRConfig
     head: CosineHead

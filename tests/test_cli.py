@@ -141,7 +141,11 @@ def test_absent_cuda_is_said(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("method", "protocol", "wanted"),
     [
-        ("stpl", "synthetic_3x4", ["'stpl'", "did you mean 'stpr'", "finetune, joint", "path of a .py file"]),
+        (
+            "stpl",
+            "synthetic_3x4",
+            ["'stpl'", "did you mean 'stpr'", "finetune, hce, icarl, joint", "path of a .py file"],
+        ),
         ("nowhere.py", "synthetic_3x4", ["'nowhere.py'"]),
         ("stpr", "tcd_ucf101_10x", ["did you mean 'tcd_ucf101_10x5'", "synthetic_3x4", ".yaml file"]),
         ("stpr", "nowhere.yaml", ["'nowhere.yaml'"]),
@@ -473,7 +477,7 @@ def test_list(
         ("tcd_ucf101_10x5", ["fingerprint: ", "tasks with seed 1000:", "ApplyEyeMakeup"]),
         ("vclimb_kinetics400_10", ["tasks: ", "class lists"]),
         ("ucf101", ["real", "ucfTrainTestlist"]),
-        ("clip_tiny", ["provides: adapters, text"]),
+        ("clip_tiny", ["provides: adapters, maps, text"]),
     ],
 )
 def test_show(tiny: Tiny, capsys: pytest.CaptureFixture[str], name: str, wanted: list[str]) -> None:

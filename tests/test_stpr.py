@@ -162,7 +162,7 @@ def test_anchors_are_class_means_under_the_trained_encoder(trunk: Any, stream: T
     method = learn(cls, config_of(cls, lr=0.1), trunk, stream, tiny, 2)
     unit = torch.nn.functional.normalize
     with torch.inference_mode():
-        batches = list(method.context.plainclips_of(stream.task(1).train))
+        batches = list(method.context.plain_clips(stream.task(1).train))
         frames = torch.cat([method.encoder(b.clips) for b in batches])
         dynamics = unit(method.experts[1](frames), dim=-1) - unit(frames.mean(dim=1), dim=-1)
     torch.testing.assert_close(method.anchors[2], dynamics.mean(dim=0), rtol=1e-4, atol=1e-5)

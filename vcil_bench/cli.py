@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import json
 import os
 import sys
@@ -265,7 +266,12 @@ def _show_method(entry: Entry) -> None:
     print(f"method {cls.name} ({entry.origin}){_whence(entry)}\n{cls.paper}\n")
     print(f"readouts: {', '.join(cls.readouts)}; data access: {cls.data_access}; ", end="")
     print(f"exemplars: {'yes' if cls.uses_memory else 'no'}; needs: {', '.join(sorted(cls.needs)) or '-'}")
-    print(f"\n{(cls.Config.__doc__ or '').strip()}\n\ndefaults:")
+    print(f"backbone: {cls.backbone}", end="")
+    print("".join(f"; on {pattern}: {name}" for pattern, name in cls.backbones.items()))
+    for config in cls.Config.__mro__:
+        if dataclasses.is_dataclass(config):
+            print(f"\n{inspect.getdoc(config)}")
+    print("\ndefaults:")
     for field in dataclasses.fields(cls.Config):
         default = field.default_factory() if callable(field.default_factory) else field.default
         print(f"  {field.name} = {json.dumps(default)}")

@@ -20,7 +20,7 @@ from .data.video import resolve_decoder
 from .errors import UserError
 from .memory import check_budget
 from .method import Method
-from .nets.backbones import backbone
+from .nets.backbones import BACKBONES, backbone
 from .nets.weights import Backbone
 from .options import WITHOUT_EFFECT, RunOptions, build_options, split_assignments
 from .protocol import Protocol
@@ -138,7 +138,8 @@ def _check_fit(entry: Entry, protocol: Protocol, chosen: Backbone) -> None:
     if lacking:
         raise RunError(
             f"method {entry.name!r} needs a backbone with {', '.join(sorted(lacking))}; {chosen.name!r} "
-            f"provides {', '.join(sorted(chosen.provides))}"
+            f"provides {', '.join(sorted(chosen.provides))}; choose one of: "
+            f"{', '.join(name for name, other in BACKBONES.items() if entry.cls.needs <= other.provides)}"
         )
     if entry.cls.uses_memory:
         if protocol.spec.memory is None:

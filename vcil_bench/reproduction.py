@@ -18,6 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 from . import registry
+from .classifier import ClassifierConfig
 from .method import Method
 from .schema import build, read_yaml
 
@@ -82,6 +83,8 @@ def page(found: Mapping[str, Reproduction]) -> str:
     ]
     for name, entry in found.items():
         parts += _section(name, entry)
+    parts.append("## Shared training recipe")
+    parts.append(_docstring(ClassifierConfig))
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,14 +131,12 @@ def _section(name: str, entry: Reproduction) -> list[str]:
         if lines:
             parts.append(title + "\n\n" + "\n".join(f"- {line}" for line in lines))
     parts.append("Config, with every free choice and its reason:")
-    parts += [_docstring(base) for base in _configs(cls.Config)]
+    configs = [c for c in cls.Config.__mro__ if dataclasses.is_dataclass(c)]
+    parts += [_docstring(config) for config in configs if config is not ClassifierConfig]
+    if ClassifierConfig in configs:
+        parts.append("Its other keys are those of the [shared training recipe](#shared-training-recipe).")
     parts.append(_defaults(cls))
     return parts
-
-
-def _configs(config: type) -> list[type]:
-    """Return a Config and the Configs it builds on, each of which documents its own keys."""
-    return [c for c in config.__mro__ if dataclasses.is_dataclass(c)]
 
 
 def _docstring(config: type) -> str:
