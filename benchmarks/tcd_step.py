@@ -20,12 +20,6 @@ from tabulate import tabulate
 
 from vcil_bench import protocol
 from vcil_bench.data.loader import ClipLoader
-from vcil_bench.losses import (
-    feature_distillation,
-    feature_map_distillation,
-    frame_decorrelation,
-    nca_loss,
-)
 from vcil_bench.method import RunContext
 from vcil_bench.methods.tcd import TCD
 from vcil_bench.nets.backbones import backbone
@@ -55,8 +49,8 @@ class Clock:
         return time.perf_counter()
 
 
-def make_method(device: torch.device) -> TCD:
-    """Return TCD in the first increment, with its old model's classes."""
+def make_method(device: torch.device) -> tuple[TCD, Task]:
+    """Return TCD in the first increment, and that task."""
     spec = protocol.load(PROTOCOL).spec
     loader = ClipLoader(spec.clip, decoder="auto", workers=0, device=device, seed=0)
     trunk = backbone(BACKBONE).load("random")
@@ -65,26 +59,18 @@ def make_method(device: torch.device) -> TCD:
     first, second = spec.tasks.sizes[:2]
     for index, (old, new) in enumerate([(0, first), (first, second)]):
         ids = tuple(range(old, old + new))
-        method.grow(Task(index, ids, tuple(map(str, ids)), old, ()))
-    return method.to(device).train()
+        task = Task(index, ids, tuple(map(str, ids)), old, ())
+        method.grow(task)
+    return method.to(device).train(), task
 
 
-def step(method: TCD, old: Any, optimiser: Any, clips: torch.Tensor, labels: torch.Tensor, clock: Clock) -> None:
+def step(
+    method: TCD, task: Task, old: Any, optimiser: Any, clips: torch.Tensor, labels: torch.Tensor, clock: Clock
+) -> None:
     """Take one training step of an increment, part by part."""
     found = clock("forward", lambda: method.features(clips))
     before = clock("forward of the old model", lambda: old.features(clips))
-    importance = method.importance_maps()
-
-    def losses() -> torch.Tensor:
-        frames = method.drop(found.frames)
-        return (
-            nca_loss(method.scores(frames), labels)
-            + 0.01 * feature_distillation(frames, before.frames, importance[-1])
-            + 0.3 * feature_map_distillation(found.maps, before.maps, importance[:-1])
-            + 0.01 * frame_decorrelation(found.maps)
-        )
-
-    loss = clock("losses", losses)
+    loss = clock("losses", lambda: sum(method.losses(found, before, labels, task).values()))
 
     def backward() -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -93,7 +79,9 @@ def step(method: TCD, old: Any, optimiser: Any, clips: torch.Tensor, labels: tor
     clock("backward", backward)
 
     def update() -> None:
-        torch.nn.utils.clip_grad_norm_([p for p in method.parameters() if p.requires_grad], 20.0)
+        torch.nn.utils.clip_grad_norm_(
+            [p for p in method.parameters() if p.requires_grad], method.config.clip_norm
+        )
         optimiser.step()
 
     clock("clipping and update", update)
@@ -101,17 +89,17 @@ def step(method: TCD, old: Any, optimiser: Any, clips: torch.Tensor, labels: tor
 
 def measure(device: torch.device, batch: int, size: int, repeats: int) -> tuple[dict[str, float], float]:
     """Return mean seconds per part of a step, and the peak memory in GiB (of the process, or of the GPU)."""
-    method = make_method(device)
+    method, task = make_method(device)
     old = method.old_model()
     old.network.to(device)
     optimiser = method.optimiser()
     frames = method.context.loader.spec.frames
     clips = torch.randint(0, 256, (batch, frames, 3, size, size), dtype=torch.uint8, device=device)
     labels = torch.arange(batch, device=device)
-    step(method, old, optimiser, clips, labels, Clock(device))  # allocations and kernels are made once
+    step(method, task, old, optimiser, clips, labels, Clock(device))  # allocations and kernels are made once
     clock = Clock(device)
     for _ in range(repeats):
-        step(method, old, optimiser, clips, labels, clock)
+        step(method, task, old, optimiser, clips, labels, clock)
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**30
     else:

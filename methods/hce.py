@@ -8,7 +8,6 @@ refinement, CRM). Re-implemented from the paper alone: its code was announced an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -17,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.classifier import LINEAR_STD, SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
 from vcil_bench.losses import feature_distillation
 from vcil_bench.memory import nearest_to_mean_order
 from vcil_bench.method import RunContext
-from vcil_bench.nets.heads import CosineHead, GrowingLinear, imprinted_proxies
+from vcil_bench.nets.heads import CosineHead, GrowingLinear
 from vcil_bench.nets.trunk import Features
 from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
@@ -43,9 +42,10 @@ class HCEConfig(ClassifierConfig):
             comparison of Table 5), or ``none``.
 
     Readings:
-        scale: ``mean`` divides Eq. 2 by the number of its terms; ``literal`` sums as printed. On a ResNet-34 the
-            sum has millions of terms and, times 1000, drowns the other losses by orders of magnitude, which
-            does not fit the paper's insensitivity to the scalar.
+        scale: ``mean`` divides Eq. 2 by the number of its terms, the channels taken at their mean over layers so
+            that layers count alike; ``literal`` sums as printed. On a ResNet-34 the sum has millions of terms
+            and, times 1000, drowns the other losses by orders of magnitude, which does not fit the paper's
+            insensitivity to the scalar.
         correlation_size: Feature maps are averaged down to at most this side before they are correlated. The
             first stage of a ResNet-34 would otherwise take 0.9 GB per clip.
         evolved_size: (H_e, W_e), the side to which the last two dimensions are reduced; the paper asks for one
@@ -63,6 +63,7 @@ class HCEConfig(ClassifierConfig):
         Maps are detached before they are correlated, so that the network cannot lower Eq. 2 through its weights.
         The variances of Eq. 3 and 4 are those of the past epoch, over weights averaged over frames; in the
         first epoch, or with fewer than two videos on one side, the number of samples stands in.
+        L_kd holds the frame features in front of the dropout, without weights.
         Exemplars are chosen as in TCD's code, new proxies imprinted likewise, and nothing is fine-tuned in
         balance, since the bias is there against imbalance.
     """
@@ -125,7 +126,11 @@ class HCE(RehearsalClassifier):
 
     def make_head(self) -> nn.Module:
         """Return a head without classes."""
-        return CosineHead(self.network.dim, 0) if self.config.head == "lsc" else GrowingLinear(self.network.dim)
+        return (
+            CosineHead(self.network.dim, 0)
+            if self.config.head == "lsc"
+            else GrowingLinear(self.network.dim, LINEAR_STD)
+        )
 
     def learn(self, task: Task) -> None:
         """Train with ``L'_ce + L_kd + L_hc`` (Eq. 6), then choose exemplars and compute class means."""
@@ -133,11 +138,8 @@ class HCE(RehearsalClassifier):
         old = None
         if task.index > 0:
             old = self.old_model()
-            if isinstance(self.head, CosineHead):
-                classes = range(task.num_old, task.num_seen)
-                self.head.weight.data = imprinted_proxies(
-                    *self.embed(task.train), classes, self.head.old_weight, kind="lsc"
-                )
+            if config.head == "lsc":
+                self.imprint(task)
         exemplars = self.memory.samples()
         number = torch.tensor([len(exemplars), len(task.train)]).clamp_min(1).log()
         ratios = number if config.refinement != "none" else torch.zeros(2)  # of old and new classes
@@ -167,8 +169,9 @@ class HCE(RehearsalClassifier):
                         spreads[1].add(of_video[~is_old])
                 epoch.step(optimiser, losses, clip_norm=config.clip_norm)
             schedule.step()
-            if config.refinement == "variance" and all(spread.count > 1 for spread in spreads):
-                ratios = torch.stack([spread.log_sum() for spread in spreads])
+            if config.refinement == "variance":
+                known = all(spread.count > 1 for spread in spreads)
+                ratios = torch.stack([spread.log_sum() for spread in spreads]) if known else number
         self.choose_exemplars(task, nearest_to_mean_order)
         self.update_means()
 
@@ -180,8 +183,10 @@ class HCE(RehearsalClassifier):
         factor = self.config.expansion
         if self.config.scale == "literal":
             return correlation_distillation(maps, old_maps, [factor * w for w in weights])
-        # Sums over frames, channels and positions become means, and so does the sum over layers.
-        terms = [math.prod(m.shape[1:]) * len(maps) for m in maps]
+        # Sums over layers, frames and positions become means. Weights of about 1 / C_l make a mean of the sum
+        # over channels already; what is left of its number of terms is divided out alike for all layers.
+        channels = sum(m.shape[2] for m in maps) / len(maps)
+        terms = [len(maps) * channels * m.shape[1] * m.shape[3] * m.shape[4] for m in maps]
         return correlation_distillation(
             maps, old_maps, [factor / n * w for n, w in zip(terms, weights, strict=True)]
         )
@@ -251,9 +256,11 @@ class HierarchicalAggregation(nn.Module):
         batch = new.frames.shape[0]
         weights = []
         for output, norm in zip(self.outputs, self.norms, strict=True):
+            assert isinstance(norm, nn.BatchNorm1d)
             raw = output(z).mean(dim=(-2, -1))  # [B*T, C_l]
-            norm.train(self.training and len(raw) > 1)  # one frame of one clip has no statistics of its own
-            weights.append(norm(raw).softmax(dim=-1).unflatten(0, (batch, -1)))
+            own = self.training and len(raw) > 1  # one frame of one clip has no statistics of its own
+            raw = F.batch_norm(raw, norm.running_mean, norm.running_var, training=own)
+            weights.append(raw.softmax(dim=-1).unflatten(0, (batch, -1)))
         return weights
 
     def _small(self, maps: Tensor) -> Tensor:

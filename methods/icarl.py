@@ -11,13 +11,11 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
-from vcil_bench.losses import logit_distillation, sigmoid_distillation
+from vcil_bench.classifier import LINEAR_STD, SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.losses import logit_distillation, multi_class_loss, sigmoid_distillation
 from vcil_bench.memory import herding_order, nearest_to_mean_order
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.stream import Task
-
-from .lwf import multi_class_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +48,13 @@ class ICaRL(RehearsalClassifier):
     Config = ICaRLConfig
     recipes: ClassVar = {
         "synthetic_*": SYNTHETIC_RECIPE,
-        # vCLIMB's configuration of iCaRL on UCF101.
+        # vCLIMB's configuration of iCaRL on UCF101, taken for Kinetics as well.
         "vclimb_*": {
             "weight_decay": 1e-4,
             "milestones": [10, 20],
             "dropout": 0.5,
             "partial_bn": False,
+            "head_lr": 1.0,
             "batch_size": 50,
         },
     }
@@ -64,7 +63,7 @@ class ICaRL(RehearsalClassifier):
 
     def make_head(self) -> GrowingLinear:
         """Return a linear head."""
-        return GrowingLinear(self.network.dim)
+        return GrowingLinear(self.network.dim, LINEAR_STD)
 
     def learn(self, task: Task) -> None:
         """Train on the task's videos and the exemplars, then choose exemplars and compute class means."""

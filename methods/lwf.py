@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vcil_bench.classifier import SYNTHETIC_RECIPE, Classifier, ClassifierConfig, OldModel
+from vcil_bench.classifier import LINEAR_STD, SYNTHETIC_RECIPE, Classifier, ClassifierConfig, OldModel
 from vcil_bench.data.loader import Batch
-from vcil_bench.losses import logit_distillation
+from vcil_bench.losses import logit_distillation, multi_class_loss
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.stream import Task
 
@@ -46,7 +45,7 @@ class LwF(Classifier):
 
     def make_head(self) -> GrowingLinear:
         """Return a linear head."""
-        return GrowingLinear(self.network.dim)
+        return GrowingLinear(self.network.dim, LINEAR_STD)
 
     def learn(self, task: Task) -> None:
         """Train on the task's videos, held to the old model's outputs."""
@@ -86,22 +85,3 @@ def classification_losses(
         "cross_entropy": F.cross_entropy(logits[:, num_old:], labels - num_old),
         "distillation": 3 * logit_distillation(logits[:, :num_old], old_logits),
     }
-
-
-def multi_class_loss(logits: Tensor, old_logits: Tensor | None, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of every output: old classes against the old sigmoids, new ones against the label.
-
-    Source: iCaRL (Rebuffi et al., CVPR 2017), Alg. 3; summed over classes, averaged over the batch.
-
-    Args:
-        logits: [B, K].
-        old_logits: [B, num_old] of the old model, or None for none.
-        labels: [B]; where a sample is of an old class its label counts for nothing, as in the paper.
-
-    Returns:
-        Scalar.
-    """
-    targets = F.one_hot(labels, logits.shape[1]).to(logits)
-    if old_logits is not None:
-        targets = torch.cat([old_logits.sigmoid(), targets[:, old_logits.shape[1] :]], dim=1)
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1).mean()

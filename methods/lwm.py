@@ -16,6 +16,7 @@ from vcil_bench.classifier import OldModel
 from vcil_bench.data.loader import Batch
 from vcil_bench.losses import attention_distillation
 from vcil_bench.nets.trunk import Features
+from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
 
 from .lwf import LwF, LwFConfig, classification_losses
@@ -31,6 +32,11 @@ class LwMConfig(LwFConfig):
     """
 
     attention: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        super().__post_init__()
+        check_numbers(self, not_negative=("attention",))
 
 
 class LwM(LwF):
@@ -49,10 +55,8 @@ class LwM(LwF):
             return super().losses(batch, task, None)
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention of a CLIP has no second derivative
             found = self.features(batch.clips)
-            old.network.requires_grad_(True)  # Grad-CAM needs derivatives of the old model's scores, too
-            with torch.enable_grad(), self.context.autocast():
-                before = old.network.features(batch.clips)
-            old_scores = old.head(before.frames.float())[:, : task.num_old]
+            before = old.differentiable_features(batch.clips)
+            old_scores = old.scores(before.frames, task.num_old)
             best = old_scores.argmax(dim=1)  # the class b of Eq. 6
             old_attention = grad_cam(before, old_scores, best, differentiable=False)
             scores = self.scores(found.frames)
@@ -82,5 +86,5 @@ def grad_cam(found: Features, scores: Tensor, classes: Tensor, *, differentiable
     wanted = scores.gather(1, classes[:, None]).sum()
     (gradient,) = torch.autograd.grad(wanted, last, create_graph=differentiable, retain_graph=differentiable)
     alpha = gradient.mean(dim=(-2, -1), keepdim=True)
-    cam = (alpha * last).sum(dim=2).relu().float()
+    cam = (alpha * last).sum(dim=2).relu()
     return cam if differentiable else cam.detach()

@@ -24,7 +24,8 @@ from vcil_bench.losses import (
 )
 from vcil_bench.memory import nearest_to_mean_order
 from vcil_bench.method import RunContext
-from vcil_bench.nets.heads import CosineHead, imprinted_proxies
+from vcil_bench.nets.heads import CosineHead
+from vcil_bench.nets.trunk import Features
 from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
 from vcil_bench.training import batches
@@ -107,14 +108,7 @@ class TCD(RehearsalClassifier):
         old = None
         if task.index > 0:
             old = self.old_model()
-            classes = range(task.num_old, task.num_seen)
-            self.head.weight.data = imprinted_proxies(
-                *self.embed(task.train), classes, self.head.old_weight, kind="lsc", proxies=config.proxies
-            )
-        weight_ce, weight_features = loss_weights(
-            config.lambda_kind, config.lambda_0, task.num_new, task.num_old
-        )
-        importance = self.importance_maps() if config.importance else None
+            self.imprint(task)
         samples = [*task.train, *self.memory.samples()]
         self.zero_grad()
         optimiser = self.optimiser()
@@ -122,17 +116,8 @@ class TCD(RehearsalClassifier):
         for epoch in self.training_epochs(task, samples):
             for batch in epoch:
                 found = self.features(batch.clips)
-                frames = self.drop(found.frames)  # their distillation sees the features after dropout
-                losses = {"nca": weight_ce * nca_loss(self.scores(frames), batch.labels)}
-                if old is not None:
-                    before = old.features(batch.clips)
-                    losses["features"] = weight_features * feature_distillation(
-                        frames, before.frames, importance[-1] if importance else None
-                    )
-                    losses["maps"] = config.lambda_1 * feature_map_distillation(
-                        found.maps, before.maps, importance[:-1] if importance else None
-                    )
-                losses["decorrelation"] = config.lambda_2 * frame_decorrelation(found.maps)
+                before = old.features(batch.clips) if old is not None else None
+                losses = self.losses(found, before, batch.labels, task)
                 epoch.step(optimiser, losses, clip_norm=config.clip_norm, clipped=self._clipped())
             schedule.step()
         if config.importance:
@@ -143,6 +128,32 @@ class TCD(RehearsalClassifier):
             self.tune_head(task, self._head_optimiser(), nca_loss, config.balanced_epochs, self._clipped())
         self.zero_grad()
         self.update_means()
+
+    def losses(self, found: Features, before: Features | None, labels: Tensor, task: Task) -> dict[str, Tensor]:
+        """Return the weighted loss terms of a batch (train/train_i_cl.py, _train).
+
+        Args:
+            found: Features of the model in training.
+            before: The old model's, None in the base task.
+            labels: [B].
+            task: The task.
+        """
+        config = self.config
+        weight_ce, weight_features = loss_weights(
+            config.lambda_kind, config.lambda_0, task.num_new, task.num_old
+        )
+        importance = self.importance_maps() if config.importance else None
+        frames = self.drop(found.frames)  # their distillation sees the features after dropout
+        losses = {"nca": weight_ce * nca_loss(self.scores(frames), labels)}
+        if before is not None:
+            losses["features"] = weight_features * feature_distillation(
+                frames, before.frames, importance[-1] if importance else None
+            )
+            losses["maps"] = config.lambda_1 * feature_map_distillation(
+                found.maps, before.maps, importance[:-1] if importance else None
+            )
+        losses["decorrelation"] = config.lambda_2 * frame_decorrelation(found.maps)
+        return losses
 
     def head_groups(self) -> list[dict[str, Any]]:
         """Return the head's groups: in an increment of their code, new proxies twice and old ones not at all."""
@@ -161,22 +172,25 @@ class TCD(RehearsalClassifier):
 
     def optimiser(self) -> torch.optim.Optimizer:
         """Return SGD that steps the groups marked as repeated twice."""
-        return _sgd([*self.network_groups(), *self.head_groups()], self.config, self.config.lr)
+        return self._sgd([*self.network_groups(), *self.head_groups()])
 
     def _head_optimiser(self) -> torch.optim.Optimizer:
         """Return the optimiser of the balanced fine-tuning, in which old proxies are trained as well."""
         head = self.head
         rate = self.config.balanced_lr * self.config.head_lr
         twice = self.config.authors_code
-        return _sgd(
+        return self._sgd(
             [
                 {"params": [head.weight], "lr": rate, "repeated": twice},
                 {"params": [head.old_weight], "lr": rate, "repeated": twice and self.config.proxies > 1},
                 {"params": [head.sigma, head.eta], "lr": rate},
-            ],
-            self.config,
-            rate,
+            ]
         )
+
+    def _sgd(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        config = self.config
+        groups = [{"repeated": False} | group for group in groups]
+        return _RepeatingSGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
     def _clipped(self) -> list[torch.nn.Parameter] | None:
         """Return the parameters whose gradients count in the norm; None for the optimiser's."""
@@ -189,7 +203,12 @@ class TCD(RehearsalClassifier):
         return [self.get_buffer(f"importance_{i}") for i in range(len(self.network.map_channels) + 1)]
 
     def _measure_importance(self, task: Task, samples: Sequence[Sample]) -> None:
-        """Set F from the gradients of the NCA loss over one pass of training batches (cl_methods/tcd.py)."""
+        """Set F from the gradients of the NCA loss over one pass of training batches (cl_methods/tcd.py).
+
+        The network stays as it was, the statistics of its first batch norm too: their code goes on from the
+        checkpoint that it wrote before the pass.
+        """
+        statistics = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         sums = [torch.zeros_like(m) for m in self.importance_maps()]
         for batch in batches(
             self.context,
@@ -206,6 +225,8 @@ class TCD(RehearsalClassifier):
                 total += accumulate_importance([gradient], authors_code=self.config.authors_code)
         for buffer, total in zip(self.importance_maps(), sums, strict=True):
             buffer.copy_(normalise_importance(total))
+        for name, buffer in self.network.named_buffers():
+            buffer.copy_(statistics[name])
 
 
 class _RepeatingSGD(torch.optim.SGD):
@@ -215,7 +236,7 @@ class _RepeatingSGD(torch.optim.SGD):
     since torch looks for the momentum before it takes either.
     """
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take a step, and another on the repeated groups."""
         groups = self.param_groups
         again = [group for group in groups if group["repeated"]]
@@ -223,14 +244,11 @@ class _RepeatingSGD(torch.optim.SGD):
         super().step(closure)
         for parameter in fresh:
             self.state[parameter].pop("momentum_buffer", None)
-        self.param_groups = again
-        super().step(closure)
-        self.param_groups = groups
-
-
-def _sgd(groups: list[dict[str, Any]], config: TCDConfig, lr: float) -> torch.optim.Optimizer:
-    groups = [{"repeated": False} | group for group in groups]
-    return _RepeatingSGD(groups, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        try:
+            self.param_groups = again
+            super().step(closure)
+        finally:
+            self.param_groups = groups
 
 
 def loss_weights(

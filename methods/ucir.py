@@ -16,19 +16,20 @@ import torch.nn.functional as F
 from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
 from vcil_bench.losses import cosine_embedding, margin_ranking
 from vcil_bench.memory import herding_order
-from vcil_bench.nets.heads import CosineHead, imprinted_proxies
+from vcil_bench.nets.heads import CosineHead
 from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class UCIRConfig(ClassifierConfig):
-    """Hyper-parameters; UCIR's on ImageNet (class_incremental_cosine_imagenet.py), trained by TCD's recipe.
+    """Hyper-parameters; the defaults of UCIR's scripts (class_incremental_cosine_*.py), trained by TCD's recipe.
 
     How TCD's authors trained UCIR on videos is unknown.
 
     Attributes:
         less_forget: Base weight of the less-forget constraint; it counts times sqrt(old / new classes).
+            Their runs on ImageNet (run_all.sh) set 10.
         margin: Least distance of an old exemplar's score to the new classes' scores.
         negatives: New classes that each old exemplar is held against.
         ranking: Weight of that margin loss.
@@ -71,8 +72,7 @@ class UCIR(RehearsalClassifier):
         config, head = self.config, self.head
         old = self.old_model() if task.index > 0 else None
         if old is not None:
-            classes = range(task.num_old, task.num_seen)
-            head.weight.data = imprinted_proxies(*self.embed(task.train), classes, head.old_weight, kind="cc")
+            self.imprint(task)
         weight = config.less_forget * (task.num_old / task.num_new) ** 0.5
         optimiser = self.optimiser()
         schedule = self.schedule(optimiser)

@@ -21,6 +21,7 @@ from vcil_bench.losses import (
     frame_decorrelation,
     logit_distillation,
     margin_ranking,
+    multi_class_loss,
     nca_loss,
     pooled_outputs_distillation,
     sigmoid_distillation,
@@ -166,8 +167,8 @@ def test_the_multi_class_form_is_summed_over_classes_and_averaged_over_the_batch
 
 def test_an_exemplars_label_counts_for_nothing_in_the_multi_class_form() -> None:
     logits, old = torch.tensor([[0.3, -1.0, 2.0]]), torch.tensor([[1.0, -2.0]])
-    first, second = (lwf.multi_class_loss(logits, old, torch.tensor([label])) for label in (0, 1))
-    assert first == second != lwf.multi_class_loss(logits, old, torch.tensor([2]))
+    first, second = (multi_class_loss(logits, old, torch.tensor([label])) for label in (0, 1))
+    assert first == second != multi_class_loss(logits, old, torch.tensor([2]))
 
 
 # --- UCIR

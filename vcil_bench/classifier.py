@@ -9,6 +9,7 @@ the memory and the nearest mean of exemplars.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .data.clips import exemplar_indices
 from .data.loader import Sample
 from .memory import ExemplarMemory
 from .method import MemoryUse, Method, RunContext
-from .nets.heads import class_means, nearest_mean_scores
+from .nets.heads import CosineHead, class_means, imprinted_proxies, nearest_mean_scores
 from .nets.trunk import AdapterConfig, Features, Tuning
 from .protocol import MemorySpec
 from .schema import check_numbers
@@ -80,6 +82,8 @@ class ClassifierConfig:
             below_one=("momentum", "dropout", "adapter_dropout"),
         )
 
+
+LINEAR_STD = 1e-3  # of a linear head's new weights, as in TSN, TSM and TCD (ops/models.py, _prepare_tsn)
 
 # Small clips, a small network and minutes on two cores: few epochs, the rate at which the base task's training
 # loss fell lowest for most methods, and little dropout, since a feature has 192 channels, not 512 or 2048.
@@ -155,7 +159,8 @@ class Classifier(Method):
     def features(self, clips: Tensor) -> Features:
         """Return frame features, and the feature maps on the way, float32."""
         with self.context.autocast():
-            return _float(self.network.features(clips))
+            found = self.network.features(clips)
+        return Features(found.frames.float(), found.blocks)
 
     def scores(self, frames: Tensor) -> Tensor:
         """Score frame features [B, T, D]: the head's scores of the frames, averaged [B, K]."""
@@ -168,8 +173,8 @@ class Classifier(Method):
     def optimiser(self) -> torch.optim.Optimizer:
         """Return SGD over everything that requires gradients, the head at its own rate.
 
-        As in TCD ops/models.py, get_optim_policies: no decay on the first batch norm and on biases, a bias of
-        the head at twice its rate.
+        As in TCD ops/models.py, get_optim_policies: no decay on batch norms and on the head's bias, the latter
+        at twice the head's rate.
         """
         config = self.config
         return torch.optim.SGD(
@@ -237,8 +242,7 @@ class OldModel:
     @torch.no_grad()
     def features(self, clips: Tensor) -> Features:
         """Return frame features [B, T, D] and feature maps, float32."""
-        with self._context.autocast():
-            return _float(self.network.features(clips))
+        return self._features(clips)
 
     @torch.no_grad()
     def frames(self, clips: Tensor) -> Tensor:
@@ -246,14 +250,22 @@ class OldModel:
         with self._context.autocast():
             return self.network(clips).float()
 
-    @torch.no_grad()
+    def differentiable_features(self, clips: Tensor) -> Features:
+        """Return features that scores can be differentiated by; the model itself stays as it is."""
+        self.network.requires_grad_(True)
+        found = self._features(clips)
+        self.network.requires_grad_(False)
+        return found
+
     def scores(self, frames: Tensor, num_old: int) -> Tensor:
         """Score frame features [B, T, D] against the old classes [B, num_old]."""
-        return self.head(frames)[:, :num_old]
+        each = self._head(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return each.mean(dim=1)[:, :num_old]  # the head has outputs for the new classes already
 
-    def head(self, frames: Tensor) -> Tensor:
-        """Return all scores of the head [B, K], the untrained ones of new classes too."""
-        return self._head(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)
+    def _features(self, clips: Tensor) -> Features:
+        with self._context.autocast():
+            found = self.network.features(clips)
+        return Features(found.frames.float(), found.blocks)
 
 
 class RehearsalClassifier(Classifier):
@@ -307,6 +319,26 @@ class RehearsalClassifier(Classifier):
             ranking[label] = rank(own, len(own))
         self.memory.store(task, ranking)
 
+    def imprint(self, task: Task) -> None:
+        """Start the new classes' proxies of a cosine head from their features under the old model.
+
+        Frames are those of TCD's validation rule, as in its init_cosine_classifier.
+        """
+        head = self.head
+        assert isinstance(head, CosineHead)
+        length = self.context.loader.spec.frames
+        samples = [
+            dataclasses.replace(s, stored=tuple(sorted(set(exemplar_indices(s.frames, length).tolist()))))
+            for s in task.train
+        ]
+        head.weight.data = imprinted_proxies(
+            *self.embed(samples),
+            range(task.num_old, task.num_seen),
+            head.old_weight,
+            kind=head.kind,
+            proxies=head.proxies,
+        )
+
     def update_means(self) -> None:
         """Compute the class means of all exemplars under the present model."""
         features, labels = self.embed(self.memory.samples())
@@ -343,8 +375,3 @@ class RehearsalClassifier(Classifier):
                     frames = self.frames(batch.clips)
                 value = loss(self.scores(self.drop(frames)), batch.labels)
                 epoch.step(optimiser, {"balanced": value}, clip_norm=self.config.clip_norm, clipped=clipped)
-
-
-def _float(found: Features) -> Features:
-    """Bring what a network made at the run's precision to float32."""
-    return Features(found.frames.float(), tuple(tuple(m.float() for m in stage) for stage in found.blocks))

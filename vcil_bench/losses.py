@@ -178,6 +178,25 @@ def sigmoid_distillation(logits: Tensor, old_logits: Tensor) -> Tensor:
     return each.sum(dim=1).mean()
 
 
+def multi_class_loss(logits: Tensor, old_logits: Tensor | None, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of every output: old classes against the old sigmoids, new ones against the label.
+
+    Source: iCaRL (Rebuffi et al., CVPR 2017), Alg. 3; summed over classes, averaged over the batch.
+
+    Args:
+        logits: [B, K].
+        old_logits: [B, num_old] of the old model, or None for none.
+        labels: [B]; where a sample is of an old class its label counts for nothing, as in the paper.
+
+    Returns:
+        Scalar.
+    """
+    targets = F.one_hot(labels, logits.shape[1]).to(logits)
+    if old_logits is not None:
+        targets = torch.cat([old_logits.sigmoid(), targets[:, old_logits.shape[1] :]], dim=1)
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1).mean()
+
+
 def margin_ranking(
     scores: Tensor, targets: Tensor, num_old: int, *, margin: float = 0.5, negatives: int = 2
 ) -> Tensor:

@@ -53,6 +53,8 @@ class ExemplarMemory(nn.Module):
         self.frame_bytes = 3 * clip.size**2
         self._kept_frames = 0 if budget.frames == "all" else int(budget.frames)
         self._videos: dict[int, tuple[Sample, ...]] = {}
+        # A resumed run replays grow, which notes all videos of every task, before it loads what was chosen.
+        self.register_load_state_dict_post_hook(lambda memory, _: memory._forget())
         self.register_buffer("places", torch.empty(0, 0, dtype=torch.long))
         self.register_buffer("frames", torch.empty(0, 0, self._kept_frames, dtype=torch.long))
 
@@ -71,7 +73,8 @@ class ExemplarMemory(nn.Module):
         self.frames = _resized(self.frames, task.num_seen, width)
 
     def candidates(self, label: int) -> list[Sample]:
-        """Return a class's training videos as they would be stored, to choose exemplars from."""
+        """Return a new class's training videos as they would be stored, to choose exemplars from."""
+        assert (self.places[label] < 0).all(), "its exemplars have been chosen; the other videos are gone"
         return [self._as_stored(sample) for sample in self._videos[label]]
 
     def store(self, task: Task, ranking: dict[int, list[int]]) -> None:
@@ -90,12 +93,16 @@ class ExemplarMemory(nn.Module):
                 self.places[label, i] = place
                 kept = self._frames_of(videos[place])
                 self.frames[label, i, : len(kept)] = torch.tensor(kept, dtype=torch.long)
-        # Only the chosen are remembered: the task's other videos are out of reach from here on.
-        for label, order in ranking.items():
-            kept_places = set(order[:share])
-            self._videos[label] = tuple(
-                video if i in kept_places else _forgotten(video) for i, video in enumerate(self._videos[label])
-            )
+        self._forget()
+
+    def _forget(self) -> None:
+        """Put every video out of reach that is not stored, of all classes that have been stored."""
+        for label, row in enumerate(self.places.tolist()):
+            kept = {place for place in row if place >= 0}
+            if kept:
+                self._videos[label] = tuple(
+                    video if i in kept else _forgotten(video) for i, video in enumerate(self._videos[label])
+                )
 
     def samples(self) -> list[Sample]:
         """Return all exemplars, class by class, best first."""

@@ -50,7 +50,7 @@ DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process set 
 # Sources on which numbers depend beside the method's own; a checkpoint made with others is refused.
 NUMERIC_SOURCES = (
     *("data/*.py", "nets/*.py", "losses.py", "training.py", "evaluation.py"),
-    *("stream.py", "randomness.py", "memory.py", "classifier.py"),
+    *("method.py", "stream.py", "randomness.py", "memory.py", "classifier.py"),
 )
 
 

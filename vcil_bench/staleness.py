@@ -63,8 +63,12 @@ def _source(record: Record) -> Path:
 
 
 def _built_in(name: str) -> Path:
-    with resources.as_file(resources.files("vcil_bench.methods")) as folder:
-        return folder / name
+    """Return where a file of the built-in methods lies, or of the harness, whose classes methods build on."""
+    with (
+        resources.as_file(resources.files("vcil_bench.methods")) as methods,
+        resources.as_file(resources.files("vcil_bench")) as harness,
+    ):
+        return methods / name if (methods / name).is_file() else harness / name
 
 
 def _sha256(path: Path) -> str | None:

@@ -178,7 +178,8 @@ class ClipLoader:
 
 
 def batches_per_epoch(num_samples: int, batch_size: int, *, drop_last: bool) -> int:
-    """Return the number of batches that ``ClipLoader.training`` makes of an epoch, at least 1."""
+    """Return the number of batches that ``ClipLoader.training`` makes of an epoch of at least one sample."""
+    assert num_samples > 0
     return max(1, num_samples // batch_size) if drop_last else -(-num_samples // batch_size)
 
 

@@ -136,10 +136,13 @@ class ClipTrunk(Trunk):
             x = _block(block, x, adapters[i] if adapters is not None else None)
             if i < num_maps:
                 side = isqrt(x.shape[1] - 1)
-                patches = x[:, 1:].transpose(1, 2).unflatten(2, (side, side)).unflatten(0, clips.shape[:2])
+                patches = (
+                    x[:, 1:].transpose(1, 2).unflatten(2, (side, side)).unflatten(0, clips.shape[:2]).float()
+                )
                 maps.append(patches)
                 # Put together again from the map, so that gradients with respect to it exist.
-                x = torch.cat([x[:, :1], patches.flatten(0, 1).flatten(2).transpose(1, 2)], dim=1)
+                again = patches.flatten(0, 1).flatten(2).transpose(1, 2)
+                x = torch.cat([x[:, :1], again.to(x.dtype)], dim=1)
         pooled, _ = visual._pool(x)  # [B*T, width]
         return (pooled @ visual.proj).unflatten(0, clips.shape[:2]), maps
 

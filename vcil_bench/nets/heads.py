@@ -13,15 +13,25 @@ from torch import Tensor, nn
 class GrowingLinear(nn.Module):
     """A linear classifier to which each task adds outputs; the outputs of old classes keep their weights."""
 
-    def __init__(self, in_features: int) -> None:
-        """Make a head without outputs."""
+    def __init__(self, in_features: int, std: float | None = None) -> None:
+        """Make a head without outputs.
+
+        Args:
+            in_features: Feature size D.
+            std: Deviation of new weights, their bias then 0; None starts them as ``nn.Linear`` does.
+        """
         super().__init__()
+        self._std = std
         self.weight = nn.Parameter(torch.empty(0, in_features))
         self.bias = nn.Parameter(torch.empty(0))
 
     def grow(self, num_new: int) -> None:
-        """Append ``num_new`` outputs, initialised as ``nn.Linear`` does."""
-        new = nn.Linear(self.weight.shape[1], num_new).to(self.weight.device)
+        """Append ``num_new`` fresh outputs."""
+        new = nn.Linear(self.weight.shape[1], num_new)
+        if self._std is not None:
+            nn.init.normal_(new.weight, std=self._std)
+            nn.init.zeros_(new.bias)
+        new = new.to(self.weight.device)
         self.weight = nn.Parameter(torch.cat([self.weight.data, new.weight.data]))
         self.bias = nn.Parameter(torch.cat([self.bias.data, new.bias.data]))
 
@@ -65,7 +75,7 @@ class CosineHead(nn.Module):
         """
         super().__init__()
         self.proxies = proxies
-        self.kind = kind
+        self.kind: Literal["lsc", "cc"] = kind
         self.margin = margin
         self.weight = nn.Parameter(_proxies(num_classes * proxies, in_features, kind))
         self.old_weight = nn.Parameter(torch.empty(0, in_features))

@@ -51,8 +51,8 @@ class Features:
 
     Attributes:
         frames: Frame features [B, T, D].
-        blocks: Per stage, the output of each of its blocks [B, T, C, H, W]. They lie on the way from clips to
-            frame features, so that gradients with respect to them exist.
+        blocks: Per stage, the output of each of its blocks [B, T, C, H, W], float32 at any precision of the run.
+            They lie on the way from clips to frame features, so that gradients with respect to them exist.
     """
 
     frames: Tensor

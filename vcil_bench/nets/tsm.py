@@ -112,7 +112,7 @@ class TSMNetwork(VideoNetwork):
         for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
             blocks = []
             for block in stage:
-                maps = block(x).unflatten(0, (batch, length))  # [B, T, C, H, W]
+                maps = block(x).unflatten(0, (batch, length)).float()  # [B, T, C, H, W]
                 blocks.append(maps)
                 x = maps.flatten(0, 1)  # the maps lie on the way, so that gradients reach them
             stages.append(tuple(blocks))
