@@ -22,7 +22,7 @@ from vcil_bench.memory import nearest_to_mean_order
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import CosineHead, GrowingLinear
 from vcil_bench.nets.trunk import Features
-from vcil_bench.schema import check_numbers
+from vcil_bench.schema import ConfigError, check_numbers
 from vcil_bench.stream import Task
 
 
@@ -91,6 +91,16 @@ class HCEConfig(ClassifierConfig):
             positive=("channels", "correlation_size", "evolved_size", "depth", "hidden"),
             not_negative=("expansion",),
         )
+        if self.evolved_size > self.correlation_size:
+            raise ConfigError(
+                f"evolved_size: {self.evolved_size} must be at most correlation_size = {self.correlation_size}, "
+                "which it reduces"
+            )
+        if self.refinement == "variance" and not (self.aggregation and self.distil_maps):
+            raise ConfigError(
+                "refinement: variance is that of weights which nothing trains without aggregation and "
+                "distil_maps; with either off give refinement=number or refinement=none"
+            )
 
 
 class HCE(RehearsalClassifier):
@@ -120,7 +130,7 @@ class HCE(RehearsalClassifier):
                 correlation_size=config.correlation_size,
                 evolved_size=config.evolved_size,
             )
-            if config.aggregation or config.refinement == "variance"
+            if config.aggregation and config.distil_maps
             else None
         )
 

@@ -54,8 +54,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"drop_last": False},
     ],
     "hce": [
-        {"aggregation": False},
-        {"distil_maps": False},
+        {"aggregation": False, "refinement": "number"},
+        {"distil_maps": False, "refinement": "number"},
         {"distil_features": False},
         {"refinement": "number"},
         {"refinement": "none"},

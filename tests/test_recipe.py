@@ -6,20 +6,40 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from vcil_bench import record
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_method_of_the_recipe_runs(tiny: Any, tmp_path: Path) -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    block = re.search(r"<!-- recipe:.*?-->\n```python\n(.*?)```", text, re.DOTALL)
-    assert block is not None
-    path = tmp_path / "nearest_text.py"
-    path.write_text(block[1], encoding="utf-8")
-    assert tiny.run(path, tmp_path / "results") == 0
-    (written,) = (tmp_path / "results").glob("*/nearest_text/*.json")
-    assert record.load(written).data["method"]["file"] == str(path)
+BLOCKS = re.findall(
+    r"<!-- recipe:.*?-->\n```python\n(.*?)```",
+    (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+    re.DOTALL,
+)
+
+
+def test_there_are_two_recipes() -> None:
+    assert len(BLOCKS) == 2
+
+
+PAIRS = list(zip(BLOCKS, ("clip_tiny", "tsm_tiny"), strict=True))
+
+
+@pytest.mark.parametrize(("block", "on"), PAIRS, ids=["text", "replay"])
+def test_the_method_of_the_recipe_runs(block: str, on: str, tiny: Any, tmp_path: Path) -> None:
+    (name,) = re.findall(r'^    name = "(\w+)"', block, re.MULTILINE)
+    path = tmp_path / f"{name}.py"
+    path.write_text(block, encoding="utf-8")
+    quick = ["epochs=1", "epochs_first=1", "batch_size=4"] if "epochs" in block else []
+    run = ["run", path, tiny.protocol, "--data", tiny.root, "--results", tmp_path / "results"]
+    assert tiny.main(*run, "--seed", "1", "--device", "cpu", "--set", f"backbone={on}", *quick) == 0
+    (written,) = (tmp_path / "results").glob(f"*/{name}/*.json")
+    found = record.load(written).data
+    assert found["method"]["file"] == str(path)
+    kept = [step["costs"]["memory"]["videos"] for step in found["steps"]]
+    assert kept == ([2, 3, 4] if name == "naive_replay" else [0, 0, 0])
 
 
 def test_named_files_and_targets_exist() -> None:

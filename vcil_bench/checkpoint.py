@@ -70,11 +70,13 @@ def load(path: Path) -> Checkpoint:
             meta = json.loads((file.metadata() or {}).get("vcil_bench", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: damaged checkpoint ({error}); remove it to start afresh") from error
+        raise CheckpointError(
+            f"{path}: damaged checkpoint ({error}); FORCE=1 (--force) starts afresh"
+        ) from error
     if meta.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path}: checkpoint schema {meta.get('schema')!r}, this version reads {SCHEMA}; "
-            "remove it to start afresh"
+            "FORCE=1 (--force) starts afresh"
         )
     return Checkpoint(
         meta["identity"],

@@ -25,6 +25,7 @@ from .nets.trunk import Trunk
 from .protocol import MemorySpec
 from .schema import build
 from .stream import Task
+from .tracking import NoTracker, Tracker
 
 
 @dataclass
@@ -40,6 +41,8 @@ class RunContext:
         budget: Exemplars that the protocol allows, None for none.
         progress: The terminal's progress bars.
         losses: Mean of every loss term per epoch of the current step, kept for the record.
+        tracker: Takes the same means as they come.
+        epochs_done: Epochs of all phases so far, the tracker's step.
     """
 
     device: torch.device
@@ -50,6 +53,8 @@ class RunContext:
     budget: MemorySpec | None
     progress: Progress
     losses: list[dict[str, float | int | str]] = dataclasses.field(default_factory=list)
+    tracker: Tracker = dataclasses.field(default_factory=NoTracker)
+    epochs_done: int = 0
 
     @property
     def clip(self) -> ClipTrunk:

@@ -27,6 +27,8 @@ class RunOptions:
         eval_batch: Test videos per batch, for speed and memory.
         max_tasks: Stop after so many tasks and leave a partial record, which the same command without it goes
             on from; null runs all.
+        tracker: Where losses and accuracies go while training, beside the record: ``tensorboard``, or
+            ``package.module:Name``, a class of yours (``vcil_bench/tracking.py`` says what it must have).
         max_missing: Share of the train or test videos that may be unusable before a run is refused.
     """
 
@@ -39,12 +41,13 @@ class RunOptions:
     threads: int | None = None
     eval_batch: int = 32
     max_tasks: int | None = None
+    tracker: str | None = None
     max_missing: float = 0.1
 
 
 # Options that are no part of the experiment (at most they reorder a sum) stay out of the variant's name and
 # out of what resuming compares.
-WITHOUT_EFFECT = frozenset({"workers", "threads", "eval_batch", "max_tasks", "max_missing"})
+WITHOUT_EFFECT = frozenset({"workers", "threads", "eval_batch", "max_tasks", "max_missing", "tracker"})
 
 
 def split_assignments(

@@ -28,6 +28,7 @@ from .protocol import load as load_protocol
 from .registry import Entry
 from .registry import find as find_method
 from .storage import check_writable
+from .tracking import find as find_tracker
 
 
 class RunError(UserError):
@@ -101,6 +102,7 @@ def make_plan(
     for one in seeds:
         loaded.order(one)  # refuses lists that must be imported first
     resolve_decoder(options.decoder)
+    find_tracker(options.tracker)
     own, origin = entry.cls.backbone_for(loaded.name)
     chosen = backbone(options.backbone or own)
     if options.backbone is None:

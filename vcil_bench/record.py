@@ -152,17 +152,18 @@ def load(path: Path) -> Record:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RecordError(f"{path}: corrupt record ({error}); move it away or run again") from error
+        raise RecordError(f"{path}: corrupt record ({error}); move it away or run again with --force") from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise RecordError(f"{path}: record schema {schema!r}, this version reads schema {SCHEMA}")
     missing = [key for key in RecordData.__annotations__ if key not in data]
     if missing:
-        raise RecordError(f"{path}: corrupt record (no {missing[0]!r}); move it away or run again")
+        raise RecordError(f"{path}: corrupt record (no {missing[0]!r}); move it away or run again with --force")
     try:
         _check(data)
     except (KeyError, TypeError, IndexError, ValueError) as error:
-        raise RecordError(f"{path}: inconsistent record ({error}); move it away or run again") from error
+        advice = "move it away or run again with --force"
+        raise RecordError(f"{path}: inconsistent record ({error}); {advice}") from error
     _check_predictions(path, data)
     return Record(path, data)
 
@@ -232,7 +233,9 @@ def _check_predictions(path: Path, data: RecordData) -> None:
     if stored is None or not source.is_file():
         return
     if file_sha256(source) != stored["sha256"]:
-        raise RecordError(f"{source}: not the predictions that {path.name} was written with; run again")
+        raise RecordError(
+            f"{source}: not the predictions that {path.name} was written with; run again with --force"
+        )
     with np.load(source, allow_pickle=False) as arrays:
         labels, tasks = arrays["labels"], arrays["task"]
         for i, step in enumerate(data["steps"]):
@@ -243,5 +246,5 @@ def _check_predictions(path: Path, data: RecordData) -> None:
                 if np.bincount(hits, minlength=i + 1).tolist() != step["correct"][readout]:
                     raise RecordError(
                         f"{path}: its counts of step {i}, readout {readout!r}, are not those of its "
-                        "predictions; it was changed by hand, run again"
+                        "predictions; it was changed by hand, run again with --force"
                     )

@@ -42,6 +42,8 @@ from .record import Record, RecordData
 from .staleness import reasons as stale_reasons
 from .storage import check_writable, file_sha256
 from .stream import TaskStream, class_names
+from .tracking import NoTracker
+from .tracking import find as find_tracker
 from .training import TrainingError
 
 Say = Callable[[str], None]
@@ -232,6 +234,11 @@ class _Run:
         tf32 = self.plan.options.precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.backends.cudnn.allow_tf32 = tf32
+        config = plain_values(self.plan.config) | plain_values(self.plan.options)
+        folder = self.path.with_suffix("") / "tracking"
+        tracker = find_tracker(self.plan.options.tracker)
+        if tracker is not NoTracker:
+            self.context.tracker = tracker(self.record["run_id"], folder, config)
         try:
             method, start = self._restore()
             last = min(self.plan.options.max_tasks or len(self.stream), len(self.stream))
@@ -247,6 +254,8 @@ class _Run:
             self.record["reason"] = f"{type(error).__name__}: {error}"
             records.save(self.path, self.record)
             raise
+        finally:
+            self.context.tracker.close()
         if len(self.record["steps"]) == len(self.stream):
             self._finish()
 
@@ -272,6 +281,7 @@ class _Run:
         self.record["steps"], self.top = saved.steps, saved.top
         self.record["sessions"] = [*saved.sessions, *self.record["sessions"]]
         self.record["started"] = saved.sessions[0]["started"]
+        self.context.epochs_done = sum(len(step["losses"]) for step in saved.steps)
         self.say(f"seed {self.seed}: resuming after task {done} of {len(self.stream)}")
         return method, done
 
@@ -333,10 +343,13 @@ class _Run:
         )
         records.save(self.path, self.record)
         total = sum(len(t) for t in tests)
+        accuracies = {f"accuracy/{name}": sum(c) / total for name, c in found.correct.items()}
+        self.context.tracker.scalars(accuracies, step + 1)
         headline = sum(found.correct[method.readouts[0]])
+        of = f" ({method.readouts[0]})" if len(method.readouts) > 1 else ""
         self.say(
             f"seed {self.seed}, task {step + 1}/{len(self.stream)}: {task.num_seen} classes seen, "
-            f"top-1 {100 * headline / total:.1f} % of {total} videos "
+            f"top-1{of} {100 * headline / total:.1f} % of {total} videos "
             f"({costs['train_s']:.0f} s training, {costs['eval_s']:.0f} s testing)"
         )
 

@@ -161,15 +161,16 @@ def check_numbers(
         ConfigError: Names the key, its value and the bound.
     """
     bounds: list[tuple[Sequence[str], Callable[[float], bool], str]] = [
-        (positive, lambda x: x > 0, "greater than 0"),
-        (not_negative, lambda x: x >= 0, "0 or greater"),
+        (positive, lambda x: x > 0, "a number greater than 0"),
+        (not_negative, lambda x: x >= 0, "a number, 0 or greater"),
         (below_one, lambda x: 0 <= x < 1, "at least 0 and below 1"),
     ]
     for keys, holds, text in bounds:
         for key in keys:
             value = getattr(config, key)
             if not (holds(value) and math.isfinite(value)):
-                raise ConfigError(f"{key}: {value} must be {text}")
+                finite = "" if math.isfinite(value) else "finite, "
+                raise ConfigError(f"{key}: {value} must be {finite}{text}")
 
 
 def _describe(annotation: Any) -> str:

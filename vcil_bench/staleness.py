@@ -5,6 +5,8 @@ Imports neither torch nor a method, so that reports can mark stale rows.
 
 from __future__ import annotations
 
+import functools
+import json
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,15 +47,23 @@ def reasons(record: Record, protocol: Protocol | None = None, entry: Entry | Non
 
 def _fingerprint(record: Record, protocol: Protocol | None) -> str | None:
     """Return today's fingerprint of a record's protocol; None if the protocol cannot be found any more."""
-    if protocol is None:
-        stored = record.data["protocol"]
-        built_in = stored["origin"].startswith("protocols/")
-        name = stored["name"] if built_in else stored["origin"]
-        try:
-            protocol = load_protocol(name, stored["overrides"])
-        except UserError:
-            return None
-    return protocol.fingerprint
+    if protocol is not None:
+        return protocol.fingerprint
+    stored = record.data["protocol"]
+    if stored["origin"].startswith("protocols/"):
+        return _of_built_in(stored["name"], json.dumps(stored["overrides"]))
+    try:
+        return load_protocol(stored["origin"], stored["overrides"]).fingerprint
+    except UserError:
+        return None
+
+
+@functools.cache  # a report asks for the same few protocols once per record
+def _of_built_in(name: str, overrides: str) -> str | None:
+    try:
+        return load_protocol(name, json.loads(overrides)).fingerprint
+    except UserError:
+        return None
 
 
 def _source(record: Record) -> Path:

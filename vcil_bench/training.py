@@ -154,6 +154,8 @@ def epochs(
                     f"{stage}, epoch {number + 1}: the loss {', '.join(bad)} is not finite; all terms: {means}"
                 )
             context.losses.append({"stage": stage, "epoch": number + 1, **means})
+            context.epochs_done += 1
+            context.tracker.scalars({f"loss/{k}": v for k, v in means.items()}, context.epochs_done)
             text = " ".join(f"{name} {mean:.3g}" for name, mean in means.items())
             context.progress.update(bar, description=f"{stage}, epoch {number + 1}/{num_epochs}: {text}")
     finally:

@@ -155,6 +155,8 @@ class ClipEncoder(VideoNetwork):
     token, so a loss or a gradient on them would say nothing about what is recognised.
     """
 
+    trains_whole = False
+
     def __init__(self, trunk: ClipTrunk, config: AdapterConfig | None) -> None:
         super().__init__()
         self.trunk = trunk

@@ -145,7 +145,7 @@ def _load_into(model, path: Path) -> None:  # type: ignore[no-untyped-def]
 
     try:
         load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except (RuntimeError, OSError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+    except (RuntimeError, OSError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
         raise BackboneError(
             f"{path}: not a safetensors file or plain state dict of this architecture "
             f"({type(error).__name__}); OpenAI's original .pt file is a TorchScript archive, which is not "

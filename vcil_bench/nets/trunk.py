@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,8 +70,10 @@ class VideoNetwork(nn.Module, ABC):
     Attributes:
         dim: Size D of a frame feature.
         stage_channels: Channels of each block's map, grouped by stage.
+        trains_whole: Whether its parameters are the pretrained weights, not adapters beside them.
     """
 
+    trains_whole: ClassVar[bool]
     dim: int
     stage_channels: tuple[tuple[int, ...], ...]
 

@@ -62,6 +62,8 @@ class ShiftedConv(nn.Module):
 class TSMNetwork(VideoNetwork):
     """A ResNet over frames with temporal shift, trained whole."""
 
+    trains_whole = True
+
     mean: Tensor
     std: Tensor
 

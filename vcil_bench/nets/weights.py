@@ -120,7 +120,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if all(isinstance(value, torch.Tensor) for value in state.values()):
             return state
         kind = "not a state dict"
-    except (RuntimeError, OSError, AttributeError, pickle.UnpicklingError, SafetensorError) as error:
+    except (RuntimeError, OSError, EOFError, AttributeError, pickle.UnpicklingError, SafetensorError) as error:
         kind = type(error).__name__
     raise BackboneError(f"{path}: not a safetensors file or plain state dict of tensors ({kind})")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,15 +14,13 @@ from numpy.typing import NDArray
 
 from vcil_bench.metrics import backward_forgetting, step_accuracy
 from vcil_bench.record import Record
-from vcil_bench.storage import write_atomically
 
+from .style import heading, legend_below, legend_shape, line_styles, save, styled
 from .tables import Row
 
-# Okabe and Ito's colours, told apart by the colour-blind; the yellow is left out, it is too light for lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = "osD^vPX*"
-STYLES = ("-", "--", ":", "-.")
-LEGEND_WIDTH = 130  # characters that fit across the figure
+WIDTH = 9.0  # inches
+MARKS = 12  # steps up to which every one gets a marker
+BANDS = 6  # rows up to which the bands keep their full strength
 
 
 def accuracy_curve(record: Record, readout: str) -> NDArray[np.float64]:
@@ -49,58 +46,46 @@ def draw(rows: Sequence[Row], title: str, stem: Path) -> list[Path]:
         stem: Path without extension.
 
     Returns:
-        The two files.
+        The two files; none where no row has a finished seed.
     """
+    figure = curves_figure(rows, title)
+    return save(figure, stem) if figure else []
+
+
+def curves_figure(rows: Sequence[Row], title: str) -> Figure | None:
+    """Return the figure that ``draw`` writes, None where no row has a finished seed."""
     drawn = [row for row in rows if row.complete]
-    with mpl.rc_context({"svg.hashsalt": "vcil-bench", "font.size": 9, "svg.fonttype": "none"}):
-        longest = max((len(_legend(row)) for row in drawn), default=1)
-        columns = max(1, min(4, len(drawn), LEGEND_WIDTH // (longest + 6)))
-        legend_rows = -(-len(drawn) // columns)
-        figure = Figure(figsize=(9, 3.7 + 0.2 * legend_rows), layout="constrained")
+    if not drawn:
+        return None
+    names, styles = legends(drawn), line_styles([(row.method, row.variant) for row in drawn])
+    _, lines = legend_shape(names, WIDTH)
+    with styled():
+        figure = Figure(figsize=(WIDTH, (3.7 if len(drawn) <= 8 else 4.7) + 0.2 * lines), layout="constrained")
         left, right = figure.subplots(1, 2)
-        styles = _styles(drawn)
-        for row in drawn:
-            style = styles[row.name]
+        for number, (row, name, style) in enumerate(zip(drawn, names, styles, strict=True)):
+            seen = np.cumsum(row.complete[0].data["classes_per_task"])
+            # Over many steps markers are thinned out, each row's elsewhere, so that none hides another.
+            every = -(-len(seen) // MARKS)
+            style["markevery"] = (number % every, every)
             for axes, curve in ((left, accuracy_curve), (right, forgetting_curve)):
                 values = np.stack([curve(r, row.readout) for r in row.complete])
-                seen = np.cumsum(row.complete[0].data["classes_per_task"])
-                _line(axes, seen, values, _legend(row), style)
+                _line(axes, seen, values, name, style, 0.15 * min(1, BANDS / len(drawn)))
         _dress(left, "accuracy over all classes seen, %")
         _dress(right, "mean drop of old tasks since learnt, %")
         right.axhline(0, color="#999999", linewidth=0.7, zorder=0)
-        figure.suptitle(title, fontsize=10, wrap=True)
-        handles, names = left.get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
-        files = [stem.with_name(stem.name + suffix) for suffix in (".svg", ".png")]
-        for file in files:
-            _write(figure, file)
-    return files
+        heading(figure, title)
+        legend_below(figure, *left.get_legend_handles_labels())
+    return figure
 
 
-def _legend(row: Row) -> str:
-    return f"{row.name} ({len(row.complete)}/{row.seeds} seeds)" if row.incomplete else row.name
-
-
-def _styles(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Give each method a colour that follows from its name, and its variants line styles."""
-    taken: dict[str, int] = {}
-    for method in sorted({row.method for row in rows}):
-        start = int(hashlib.sha256(method.encode()).hexdigest(), 16)
-        free = [i % len(COLOURS) for i in range(start, start + len(COLOURS))]
-        free = [i for i in free if i not in taken.values()] or free
-        taken[method] = free[0]
-    counts: dict[str, int] = {}
-    styles = {}
-    for row in rows:
-        number = counts.setdefault(row.method, 0)
-        counts[row.method] += 1
-        styles[row.name] = {
-            "color": COLOURS[taken[row.method]],
-            "marker": MARKERS[taken[row.method] % len(MARKERS)],
-            "linestyle": STYLES[number % len(STYLES)],
-        }
-    return styles
+def legends(rows: Sequence[Row]) -> list[str]:
+    """Return a name per row, with its finished seeds if some are missing, its backbone if names are equal."""
+    same = Counter(row.name for row in rows)
+    names = [f"{row.name} {row.backbone}" if same[row.name] > 1 else row.name for row in rows]
+    return [
+        f"{name} ({len(row.complete)}/{row.seeds} seeds)" if row.incomplete else name
+        for name, row in zip(names, rows, strict=True)
+    ]
 
 
 def _line(
@@ -108,25 +93,19 @@ def _line(
     seen: NDArray[np.int64],
     values: NDArray[np.float64],
     name: str,
-    style: dict[str, str],
+    style: dict[str, Any],
+    strength: float,
 ) -> None:
     mean = values.mean(axis=0)
-    axes.plot(seen, mean, label=name, markersize=4, linewidth=1.4, **style)  # type: ignore[arg-type]
+    axes.plot(seen, mean, label=name, **style)
+    if len(seen) <= MARKS:
+        axes.set_xticks(seen)
     if len(values) > 1:
         spread = values.std(axis=0, ddof=1)
-        axes.fill_between(seen, mean - spread, mean + spread, color=style["color"], alpha=0.15, lw=0)
+        axes.fill_between(seen, mean - spread, mean + spread, color=style["color"], alpha=strength, lw=0)
 
 
 def _dress(axes: Axes, label: str) -> None:
     axes.set_xlabel("classes seen")
     axes.set_ylabel(label)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e5e5e5", linewidth=0.7)
-    axes.set_axisbelow(True)
-
-
-def _write(figure: Figure, file: Path) -> None:
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if file.suffix == ".svg" else {"Software": None}
-    figure.savefig(buffer, format=file.suffix[1:], dpi=150, metadata=metadata)
-    write_atomically(file, buffer.getvalue())
+    axes.grid(axis="y")

@@ -1,4 +1,4 @@
-"""Writes the report: per protocol a table and curves, and an index over all of them."""
+"""Writes the report: paper-style tables, per protocol tables and figures, and one page that holds it all."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from vcil_bench.record import RecordError, load_all
 from vcil_bench.storage import check_writable, write_atomically
 
-from .curves import draw
-from .tables import frame, groups, markdown, rows
+from . import latex, papers, site
+from .figures import write_all
+from .tables import frame, groups, markdown
 
 
 @dataclass(frozen=True)
@@ -17,45 +18,66 @@ class Written:
     """What a report wrote, and what it had to leave out.
 
     Attributes:
-        files: Files written, the index first.
+        files: Files written, the page first.
         errors: One error per record that could not be read.
+        notes: What could not be drawn, and why.
         records: Number of records read.
     """
 
     files: list[Path]
     errors: list[RecordError]
+    notes: list[str]
     records: int
 
 
 def write(results: Path, out: Path) -> Written:
     """Write the report of all records below ``results`` into ``out``; the same input gives the same bytes.
 
-    Records that cannot be read are left out, named in the index and returned.
+    ``index.html`` is the page; ``index.md`` the same tables as text; ``papers/`` the papers' tables as Markdown,
+    CSV and LaTeX; one folder per protocol its table and figures. Records that cannot be read are left out, named
+    on the page and returned.
     """
     check_writable(out)
     found, errors = load_all(results)
-    files: list[Path] = []
+    notes: list[str] = []
+    made = papers.tables(found)
     index = ["# Results", ""]
-    for group in groups(found):
+    grouped = groups(found)
+    files = _papers(made, out / "papers")
+    for group in grouped:
         folder = out / group.label
-        table = folder / "table.md"
-        lines = rows(group)
         text = markdown(group)
-        pictures: list[Path] = []
-        if any(row.complete for row in lines):
-            pictures = draw(lines, group.title, folder / "curves")
-        heading = f"# {group.title}\n\n"
-        picture = "\n![accuracy and forgetting against classes seen](curves.png)\n" if pictures else ""
-        write_atomically(table, f"{heading}{text}{picture}".encode())
-        csv = folder / "table.csv"
-        write_atomically(csv, frame(group).to_csv(index=False, float_format="%.6f").encode())
-        files += [table, csv, *pictures]
+        drawn = write_all(group, folder)
+        notes += [f"{group.label}: {note}" for note in drawn.notes]
+        shown = [p for p in drawn.pictures if p.row is None]
+        pictures = "".join(f"\n![{p.caption}]({p.png.relative_to(folder)})\n" for p in drawn.pictures)
+        write_atomically(folder / "table.md", f"# {group.title}\n\n{text}{pictures}".encode())
+        csv = frame(group).to_csv(index=False, float_format="%.6f")
+        write_atomically(folder / "table.csv", csv.encode())
+        files += [folder / "table.md", folder / "table.csv", *drawn.files]
         index += [f"## {group.title}", "", text]
-        index += [f"![]({group.label}/curves.png)", ""] if pictures else []
+        for picture in shown:
+            index += [f"![{picture.caption}]({picture.png.relative_to(out)})", ""]
     if not found:
         index += [f"No records in {results}.", ""]
+    index += ["# Tables of papers", "", *(papers.markdown(table) for table in made)]
     if errors:
-        index += ["## Left out", "", *(f"- {error}" for error in errors), ""]
-    target = out / "index.md"
-    write_atomically(target, "\n".join(index).encode())
-    return Written([target, *files], errors, len(found))
+        index += ["# Left out", "", *(f"- {error}" for error in errors), ""]
+    page = site.build(found, errors, grouped, [site.PaperTable(**papers.as_plain(table)) for table in made])
+    heads = [out / "index.html", out / "index.md"]
+    write_atomically(heads[0], page.encode())
+    write_atomically(heads[1], "\n".join(index).encode())
+    return Written([*heads, *files], errors, notes, len(found))
+
+
+def _papers(made: list[papers.Table], folder: Path) -> list[Path]:
+    """Write the papers' tables in three forms, and a LaTeX document that shows them."""
+    texts: dict[str, str] = {}
+    for table in made:
+        texts[f"{table.spec.id}.md"] = papers.markdown(table)
+        texts[f"{table.spec.id}.csv"] = papers.frame(table).to_csv(index=False, float_format="%.6f")
+        texts[f"{table.spec.id}.tex"] = latex.table(table)
+    texts["preview.tex"] = latex.preview([table.spec.id for table in made])
+    for name, text in texts.items():
+        write_atomically(folder / name, text.encode())
+    return [folder / name for name in texts]

@@ -15,6 +15,8 @@ from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record
 from vcil_bench.staleness import reasons
 
+from .ranking import EXPLANATION, Candidate, rank
+
 
 @dataclass(frozen=True)
 class Group:
@@ -186,10 +188,16 @@ def frame(group: Group) -> pd.DataFrame:
 
 def markdown(group: Group) -> str:
     """Return the table as Markdown, two decimals, with the formula of every metric under it."""
+    lines = rows(group)
+    signs = {"best": "**", "second": "*", "": ""}
+    marked = marks(lines, group.metrics)
     table = []
-    for row in rows(group):
-        mark = " *" if row.incomplete else ""
-        cells = [_cell(row.values(metric)) + mark for metric in group.metrics]
+    for row, mark in zip(lines, marked, strict=True):
+        lacking = " (*)" if row.incomplete else ""
+        cells = [
+            f"{signs[m]}{_cell(row.values(metric))}{signs[m]}{lacking}"
+            for metric, m in zip(group.metrics, mark, strict=True)
+        ]
         table.append(
             [
                 row.method,
@@ -205,13 +213,24 @@ def markdown(group: Group) -> str:
     header = ["method", "variant", "backbone", "readout", "n", *titles, "notes"]
     table = [[cell.replace("|", "\\|") for cell in line] for line in table]
     text = tabulate(table, headers=header, tablefmt="pipe", disable_numparse=True)
-    lines = [f"{METRICS[m].title}: {METRICS[m].formula}." for m in group.metrics]
+    formulas = [f"{METRICS[m].title}: {METRICS[m].formula}." for m in group.metrics]
+    ranked = f" {EXPLANATION}" if any(any(mark) for mark in marked) else ""
     return (
         text + "\n\nPercent; mean ± sample standard deviation over class orders. n: finished runs of those the "
-        "protocol asks for; * marks rows where they are not all there.\n"
-        + "\n".join(f"- {line}" for line in lines)
+        f"protocol asks for; (*) marks rows where they are not all there.{ranked}\n"
+        + "\n".join(f"- {line}" for line in formulas)
         + "\n"
     )
+
+
+def marks(lines: Sequence[Row], metrics: Sequence[str]) -> list[list[str]]:
+    """Return per row and metric ``best``, ``second`` or nothing."""
+    columns = []
+    for metric in metrics:
+        column = [Candidate(row.complete, row.readout, not row.incomplete) for row in lines]
+        rank(column, metric)
+        columns.append([candidate.mark for candidate in column])
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _cell(values: np.ndarray) -> str:

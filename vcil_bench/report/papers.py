@@ -1,0 +1,412 @@
+"""The comparison tables of papers, regenerated: our runs beside the published numbers, cell by cell.
+
+Published numbers come from ``published.csv`` alone, with their source; ours from records alone. A cell is of
+ours only if the run is the one the paper's row describes: the protocol as it is (no derived one), real data and
+weights, the method's defaults but for what the row changes. Runs on different backbones, precisions or budgets
+stand in lines of their own, and are ranked only against runs whose weights saw the same data.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from tabulate import tabulate
+
+from vcil_bench.errors import UserError
+from vcil_bench.metrics import METRICS
+from vcil_bench.protocol import load as load_protocol
+from vcil_bench.record import Record
+from vcil_bench.schema import build
+from vcil_bench.staleness import reasons
+
+from .ranking import EXPLANATION, Candidate, rank
+from .statistics import Comparison
+
+BWF = "backward_forgetting"
+# Options that do not make another experiment; a run that sets any other one is a variant, not the paper's row.
+FREE_OPTIONS = frozenset({"backbone", "precision", "decoder", *("workers", "threads", "eval_batch")})
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSpec:
+    """A row as ``papers.yaml`` gives it; see its head."""
+
+    label: str
+    published: str | None = None
+    exemplars: str = ""
+    method: str | None = None
+    readouts: list[str] = field(default_factory=list)
+    config: dict[str, Value] = field(default_factory=dict)
+    overrides: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """A table as ``papers.yaml`` gives it; see its head."""
+
+    id: str
+    title: str
+    sources: list[str]
+    tables: list[str]
+    note: str
+    metric: str
+    published_metric: str
+    protocols: list[str]
+    rows: list[RowSpec]
+    metrics: dict[str, str] = field(default_factory=dict)
+    readouts: dict[str, str] = field(default_factory=dict)
+    bwf: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        protocol: Name of the protocol.
+        metric: Our metric.
+        published_metric: The metric's name in ``published.csv``.
+        readout: Our readout; None takes the method's headline.
+        published_readout: The readout's name there; None takes any.
+    """
+
+    protocol: str
+    metric: str
+    published_metric: str
+    readout: str | None
+    published_readout: str | None
+
+    @property
+    def title(self) -> str:
+        """A heading."""
+        parts = [self.protocol, self.published_readout or "", "BWF" if self.metric == BWF else ""]
+        return " ".join(part for part in parts if part)
+
+
+@dataclass
+class Cell:
+    """One cell.
+
+    Attributes:
+        values: Our metric per finished seed, in percent.
+        possible: Whether there is a method of ours, with this readout.
+        seeds: Seeds the protocol asks for.
+        published: The published number.
+        source: Where it was published.
+        comparable: Whether ours and the published one start from the same kind of weights.
+        mark: ``best`` or ``second`` among like, of complete cells.
+        versus: The paired comparison with the best of its like, None for that one itself.
+        records: The finished records behind ``values``.
+    """
+
+    values: np.ndarray = field(default_factory=lambda: np.empty(0))
+    possible: bool = True
+    seeds: int = 0
+    published: float | None = None
+    source: str = ""
+    comparable: bool = False
+    mark: str = ""
+    versus: Comparison | None = None
+    records: list[Record] = field(default_factory=list)
+    readout: str = ""
+
+    @property
+    def run(self) -> bool:
+        """Whether there is a number of ours."""
+        return len(self.values) > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all seeds the protocol asks for are there."""
+        return self.run and len(self.values) == self.seeds
+
+    @property
+    def mean(self) -> float:
+        """Our mean."""
+        return float(self.values.mean())
+
+    @property
+    def deviation(self) -> float | None:
+        """The sample deviation over class orders, None for a single one."""
+        return float(self.values.std(ddof=1)) if len(self.values) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the published number, where they compare."""
+        if not self.run or self.published is None or not self.comparable:
+            return None
+        return self.mean - self.published
+
+    @property
+    def ours(self) -> str:
+        """Our number as text: ``mean ± deviation`` and, where seeds are missing, ``(n/N)``."""
+        if not self.run:
+            return "not run" if self.possible else "–"
+        spread = f" ± {self.deviation:.2f}" if self.deviation is not None else ""
+        return f"{self.mean:.2f}{spread}" + ("" if self.complete else f" ({len(self.values)}/{self.seeds})")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table.
+
+    Attributes:
+        label: The row's label in the paper.
+        backbone: Of our runs, with precision if it is not fp32; a dash where nothing was run.
+        exemplars: The budget of our runs.
+        pretraining: Data our weights were trained on.
+        cells: One per column.
+        notes: What a reader must know, such as stale runs.
+    """
+
+    label: str
+    backbone: str
+    exemplars: str
+    pretraining: str
+    cells: list[Cell]
+    notes: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table."""
+
+    spec: TableSpec
+    columns: list[Column]
+    lines: list[Line]
+
+    @property
+    def caption(self) -> str:
+        """The note, and the formula of every metric of ours."""
+        metrics = dict.fromkeys(column.metric for column in self.columns)
+        formulas = " ".join(f"{METRICS[m].title}: {METRICS[m].formula}." for m in metrics)
+        return (
+            f"{self.spec.note} {formulas} Percent; ours is the mean ± sample standard deviation over class "
+            "orders (initialisation and shuffling are seeded with the order), (n/N) where seeds are missing."
+        )
+
+
+@functools.cache
+def specs() -> list[TableSpec]:
+    """Return the tables of ``papers.yaml``."""
+    text = (resources.files("vcil_bench.report") / "papers.yaml").read_text(encoding="utf-8")
+    return [build(TableSpec, raw, f"papers.yaml: {raw.get('id')}") for raw in yaml.safe_load(text)]
+
+
+@functools.cache
+def published() -> pd.DataFrame:
+    """Return the published numbers, one per line, with source, trust and where they stand."""
+    with (resources.files("vcil_bench.report") / "published.csv").open(encoding="utf-8") as file:
+        found = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return found.assign(value=found["value"].astype(float))
+
+
+def tables(records: Sequence[Record]) -> list[Table]:
+    """Regenerate every table from records and published numbers."""
+    numbers = published()
+    usable = [r for r in records if _real(r)]
+    return [_table(spec, usable, numbers) for spec in specs()]
+
+
+def columns_of(spec: TableSpec) -> list[Column]:
+    """Return a table's columns."""
+    found = []
+    for protocol in spec.protocols:
+        metric = spec.metrics.get(protocol, spec.metric)
+        for theirs, ours in spec.readouts.items() or [(None, None)]:
+            found.append(Column(protocol, metric, spec.published_metric, ours, theirs))
+        if spec.bwf:
+            found.append(Column(protocol, BWF, "BWF", None, None))
+    return found
+
+
+def _real(record: Record) -> bool:
+    """Tell whether a record may stand beside published numbers."""
+    data = record.data
+    return data["data"]["kind"] == "real" and data["weights"]["source"] != "random"
+
+
+def _table(spec: TableSpec, records: Sequence[Record], numbers: pd.DataFrame) -> Table:
+    columns = columns_of(spec)
+    lines: list[Line] = []
+    for row in spec.rows:
+        found: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+        for record in records:
+            if _belongs(record, row, spec):
+                found[_likeness(record)].append(record)
+        for likeness, members in sorted(found.items()) or [(("–", "–", "–"), [])]:
+            cells = [_cell(spec, row, column, members, numbers) for column in columns]
+            stale = sorted({why for cell in cells for r in cell.records for why in reasons(r)})
+            unfinished = sum(not r.complete for r in members)
+            notes = [f"{unfinished} unfinished"] if unfinished else []
+            notes += [f"stale: {'; '.join(stale)}"] if stale else []
+            lines.append(Line(row.label, *likeness, cells, ", ".join(notes)))
+    for i, column in enumerate(columns):
+        cells = [line.cells[i] for line in lines]
+        candidates = [Candidate(cell.records, cell.readout, cell.complete) for cell in cells]
+        rank(candidates, column.metric)
+        for cell, candidate in zip(cells, candidates, strict=True):
+            cell.mark, cell.versus = candidate.mark, candidate.versus
+    return Table(spec, columns, lines)
+
+
+@functools.cache
+def _fingerprint(protocol: str) -> str | None:
+    """Return a protocol's fingerprint today; None if its lists have to be imported first."""
+    try:
+        return load_protocol(protocol).fingerprint
+    except UserError:
+        return None
+
+
+def _belongs(record: Record, row: RowSpec, spec: TableSpec) -> bool:
+    """Tell whether a record is a run of a row: that method, that config, on the protocol as it is today."""
+    data = record.data
+    protocol = data["protocol"]
+    if data["method"]["name"] != row.method or protocol["name"] not in spec.protocols:
+        return False
+    if protocol["overrides"] != row.overrides:
+        return False
+    if not row.overrides and _fingerprint(protocol["name"]) != protocol["fingerprint"]:
+        return False
+    changed = {k: v["value"] for k, v in data["config"].items() if v["origin"] == "command line"}
+    options = {k for k, v in data["options"].items() if v["origin"] == "command line"}
+    return changed == row.config and options <= FREE_OPTIONS
+
+
+def _likeness(record: Record) -> tuple[str, str, str]:
+    """Return backbone (and precision), exemplar budget and pretraining data: what separates lines."""
+    data = record.data
+    precision = data["options"].get("precision", {}).get("value", "fp32")
+    backbone = data["weights"]["name"] + ("" if precision == "fp32" else f", {precision}")
+    budget = data["protocol"].get("spec", {}).get("memory")
+    exemplars = "0"
+    if data["method"]["uses_memory"] and budget:
+        size = f"{budget['per_class']}/class" if budget["per_class"] else f"{budget['total']} in total"
+        exemplars = f"{size}, {budget['frames']} frames"
+    return backbone, exemplars, data["weights"]["pretraining"]
+
+
+def _cell(
+    spec: TableSpec, row: RowSpec, column: Column, members: Sequence[Record], numbers: pd.DataFrame
+) -> Cell:
+    readable = column.readout is None or not row.readouts or column.readout in row.readouts
+    cell = Cell(possible=row.method is not None and readable)
+    mine = [r for r in members if r.data["protocol"]["name"] == column.protocol]
+    mine = [r for r in mine if column.readout in (None, *r.data["method"]["readouts"])]
+    if mine:
+        cell.readout = column.readout or mine[0].data["method"]["readouts"][0]
+        cell.records = sorted((r for r in mine if r.complete), key=lambda r: r.data["seed"])
+        cell.values = np.array([100 * r.metric(column.metric, cell.readout) for r in cell.records])
+        cell.seeds = len(mine[0].data["protocol"]["seeds"])
+    if row.published is not None:
+        theirs = numbers[
+            numbers["source"].isin(spec.sources)
+            & numbers["table"].isin(spec.tables)
+            & (numbers["protocol"] == column.protocol)
+            & (numbers["method"] == row.published)
+            & (numbers["metric"] == column.published_metric)
+            & numbers["exemplars"].str.endswith(row.exemplars)
+        ]
+        if column.published_readout is not None:
+            theirs = theirs[theirs["readout"] == column.published_readout]
+        if len(theirs):
+            first = theirs.iloc[0]
+            cell.published = float(first["value"])
+            cell.source = f"{first['source']}, {first['table']} ({first['trust']})"
+            clip = "CLIP" in first["backbone"]
+            cell.comparable = bool(mine) and clip == mine[0].data["weights"]["name"].startswith("clip")
+    return cell
+
+
+def frame(table: Table) -> pd.DataFrame:
+    """Return a table in long form, one line per cell, for ``.csv``."""
+    lines = []
+    for line in table.lines:
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            lines.append(
+                {
+                    "table": table.spec.id,
+                    "row": line.label,
+                    "backbone": line.backbone,
+                    "exemplars": line.exemplars,
+                    "pretraining": line.pretraining,
+                    "protocol": column.protocol,
+                    "readout": cell.readout or column.readout or "",
+                    "metric": column.metric,
+                    "ours_mean": cell.mean if cell.run else np.nan,
+                    "ours_std": cell.deviation if cell.run and cell.deviation is not None else np.nan,
+                    "n": len(cell.values),
+                    "seeds": cell.seeds,
+                    "published": cell.published if cell.published is not None else np.nan,
+                    "difference": cell.difference if cell.difference is not None else np.nan,
+                    "source": cell.source,
+                    "mark": cell.mark,
+                    "behind_best_low": cell.versus.low * 100 if cell.versus else np.nan,
+                    "behind_best_high": cell.versus.high * 100 if cell.versus else np.nan,
+                    "sign_test_p": cell.versus.sign_p if cell.versus else np.nan,
+                    "notes": line.notes,
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def texts(cell: Cell) -> dict[str, str]:
+    """Return the parts of a cell as text: ours, published and difference."""
+    difference = cell.difference
+    return {
+        "ours": cell.ours,
+        "published": "–" if cell.published is None else f"{cell.published:.2f}",
+        "difference": "" if difference is None else f"{difference:+.2f}",
+    }
+
+
+def as_plain(table: Table) -> dict[str, Any]:
+    """Return headers, rows and marks as text, for pages and Markdown."""
+    headers = ["method", "backbone", "exemplars", "pretraining", *(c.title for c in table.columns), "notes"]
+    rows, marks = [], []
+    for line in table.lines:
+        cells = []
+        for cell in line.cells:
+            t = texts(cell)
+            text = t["ours"]
+            if cell.published is not None:
+                text += f" | {t['published']}" + (f" ({t['difference']})" if t["difference"] else "")
+            cells.append(text)
+        rows.append([line.label, line.backbone, line.exemplars, line.pretraining, *cells, line.notes])
+        marks.append(["", "", "", "", *(cell.mark for cell in line.cells), ""])
+    note = "Each cell: ours | published (difference). " + table.caption
+    return {
+        "id": table.spec.id,
+        "title": table.spec.title,
+        "note": note,
+        "headers": headers,
+        "rows": rows,
+        "marks": marks,
+    }
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown, best in bold, second best in italics."""
+    plain = as_plain(table)
+    sign = {"best": "**", "second": "*", "": ""}
+    lines = []
+    for row, marks in zip(plain["rows"], plain["marks"], strict=True):
+        line = []
+        for text, mark in zip(row, marks, strict=True):
+            ours, bar, rest = text.partition(" | ")
+            line.append((f"{sign[mark]}{ours}{sign[mark]}{bar}{rest}").replace("|", "/"))
+        lines.append(line)
+    text = tabulate(lines, headers=plain["headers"], tablefmt="pipe", disable_numparse=True)
+    cells = "Cells: ours / published (difference)."
+    return f"## {table.spec.title}\n\n{text}\n\n{table.caption}\n\n{EXPLANATION} {cells}\n"

@@ -1,0 +1,159 @@
+"""Paired comparison of two methods: the same class orders, the same test videos.
+
+Two methods that were tested on the same videos differ by less noise than their separate deviations suggest,
+since hard videos are hard for both. So the interval of a difference comes from a bootstrap over test videos in
+which both methods see the same draw, and a sign test says over how many class orders it keeps its sign.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcil_bench.metrics import METRICS
+from vcil_bench.record import Record, predictions_path
+
+REPLICATES = 1000
+SEED = 0  # of the draws, so that a report repeats to the byte
+LEVEL = 0.95
+CHUNK = 100  # replicates held in memory at a time
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference of two methods, first minus second, as a fraction.
+
+    Attributes:
+        difference: Mean over class orders.
+        low: Lower end of the 95 % interval over test videos, for these class orders.
+        high: Upper end.
+        wins: Class orders on which the first is better.
+        losses: Class orders on which the second is better.
+        sign_p: Two-sided p-value of the sign test over class orders; with three orders never below 0.25.
+    """
+
+    difference: float
+    low: float
+    high: float
+    wins: int
+    losses: int
+    sign_p: float
+
+    @property
+    def tied(self) -> bool:
+        """Whether the interval holds zero, so that the videos do not tell the two apart."""
+        return self.low <= 0 <= self.high
+
+
+def compare(
+    first: Sequence[Record], second: Sequence[Record], metric: str, readouts: tuple[str, str]
+) -> Comparison | None:
+    """Compare two methods run on the same class orders.
+
+    Args:
+        first: Complete records of one method, one per seed.
+        second: Of the other, of the same seeds.
+        metric: Name of a metric.
+        readouts: The readout of either.
+
+    Returns:
+        The comparison; None if seeds or test videos differ or predictions are missing.
+    """
+    pairs = list(zip(sorted(first, key=_seed), sorted(second, key=_seed), strict=False))
+    if len(first) != len(second) or any(_seed(a) != _seed(b) for a, b in pairs):
+        return None
+    loaded = [(_Outcome.of(a, readouts[0]), _Outcome.of(b, readouts[1])) for a, b in pairs]
+    outcomes = [o for pair in loaded for o in pair if o is not None]
+    if len(outcomes) != 2 * len(pairs) or len({tuple(o.videos) for o in outcomes}) != 1:
+        return None
+    observed = np.array([a.metric(metric, readouts[0]) - b.metric(metric, readouts[1]) for a, b in pairs])
+    drawn: list[NDArray[np.float64]] = []
+    rng = np.random.default_rng(SEED)
+    for _ in range(REPLICATES // CHUNK):
+        weights = outcomes[0].draw(rng, CHUNK)
+        values = [o.metric(metric, weights) for o in outcomes]
+        drawn.append(np.mean([a - b for a, b in zip(values[::2], values[1::2], strict=True)], axis=0))
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(np.concatenate(drawn), [tail, 100 - tail])
+    better = observed > 0 if METRICS[metric].higher_is_better else observed < 0
+    wins, ties = int(better.sum()), int((observed == 0).sum())
+    losses = len(observed) - wins - ties
+    return Comparison(float(observed.mean()), float(low), float(high), wins, losses, sign_test(wins, losses))
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Return the two-sided p-value of so uneven a split of fair coins; ties are left out."""
+    tosses = wins + losses
+    tail = sum(math.comb(tosses, k) for k in range(min(wins, losses) + 1)) / 2**tosses
+    return min(1.0, 2 * tail)
+
+
+def _seed(record: Record) -> int:
+    return record.data["seed"]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of each test video of a run, the videos sorted by name so that runs agree in their order.
+
+    Attributes:
+        videos: Names [V].
+        classes: Dataset class of each video [V].
+        tasks: Task of each video [V].
+        correct: Whether it was recognised after each step [S, V]; False before its task was learnt.
+        sizes: Classes per task [S].
+    """
+
+    videos: NDArray[Any]
+    classes: NDArray[np.int64]
+    tasks: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+    sizes: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, record: Record, readout: str) -> _Outcome | None:
+        """Read the predictions beside a record; None if there are none."""
+        path = predictions_path(record.path)
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as arrays:
+            videos, labels, tasks = arrays["videos"], arrays["labels"], arrays["task"]
+            steps = len(record.data["steps"])
+            correct = np.zeros((steps, len(videos)), dtype=bool)
+            for i in range(steps):
+                best = arrays[f"top5/{i}/{readout}"][:, 0]
+                correct[i, : len(best)] = best == labels[: len(best)]
+        order = np.argsort(videos, kind="stable")
+        classes = np.asarray(record.data["class_order"])[labels]
+        return cls(
+            videos[order],
+            classes[order],
+            tasks[order].astype(np.int64),
+            correct[:, order],
+            np.asarray(record.data["classes_per_task"], dtype=np.float64),
+        )
+
+    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Draw how often each video counts in ``count`` replicates [count, V], within classes.
+
+        Within classes, so that each task keeps its number of videos.
+        """
+        weights = np.zeros((count, len(self.videos)))
+        for name in np.unique(self.classes):
+            (own,) = np.nonzero(self.classes == name)
+            weights[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=count)
+        return weights
+
+    def metric(self, name: str, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute a metric under each row of weights [N, V]; returns [N]."""
+        steps = len(self.correct)
+        member = (self.tasks[:, None] == np.arange(steps)).astype(np.float64)  # [V, S]
+        totals = member.sum(axis=0)
+        counts = np.stack([(weights * hit) @ member for hit in self.correct], axis=1)  # [N, S, S]
+        matrices = counts / totals
+        return np.array([METRICS[name].compute(R, totals, self.sizes) for R in matrices])
