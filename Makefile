@@ -40,7 +40,7 @@ lint: $(READY)  ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-report: $(READY)  ## write tables and curves from results/ into reports/
+report: $(READY)  ## write the page, the tables of papers and the figures from results/ into reports/
 	@$(RUN) report
 
 check: lint test  ## what continuous integration runs

@@ -90,16 +90,16 @@ def test_missing_seed_is_shown(tmp_path: Path) -> None:
     report(tmp_path, record_data(seed=1, correct=SEEDS[1]), record_data(seed=2, correct=SEEDS[2]))
     (cells,) = markdown(tmp_path)
     assert cells["n"] == "2/3"
-    assert cells["Acc (avg. incremental) ↑"] == "66.67 ± 11.79 *"
+    assert cells["Acc (avg. incremental) ↑"] == "66.67 ± 11.79 (*)"
     assert cells["notes"] == "2 of 3 seeds"
     text = (tmp_path / "reports" / "made_up" / "table.md").read_text(encoding="utf-8")
-    assert "* marks rows where they are not all there" in text
+    assert "(*) marks rows where they are not all there" in text
 
 
 def test_single_seed_has_no_deviation(tmp_path: Path) -> None:
     report(tmp_path, record_data(seed=1))
     (cells,) = markdown(tmp_path)
-    assert cells["Acc (final) ↑"] == "50.00 *"
+    assert cells["Acc (final) ↑"] == "50.00 (*)"
     assert np.isnan(table(tmp_path)["final_accuracy_std"][0])
 
 
@@ -113,9 +113,9 @@ def test_unfinished_runs_are_noted_and_never_averaged(tmp_path: Path, status: st
         record_data(method="beta", seed=1, correct=[], status=status),
     )
     alpha, beta = markdown(tmp_path)
-    assert alpha["Acc (final) ↑"] == "50.00 *"
+    assert alpha["Acc (final) ↑"] == "50.00 (*)"
     assert alpha["notes"] == f"1 of 3 seeds, 2 {status}"
-    assert beta["Acc (final) ↑"] == "– *"
+    assert beta["Acc (final) ↑"] == "– (*)"
     assert beta["notes"] == f"0 of 3 seeds, 1 {status}"
 
 
@@ -179,8 +179,8 @@ def test_every_readout_is_a_row(tmp_path: Path) -> None:
         step["correct"]["nme"] = [0] * len(step["correct"]["cnn"])
     report(tmp_path, data)
     assert [(row["readout"], row["Acc (final) ↑"]) for row in markdown(tmp_path)] == [
-        ("cnn", "50.00 *"),
-        ("nme", "0.00 *"),
+        ("cnn", "50.00 (*)"),
+        ("nme", "0.00 (*)"),
     ]
 
 
@@ -224,7 +224,7 @@ def test_csv_and_markdown_agree(tmp_path: Path) -> None:
             mean, deviation = row[f"{metric}_mean"], row[f"{metric}_std"]
             text = "–" if pd.isna(mean) else f"{mean:.2f}"
             text += "" if pd.isna(deviation) else f" ± {deviation:.2f}"
-            assert shown[title].removesuffix(" *") == text
+            assert shown[title].removesuffix(" (*)").strip("*") == text
 
 
 def test_bar_in_a_text_does_not_break_the_table(tmp_path: Path) -> None:
@@ -245,8 +245,11 @@ def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     data += [record_data(method="beta", seed=1), record_data(method="beta", variant="lr=1", seed=1)]
     written = report(tmp_path, *data)
     names = sorted(str(file.relative_to(tmp_path / "reports")) for file in written.files)
-    files = ["curves.png", "curves.svg", "table.csv", "table.md"]
-    assert names == ["index.md", *(f"made_up/{name}" for name in files)]
+    files = {"curves.png", "curves.svg", "table.csv", "table.md"}
+    assert {"index.html", "index.md", *(f"made_up/{name}" for name in files)} <= set(names)
+    assert {n.partition("/")[0] for n in names} == {"index.html", "index.md", "made_up", "papers"}
+    assert {Path(n).suffix for n in names if n.startswith("papers/")} == {".md", ".csv", ".tex"}
+    assert sorted(names) == sorted(set(names))
     first = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in written.files}
     assert report(tmp_path).files == written.files
     assert {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in written.files} == first

@@ -46,7 +46,9 @@ def _git() -> tuple[str | None, bool | None]:
         return None, None
     try:
         commit = _run(["git", "rev-parse", "HEAD"], root)
-        return commit, bool(_run(["git", "status", "--porcelain"], root))
+        # What runs and reports write changes no code.
+        status = ["git", "status", "--porcelain", "--", ".", ":!results", ":!reports"]
+        return commit, bool(_run(status, root))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 

@@ -66,7 +66,10 @@ SECTIONS = {
         *("name", "label", "version", "title", "fingerprint", "origin", "overrides", "dataset"),
         *("metrics", "seeds"),
     ),
-    "method": ("name", "paper", "readouts", "origin", "file", "sha256", "bases"),
+    "method": (
+        *("name", "paper", "readouts", "origin", "file", "sha256", "bases"),
+        *("data_access", "uses_memory"),
+    ),
     "data": ("kind", "dataset", "manifest_sha256", "left_out"),
     "weights": ("name", "source", "sha256", "pretraining"),
 }

@@ -56,7 +56,8 @@ class PaperTable:
         note: What a reader must know before using it; may be empty.
         headers: Column headings.
         rows: Cells, one list per row, as long as ``headers``.
-        marks: For every cell ``""``, ``"best"`` (shown bold) or ``"second"`` (underlined).
+        marks: For every cell ``""``, ``"best"`` (shown bold) or ``"second"`` (underlined); only what stands
+            before a `` | `` in the cell is marked.
     """
 
     id: str

@@ -452,10 +452,10 @@
         return cell;
       });
       const [hit, of] = [seen(i, line), seen(i, totals)];
-      return el("tr", {}, el("th", { scope: "row", text: `after ${i + 1}` }), cells,
-        el("td", {}, el("b", { text: `${hit}/${of}` })), el("td", {}, el("b", { text: fixed(100 * hit / of) })));
+      return el("tr", {}, el("th", { scope: "row", text: `after ${i + 1}` }),
+        el("td", {}, el("b", { text: fixed(100 * hit / of) })), el("td", { text: `${hit}/${of}` }), cells);
     });
-    const headers = ["step", ...totals.map((_, j) => `task ${j + 1}`), "all seen", "%"];
+    const headers = ["step", "%", "all seen", ...totals.map((_, j) => `task ${j + 1}`)];
     return table(`Correct test videos, readout ${readout}`, headers, rows, totals.length > 14 ? "heat many" : "heat");
   }
 
