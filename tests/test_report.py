@@ -329,3 +329,42 @@ def test_seeds_on_other_data_or_weights_are_marked() -> None:
     (row,) = rows(groups(made)[0])
     assert "seeds differ in data" in row.notes
     assert "seeds differ in weights" in row.notes
+
+
+def _ranked(tmp_path: Path) -> dict[tuple[str, str], str]:
+    """Return the headline cell of every row of a report."""
+    return {(row["method"], row["readout"]): row["Acc (avg. incremental) ↑"] for row in markdown(tmp_path)}
+
+
+def test_best_is_bold_and_loses_it_with_a_seed(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        put(tmp_path / "results", record_data(method="good", seed=seed, correct=[[4], [4, 2]]))
+        put(tmp_path / "results", record_data(method="fair", seed=seed, correct=[[3], [3, 1]]))
+        put(tmp_path / "results", record_data(method="poor", seed=seed, correct=[[1], [1, 0]]))
+        bound = record_data(method="bound", seed=seed, correct=[[4], [4, 2]])
+        bound["method"]["data_access"] = "cumulative"
+        put(tmp_path / "results", bound)
+    report(tmp_path)
+    cells = _ranked(tmp_path)
+    assert cells["good", "cnn"].startswith("**100.00")
+    assert cells["fair", "cnn"].startswith("*")
+    assert not cells["fair", "cnn"].startswith("**")
+    assert not cells["poor", "cnn"].startswith("*")
+    assert not cells["bound", "cnn"].startswith("*")
+    (tmp_path / "results" / "made_up" / "good" / "default-s3.json").unlink()
+    report(tmp_path)
+    cells = _ranked(tmp_path)
+    assert cells["good", "cnn"] == "100.00 ± 0.00 (*)"
+    assert cells["fair", "cnn"].startswith("**")
+    row = next(row for row in markdown(tmp_path) if row["method"] == "good")
+    assert row["n"] == "2/3"
+
+
+def test_other_weights_are_ranked_apart(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        put(tmp_path / "results", record_data(method="good", seed=seed, correct=[[4], [4, 2]]))
+        put(tmp_path / "results", record_data(method="fair", seed=seed, correct=[[3], [3, 1]]))
+        other = {"name": "other", "pretraining": "labelled pictures"}
+        put(tmp_path / "results", record_data(method="apart", seed=seed, correct=[[1], [1, 0]], weights=other))
+    report(tmp_path)
+    assert not _ranked(tmp_path)["apart", "cnn"].startswith("*")

@@ -317,8 +317,9 @@ def _report(options: argparse.Namespace) -> int:
         raise UserError(f"no results folder {str(options.results)!r}; run something first or give --results")
     written = write(options.results, options.out)
     print(f"{written.records} records; {len(written.files)} files")
-    for file in written.files:
-        print(f"wrote {file}")
+    for note in written.notes:
+        print(f"not drawn: {note}")
+    print(f"wrote {written.files[0]} and, below {options.out}, tables and figures")
     for error in written.errors:
         print(f"vcil-bench: error: left out: {error}", file=sys.stderr)
     return 2 if written.errors else 0

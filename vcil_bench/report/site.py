@@ -37,7 +37,7 @@ from vcil_bench.staleness import reasons
 
 from .curves import accuracy_curve, forgetting_curve, legends
 from .style import style_of
-from .tables import Group, Row, rows
+from .tables import Group, Row, marks, rows
 
 FORGETTING = "backward_forgetting"
 LOSS_VALUES = 900  # stored per run; a small plot shows no more, and long runs would fill the page
@@ -157,11 +157,13 @@ def _data(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
     for group in ordered:
         lines: list[dict[str, Any]] = []
         found = rows(group)
-        for row, legend in zip(found, legends(found), strict=True):
+        ranked = marks(found, [group.metrics[0], FORGETTING])
+        for row, legend, own in zip(found, legends(found), ranked, strict=True):
             runs = sorted([*row.complete, *row.unfinished], key=lambda r: r.data["seed"])
             for record in runs:
                 places.setdefault(record.path, (len(sections), len(lines)))
-            lines.append(_row(group, row, legend, [numbers[record.path] for record in runs]))
+            line = _row(group, row, legend, [numbers[record.path] for record in runs])
+            lines.append(line | {"marks": own})
         sections.append(_section(group, lines))
     return {
         "metrics": {

@@ -7,6 +7,7 @@ which both methods see the same draw, and a sign test says over how many class o
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,22 +65,18 @@ def compare(
     Returns:
         The comparison; None if seeds or test videos differ or predictions are missing.
     """
-    pairs = list(zip(sorted(first, key=_seed), sorted(second, key=_seed), strict=False))
-    if len(first) != len(second) or any(_seed(a) != _seed(b) for a, b in pairs):
+    if [_seed(r) for r in _seed_order(first)] != [_seed(r) for r in _seed_order(second)]:
         return None
-    loaded = [(_Outcome.of(a, readouts[0]), _Outcome.of(b, readouts[1])) for a, b in pairs]
-    outcomes = [o for pair in loaded for o in pair if o is not None]
-    if len(outcomes) != 2 * len(pairs) or len({tuple(o.videos) for o in outcomes}) != 1:
+    pairs = list(zip(_seed_order(first), _seed_order(second), strict=True))
+    draws = [
+        _draws(tuple(_seed_order(runs)), readout, metric)
+        for runs, readout in zip((first, second), readouts, strict=True)
+    ]
+    if draws[0] is None or draws[1] is None or draws[0][0] != draws[1][0]:
         return None
     observed = np.array([a.metric(metric, readouts[0]) - b.metric(metric, readouts[1]) for a, b in pairs])
-    drawn: list[NDArray[np.float64]] = []
-    rng = np.random.default_rng(SEED)
-    for _ in range(REPLICATES // CHUNK):
-        weights = outcomes[0].draw(rng, CHUNK)
-        values = [o.metric(metric, weights) for o in outcomes]
-        drawn.append(np.mean([a - b for a, b in zip(values[::2], values[1::2], strict=True)], axis=0))
     tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(np.concatenate(drawn), [tail, 100 - tail])
+    low, high = np.percentile(draws[0][1] - draws[1][1], [tail, 100 - tail])
     better = observed > 0 if METRICS[metric].higher_is_better else observed < 0
     wins, ties = int(better.sum()), int((observed == 0).sum())
     losses = len(observed) - wins - ties
@@ -95,6 +92,44 @@ def sign_test(wins: int, losses: int) -> float:
 
 def _seed(record: Record) -> int:
     return record.data["seed"]
+
+
+def _seed_order(runs: Sequence[Record]) -> list[Record]:
+    return sorted(runs, key=_seed)
+
+
+def _draws(runs: Sequence[Record], readout: str, metric: str) -> tuple[str, NDArray[np.float64]] | None:
+    """Return a method's metric under every draw of test videos, averaged over its class orders.
+
+    Methods tested on the same videos see the same draws, so their differences are paired.
+
+    Returns:
+        A signature of the videos, and [REPLICATES] fractions; None if predictions are missing or the runs were
+        not tested on the same videos.
+    """
+    predictions = [r.data["predictions"] for r in runs]
+    if any(p is None for p in predictions):
+        return None
+    key = (*(str(r.path) for r in runs), *(str(p) for p in predictions), readout, metric)
+    if key not in _CACHE:
+        _CACHE[key] = _bootstrap([_Outcome.of(r, readout) for r in runs], metric)
+    return _CACHE[key]
+
+
+_CACHE: dict[tuple[str, ...], tuple[str, NDArray[np.float64]] | None] = {}  # a report compares each row often
+
+
+def _bootstrap(outcomes: Sequence[_Outcome | None], metric: str) -> tuple[str, NDArray[np.float64]] | None:
+    found = [o for o in outcomes if o is not None]
+    signatures = {o.signature for o in found}
+    if len(found) != len(outcomes) or len(signatures) != 1:
+        return None
+    rng = np.random.default_rng(SEED)
+    parts = []
+    for _ in range(REPLICATES // CHUNK):
+        weights = found[0].draw(rng, CHUNK)
+        parts.append(np.mean([o.metric(metric, weights) for o in found], axis=0))
+    return signatures.pop(), np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -114,6 +149,12 @@ class _Outcome:
     tasks: NDArray[np.int64]
     correct: NDArray[np.bool_]
     sizes: NDArray[np.float64]
+
+    @property
+    def signature(self) -> str:
+        """A hash of the videos and their classes."""
+        text = "\n".join(f"{c} {v}" for c, v in zip(self.classes, self.videos, strict=True))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def of(cls, record: Record, readout: str) -> _Outcome | None:

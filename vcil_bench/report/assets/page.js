@@ -112,11 +112,11 @@
     {
       key: "headline", number: true, first: "descending",
       title: (group) => `${data.metrics[group.metrics[0]].title}\u00a0${data.metrics[group.metrics[0]].up ? "↑" : "↓"}`,
-      sort: (row) => row.headline && row.headline[0], cell: (row) => spread(row.headline) + mark(row),
+      sort: (row) => row.headline && row.headline[0], cell: (row) => [ranked(spread(row.headline), row.marks[0]), mark(row)],
     },
     {
       key: "forgetting", number: true, title: () => "BWF\u00a0↓",
-      sort: (row) => row.forgetting && row.forgetting[0], cell: (row) => spread(row.forgetting) + mark(row),
+      sort: (row) => row.forgetting && row.forgetting[0], cell: (row) => [ranked(spread(row.forgetting), row.marks[1]), mark(row)],
     },
     { key: "variant", title: () => "Variant", sort: (row) => lower(row.variant), cell: (row) => row.variant },
     { key: "seeds", title: () => "Seeds", sort: (row) => row.complete / row.seeds, cell: seedsCell, kind: "seeds" },
@@ -138,6 +138,9 @@
   const order = { key: null, direction: "ascending" };
   const sections = [];
 
+  // Best in bold, second best underlined; who is ranked against whom is decided where the page is made.
+  const ranked = (text, place) =>
+    place === "best" ? el("strong", { text }) : place === "second" ? el("u", { text }) : text;
   const mark = (row) => (row.incomplete && row.headline ? " *" : "");
 
   function methodCell(row) {
@@ -215,7 +218,7 @@
   function formulas(group) {
     const names = [...new Set([group.metrics[0], "backward_forgetting"])];
     const lines = names.map((name) => `${data.metrics[name].title}: ${data.metrics[name].formula}.`);
-    return `Percent; mean ± sample standard deviation over class orders; * where seeds are missing. Seeds: … partial, ✕ failed. ${lines.join(" ")}`;
+    return `Percent; mean ± sample standard deviation over class orders; * where seeds are missing. Bold: best among complete rows whose weights saw the same data, with all that a paired bootstrap over test videos does not tell from it; underlined: second best. Seeds: … partial, ✕ failed. ${lines.join(" ")}`;
   }
 
   function compare(column) {
