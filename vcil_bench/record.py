@@ -60,6 +60,8 @@ class RecordData(TypedDict):
     environment: dict[str, Any]  # of the last session: git, python, torch, device, threads, command ...
 
 
+# What a record's data section says of videos that training and testing share (``data.manifest.summary``).
+LEAKS = ("test_videos_sharing_a_group_with_train", "identical_files_in_train_and_test")
 # What readers of a record rely on, section by section.
 SECTIONS = {
     "protocol": (

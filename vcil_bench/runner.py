@@ -26,7 +26,7 @@ from . import checkpoint as checkpoints
 from . import record as records
 from .data.datasets import adapter
 from .data.loader import ClipLoader
-from .data.manifest import DataError, Manifest, check_present, prepare
+from .data.manifest import DataError, Manifest, check_present, prepare, summary
 from .data.video import resolve_decoder
 from .errors import UserError
 from .evaluation import EvaluationError, evaluate
@@ -390,6 +390,7 @@ class _Run:
         method = plan.method
         spec = protocol.spec
         started, here = records.now(), environment(plan.device, plan.options.precision)
+        found = summary(manifest)
         return {
             "schema": records.SCHEMA,
             "run_id": f"{protocol.label}/{method.name}/{plan.variant}-s{self.seed}",
@@ -448,6 +449,8 @@ class _Run:
                 "test_videos": len(manifest.usable("test")),
                 "left_out": [{"id": v.id, "split": v.split, "problem": v.problem} for v in manifest.left_out()],
                 "decoder": resolve_decoder(plan.options.decoder),
+                # Part of the evidence: numbers of a split that shares scenes mean something else.
+                **{key: found[key] for key in records.LEAKS},
             },
             "weights": dataclasses.asdict(self.context.backbone.weights),
             "sessions": [{"started": started, "environment": here}],

@@ -31,7 +31,7 @@ from vcil_bench.errors import UserError
 from vcil_bench.metrics import METRICS
 from vcil_bench.protocol import Protocol
 from vcil_bench.protocol import load as load_protocol
-from vcil_bench.record import Record, RecordError
+from vcil_bench.record import LEAKS, Record, RecordError
 from vcil_bench.schema import parse_assignments
 from vcil_bench.staleness import reasons
 
@@ -42,8 +42,6 @@ from .tables import Group, Row, marks, rows
 FORGETTING = "backward_forgetting"
 LOSS_VALUES = 900  # stored per run; a small plot shows no more, and long runs would fill the page
 ORDER = ("real", "random weights", "synthetic")  # of kinds: what says something about methods comes first
-# Keys under which a record tells of videos that training and testing share.
-LEAKS = ("leaks", "leak_warnings", "test_videos_sharing_a_group_with_train", "identical_files_in_train_and_test")
 
 
 @dataclass(frozen=True)
