@@ -193,6 +193,8 @@ def test_a_run_leaves_the_evidence(tiny: Any, tmp_path: Path) -> None:
     assert found.data["config"]["epochs"] == {"value": 1, "origin": "command line"}
     assert found.data["weights"]["source"] == "embedded"
     assert found.data["data"]["kind"] == "real"
+    assert found.data["data"]["test_videos_sharing_a_group_with_train"] is None  # the list has no groups
+    assert found.data["data"]["identical_files_in_train_and_test"] == []
     costs = found.data["steps"][1]["costs"]
     assert costs["trainable"] > 0
     assert costs["memory"] == {"videos": 0, "frames": 0, "bytes": 0}
