@@ -128,14 +128,16 @@ def test_our_cells_are_means_over_seeds_recomputed_from_the_files(tmp_path: Path
 def test_a_missing_seed_is_said_and_takes_the_mark_away(tmp_path: Path) -> None:
     strong = [_write(tmp_path, "tcd", s, correct=((40,), (38, 18))) for s in SEEDS]
     weak = [_write(tmp_path, "icarl", s, correct=((20,), (10, 5))) for s in SEEDS]
+    weak += [_write(tmp_path, "ucir", s, correct=((10,), (5, 2))) for s in SEEDS]
     table = _table([*strong, *weak])
     assert _cell(table, "TCD", "tcd_hmdb51_5x5 NME").mark == "best"
     assert _cell(table, "iCaRL", "tcd_hmdb51_5x5 NME").mark == "second"
+    assert _cell(table, "UCIR", "tcd_hmdb51_5x5 NME").mark == ""
     table = _table([*strong[:2], *weak])
     cell = _cell(table, "TCD", "tcd_hmdb51_5x5 NME")
     assert cell.mark == ""
     assert cell.ours.endswith("(2/3)")
-    assert _cell(table, "iCaRL", "tcd_hmdb51_5x5 NME").mark == ""
+    assert _cell(table, "iCaRL", "tcd_hmdb51_5x5 NME").mark == "best"
 
 
 def test_clip_is_not_ranked_against_imagenet_nor_compared_with_its_numbers(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def _mark(members: list[Candidate], metric: str) -> None:
             cell.mark = "best"
         else:
             rest.append(cell)
-    for cell in rest:
-        if means[id(cell)] == means[id(rest[0])]:
-            cell.mark = "second"
+    # Behind a shared first place there is no second, and the last of two is no second best.
+    if len(rest) == len(others) > 1:
+        for cell in rest:
+            if means[id(cell)] == means[id(rest[0])]:
+                cell.mark = "second"
