@@ -368,3 +368,16 @@ def test_other_weights_are_ranked_apart(tmp_path: Path) -> None:
         put(tmp_path / "results", record_data(method="apart", seed=seed, correct=[[1], [1, 0]], weights=other))
     report(tmp_path)
     assert not _ranked(tmp_path)["apart", "cnn"].startswith("*")
+
+
+def test_records_that_came_along_give_way_to_ones_own(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for seed in (1, 2):
+        put(results / "reference", record_data(seed=seed, correct=[[4], [4, 2]]))
+    report(tmp_path)
+    assert _ranked(tmp_path)["alpha", "cnn"] == "100.00 ± 0.00 (*)"
+    put(results, record_data(seed=2, correct=[[0], [0, 0]]))
+    report(tmp_path)
+    assert _ranked(tmp_path)["alpha", "cnn"] == "50.00 ± 70.71 (*)"
+    (row,) = markdown(tmp_path)
+    assert row["n"] == "2/3"

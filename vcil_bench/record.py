@@ -62,6 +62,7 @@ class RecordData(TypedDict):
 
 # What a record's data section says of videos that training and testing share (``data.manifest.summary``).
 LEAKS = ("test_videos_sharing_a_group_with_train", "identical_files_in_train_and_test")
+REFERENCE = "reference"  # folder of the records that come with the harness
 # What readers of a record rely on, section by section.
 SECTIONS = {
     "protocol": (
@@ -176,11 +177,15 @@ def load(path: Path) -> Record:
 def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
     """Read every record below a results folder, sorted by path; superseded ones are passed over.
 
+    Records in its folder ``reference``, which come with the harness, count where there is none of the same run.
+
     Returns:
         The records and, for each file that could not be read, its error.
     """
     records, errors = [], []
-    for path in sorted(results.glob("*/*/*.json")):
+    own = {path.relative_to(results): path for path in results.glob("*/*/*.json")}
+    shipped = {path.relative_to(results / REFERENCE): path for path in (results / REFERENCE).glob("*/*/*.json")}
+    for path in sorted((shipped | own).values()):
         try:
             records.append(load(path))
         except RecordError as error:
