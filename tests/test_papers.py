@@ -161,11 +161,64 @@ def test_clip_is_not_ranked_against_imagenet_nor_compared_with_its_numbers(tmp_p
         {"config": {"lambda_1": 0.0}},
         {"status": "partial"},
         {"options": {"run_seed": {"value": 5, "origin": "command line"}}},
+        {"options": {"decoder": {"value": "decord", "origin": "command line"}}},
     ],
 )
 def test_what_is_not_the_papers_run_stays_out(more: dict[str, Any], tmp_path: Path) -> None:
     made = [_write(tmp_path, "tcd", seed, **dict(more)) for seed in SEEDS]
     assert not any(cell.run for line in _table(made).lines for cell in line.cells)
+
+
+@pytest.mark.parametrize("option", ["tracker", "max_missing", "workers", "eval_batch"])
+def test_options_without_effect_keep_a_run_in(option: str, tmp_path: Path) -> None:
+    options = {option: {"value": "x", "origin": "command line"}}
+    made = [_write(tmp_path, "tcd", seed, options=dict(options)) for seed in SEEDS]
+    assert _cell(_table(made), "TCD", "tcd_hmdb51_5x5 CNN").complete
+
+
+def test_a_methods_own_backbones_share_a_line_and_a_chosen_one_has_its_own(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "tcd", seed) for seed in SEEDS]
+    small = {"name": "tsm_resnet34", "source": "timm resnet34.tv_in1k"}
+    made += [_write(tmp_path, "tcd", s, protocol_name="tcd_ucf101_10x5", weights=small) for s in SEEDS]
+    lines = [line for line in _table(made).lines if line.label == "TCD"]
+    assert [line.backbone for line in lines] == ["tsm_resnet34 / tsm_resnet50"]
+    assert sum(cell.run for cell in lines[0].cells) == 4
+    chosen = {"backbone": {"value": "tsm_resnet18", "origin": "command line"}}
+    made += [
+        _write(tmp_path, "tcd", s, weights=small | {"name": "tsm_resnet18"}, options=dict(chosen)) for s in SEEDS
+    ]
+    assert len([line for line in _table(made).lines if line.label == "TCD"]) == 2
+
+
+def test_other_pretraining_is_not_compared(tmp_path: Path) -> None:
+    weights = {"pretraining": "Kinetics400"}
+    made = [_write(tmp_path, "tcd", seed, weights=dict(weights)) for seed in SEEDS]
+    cell = _cell(_table(made), "TCD", "tcd_hmdb51_5x5 CNN")
+    assert cell.run
+    assert cell.difference is None
+
+
+def test_a_run_in_several_rows_has_the_same_mark_in_all(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "hce", s, correct=((40,), (40, 20))) for s in SEEDS]
+    made += [_write(tmp_path, "hce", s, correct=((9,), (9, 2)), config={"refinement": "number"}) for s in SEEDS]
+    table = _table(made, "hce_ablations")
+    for label in ("CE' + KD + HC", "HAS", "CRM", "scalar 1000"):
+        assert _cell(table, label, "tcd_hmdb51_5x5 CNN").mark == "best", label
+    assert _cell(table, "number ratio", "tcd_hmdb51_5x5 CNN").mark == ""
+
+
+def test_stale_runs_are_not_ranked(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "tcd", s, correct=((40,), (40, 20))) for s in SEEDS]
+    made += [_write(tmp_path, "icarl", s, correct=((9,), (9, 2))) for s in SEEDS]
+    source = tmp_path / "tcd.py"
+    source.write_text("changed since")
+    for one in made[:3]:
+        one.data["method"]["file"] = str(source)
+    table = _table(made)
+    assert _cell(table, "TCD", "tcd_hmdb51_5x5 CNN").mark == ""
+    (line,) = [line for line in table.lines if line.label == "TCD"]
+    assert "stale" in line.notes
+    assert r"TCD$^\dagger$" in latex.table(table)
 
 
 def test_another_fingerprint_stays_out(tmp_path: Path) -> None:

@@ -381,3 +381,70 @@ def test_records_that_came_along_give_way_to_ones_own(tmp_path: Path) -> None:
     assert _ranked(tmp_path)["alpha", "cnn"] == "50.00 ± 70.71 (*)"
     (row,) = markdown(tmp_path)
     assert row["n"] == "2/3"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("seed",), "1000"),
+        (("protocol", "seeds"), None),
+        (("protocol", "seeds"), ["1"]),
+        (("protocol", "overrides"), None),
+        (("method", "bases"), None),
+        (("method", "readouts"), []),
+        (("data", "left_out"), None),
+        (("config",), None),
+        (("config",), {"lr": 0.1}),
+        (("environment",), None),
+        (("sessions",), None),
+        (("predictions",), "lost.npz"),
+        (("class_order",), [0, 0, 0]),
+        (("method", "name"), "half \ud800"),
+        (("protocol", "label"), "../../escaped"),
+    ],
+    ids=lambda x: ".".join(map(str, x)) if isinstance(x, tuple) else None,
+)
+def test_a_record_that_makes_no_sense_is_left_out_by_name(
+    path: tuple[str, ...], value: object, tmp_path: Path
+) -> None:
+    put(tmp_path / "results", record_data(method="sound"))
+    target = put(tmp_path / "results", record_data(method="broken"))
+    data = json.loads(target.read_text(encoding="utf-8"))
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    target.write_text(json.dumps(data), encoding="utf-8")
+    written = report(tmp_path)
+    assert written.records == 1
+    (error,) = written.errors
+    assert "broken" in str(error)
+    assert not (tmp_path.parent / "escaped").exists()
+
+
+def test_steps_without_costs_and_damaged_predictions_are_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "results", record_data(method="sound"))
+    target = put(tmp_path / "results", record_data(method="no_costs"))
+    data = json.loads(target.read_text(encoding="utf-8"))
+    del data["steps"][0]["costs"]
+    target.write_text(json.dumps(data), encoding="utf-8")
+    other = put(tmp_path / "results", record_data(method="cut"))
+    half = b"PK\x03\x04 cut short"
+    records.predictions_path(other).write_bytes(half)
+    data = json.loads(other.read_text(encoding="utf-8"))
+    data["predictions"] = {"file": "x", "sha256": hashlib.sha256(half).hexdigest()}
+    other.write_text(json.dumps(data), encoding="utf-8")
+    written = report(tmp_path)
+    assert written.records == 1
+    assert sorted("no_costs" in str(error) for error in written.errors) == [False, True]
+
+
+def test_a_copy_of_a_record_does_not_count_twice(tmp_path: Path) -> None:
+    path = put(tmp_path / "results", record_data(seed=1))
+    copy = path.with_name("copy-s1.json")
+    copy.write_bytes(path.read_bytes())
+    written = report(tmp_path)
+    assert written.records == 1
+    assert "a copy elsewhere is not read" in str(written.errors[0])
+    (row,) = markdown(tmp_path)
+    assert row["n"] == "1/3"

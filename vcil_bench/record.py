@@ -11,6 +11,8 @@ import hashlib
 import io
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from .errors import UserError
 from .metrics import METRICS, accuracy_matrix
-from .storage import file_sha256, write_atomically
+from .storage import write_atomically
 
 SCHEMA = 1
 SUPERSEDED = "superseded"
@@ -157,7 +159,7 @@ def load(path: Path) -> Record:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RecordError(f"{path}: corrupt record ({error}); move it away or run again with --force") from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
@@ -167,10 +169,15 @@ def load(path: Path) -> Record:
         raise RecordError(f"{path}: corrupt record (no {missing[0]!r}); move it away or run again with --force")
     try:
         _check(data)
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         advice = "move it away or run again with --force"
         raise RecordError(f"{path}: inconsistent record ({error}); {advice}") from error
-    _check_predictions(path, data)
+    try:
+        _check_predictions(path, data)
+    except (KeyError, TypeError, IndexError, ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise RecordError(
+            f"{predictions_path(path)}: damaged predictions ({error}); run again with --force"
+        ) from error
     return Record(path, data)
 
 
@@ -187,10 +194,24 @@ def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
     shipped = {path.relative_to(results / REFERENCE): path for path in (results / REFERENCE).glob("*/*/*.json")}
     for path in sorted((shipped | own).values()):
         try:
-            records.append(load(path))
+            found = load(path)
+            _check_place(found)
+            records.append(found)
         except RecordError as error:
             errors.append(error)
     return records, errors
+
+
+def _check_place(found: Record) -> None:
+    """Refuse a record that lies elsewhere than its run wrote it: a copy would count as another run.
+
+    Raises:
+        RecordError: Says where it belongs.
+    """
+    data = found.data
+    own = record_path(Path(), data["protocol"]["label"], data["method"]["name"], data["variant"], data["seed"])
+    if found.path.parts[-3:] != own.parts:
+        raise RecordError(f"{found.path}: a record of {own}; a copy elsewhere is not read, move it there")
 
 
 def supersede(path: Path) -> Path:
@@ -227,10 +248,41 @@ def _check(data: RecordData) -> None:
     for section, keys in SECTIONS.items():
         for key in keys:
             data[section][key]  # type: ignore[literal-required]
+    for where, value, kind in _typed(data):
+        if not isinstance(value, kind):
+            raise ValueError(f"{where} {value!r}")
+    if sorted(data["class_order"]) != list(range(len(data["class_order"]))):
+        raise ValueError("the class order holds a class twice or lacks one")
+    if not data["method"]["readouts"] or not data["protocol"]["seeds"]:
+        raise ValueError("no readout, or no seed")
+    json.dumps(data, ensure_ascii=False).encode("utf-8")  # half a character could not be written again
     metrics = data["protocol"]["metrics"]
     for metric in (metrics["headline"], *metrics["also"]):
         if metric not in METRICS:
             raise ValueError(f"unknown metric {metric!r}")
+
+
+def _typed(data: RecordData) -> list[tuple[str, Any, type]]:
+    """Return what reports index or iterate, with the type it must have."""
+    found: list[tuple[str, Any, type]] = [
+        ("seed", data["seed"], int),
+        ("protocol.seeds", data["protocol"]["seeds"], list),
+        ("protocol.overrides", data["protocol"]["overrides"], dict),
+        ("method.bases", data["method"]["bases"], dict),
+        ("method.readouts", data["method"]["readouts"], list),
+        ("data.left_out", data["data"]["left_out"], list),
+        ("config", data["config"], dict),
+        ("options", data["options"], dict),
+        ("environment", data["environment"], dict),
+        ("sessions", data["sessions"], list),
+        ("predictions", data["predictions"], (dict, type(None))),  # type: ignore[list-item]
+    ]
+    found += [(f"protocol.seeds[{i}]", seed, int) for i, seed in enumerate(data["protocol"]["seeds"] or ())]
+    found += [
+        (f"{name}.{key}", value, dict) for name in ("config", "options") for key, value in data[name].items()
+    ]
+    found += [(f"costs of step {i}", step.get("costs"), dict) for i, step in enumerate(data["steps"])]
+    return found
 
 
 def _check_predictions(path: Path, data: RecordData) -> None:
@@ -242,11 +294,12 @@ def _check_predictions(path: Path, data: RecordData) -> None:
     stored, source = data["predictions"], predictions_path(path)
     if stored is None or not source.is_file():
         return
-    if file_sha256(source) != stored["sha256"]:
+    content = source.read_bytes()
+    if hashlib.sha256(content).hexdigest() != stored["sha256"]:
         raise RecordError(
             f"{source}: not the predictions that {path.name} was written with; run again with --force"
         )
-    with np.load(source, allow_pickle=False) as arrays:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         labels, tasks = arrays["labels"], arrays["task"]
         for i, step in enumerate(data["steps"]):
             for readout in data["method"]["readouts"]:

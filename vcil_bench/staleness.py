@@ -48,7 +48,10 @@ def reasons(record: Record, protocol: Protocol | None = None, entry: Entry | Non
 def _fingerprint(record: Record, protocol: Protocol | None) -> str | None:
     """Return today's fingerprint of a record's protocol; None if the protocol cannot be found any more."""
     if protocol is not None:
-        return protocol.fingerprint
+        try:
+            return protocol.fingerprint
+        except UserError:  # its class order is no longer there
+            return None
     stored = record.data["protocol"]
     if stored["origin"].startswith("protocols/"):
         return _of_built_in(stored["name"], json.dumps(stored["overrides"]))

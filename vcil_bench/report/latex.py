@@ -20,11 +20,16 @@ _SPECIAL = {
     "<": r"$<$",
     ">": r"$>$",
 }
+_MARKED = (
+    "Bold: best of ours among runs whose weights saw the same data, with all that a paired bootstrap over test "
+    "videos does not tell from it; underlined: second best."
+)
 _MARKS = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
 
 
 def escape(text: str) -> str:
     """Return text as LaTeX shows it as it stands; characters beyond its fonts become question marks."""
+    text = " ".join(text.split())
     quoted = re.sub(r'"([^"]*)"', r"``\1''", text)
     return "".join(_SPECIAL.get(c, c if c.isascii() else "?") for c in quoted)
 
@@ -32,13 +37,16 @@ def escape(text: str) -> str:
 def table(made: Table) -> str:
     """Return a table: per column ours, the published number and the difference; wide ones in several blocks."""
     starts = range(0, len(made.columns), MAX_COLUMNS)
+    noted = dict.fromkeys(f"{line.label}: {line.notes}" for line in made.lines if line.notes)
+    notes = [rf"\par\smallskip\footnotesize $\dagger$ {escape('. '.join(noted))}"] if noted else []
     blocks = [_block(made, range(i, min(i + MAX_COLUMNS, len(made.columns)))) for i in starts]
     return "\n".join(
         [
             r"\begin{table}",
-            rf"\caption{{{escape(f'{made.spec.title}. {made.caption}')}}}",
+            rf"\caption{{{escape(f'{made.spec.title}. {made.caption} {_MARKED}')}}}",
             rf"\label{{tab:{made.spec.id.replace('_', '-')}}}",
             "\n\\medskip\n\n".join(blocks),
+            *notes,
             r"\end{table}",
             "",
         ]
@@ -53,7 +61,8 @@ def _block(made: Table, chosen: range) -> str:
     below = " & ".join(["method", "backbone", "exemplars", *(["ours", "publ.", r"$\Delta$"] * len(columns))])
     lines = []
     for line in made.lines:
-        cells = [escape(line.label), escape(line.backbone), escape(line.exemplars)]
+        dagger = r"$^\dagger$" if line.notes else ""
+        cells = [escape(line.label) + dagger, escape(line.backbone), escape(line.exemplars)]
         for cell in (line.cells[i] for i in chosen):
             parts = texts(cell)
             cells += [

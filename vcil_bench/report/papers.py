@@ -9,6 +9,7 @@ stand in lines of their own, and are ranked only against runs whose weights saw 
 from __future__ import annotations
 
 import functools
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tabulate import tabulate
 
 from vcil_bench.errors import UserError
 from vcil_bench.metrics import METRICS
+from vcil_bench.options import WITHOUT_EFFECT
 from vcil_bench.protocol import load as load_protocol
 from vcil_bench.record import Record
 from vcil_bench.schema import build
@@ -29,10 +31,12 @@ from vcil_bench.staleness import reasons
 
 from .ranking import EXPLANATION, Candidate, rank
 from .statistics import Comparison
+from .tables import covers_seeds, notes_of
 
 BWF = "backward_forgetting"
-# Options that do not make another experiment; a run that sets any other one is a variant, not the paper's row.
-FREE_OPTIONS = frozenset({"backbone", "precision", "decoder", *("workers", "threads", "eval_batch")})
+# Options that do not make another experiment, and those that have lines of their own; a run that sets any other
+# one is a variant, not the paper's row.
+FREE_OPTIONS = WITHOUT_EFFECT | {"backbone", "precision"}
 
 Value = bool | int | float | str
 
@@ -128,7 +132,12 @@ class Cell:
     @property
     def complete(self) -> bool:
         """Whether all seeds the protocol asks for are there."""
-        return self.run and len(self.values) == self.seeds
+        return self.run and covers_seeds(self.records)
+
+    @property
+    def stale(self) -> bool:
+        """Whether code or protocol have changed since."""
+        return any(reasons(r) for r in self.records)
 
     @property
     def mean(self) -> float:
@@ -191,8 +200,9 @@ class Table:
         metrics = dict.fromkeys(column.metric for column in self.columns)
         formulas = " ".join(f"{METRICS[m].title}: {METRICS[m].formula}." for m in metrics)
         return (
-            f"{self.spec.note} {formulas} Percent; ours is the mean ± sample standard deviation over class "
-            "orders (initialisation and shuffling are seeded with the order), (n/N) where seeds are missing."
+            f"{self.spec.note} {formulas} Percent; ours is the mean ± sample standard deviation over the "
+            "protocol's seeds, which set initialisation, shuffling and, where the protocol draws one, the class "
+            "order; (n/N) where seeds are missing."
         )
 
 
@@ -240,20 +250,16 @@ def _table(spec: TableSpec, records: Sequence[Record], numbers: pd.DataFrame) ->
     columns = columns_of(spec)
     lines: list[Line] = []
     for row in spec.rows:
-        found: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+        found: dict[tuple[str, ...], list[Record]] = defaultdict(list)
         for record in records:
             if _belongs(record, row, spec):
                 found[_likeness(record)].append(record)
-        for likeness, members in sorted(found.items()) or [(("–", "–", "–"), [])]:
+        for members in [found[key] for key in sorted(found)] or [[]]:
             cells = [_cell(spec, row, column, members, numbers) for column in columns]
-            stale = sorted({why for cell in cells for r in cell.records for why in reasons(r)})
-            unfinished = sum(not r.complete for r in members)
-            notes = [f"{unfinished} unfinished"] if unfinished else []
-            notes += [f"stale: {'; '.join(stale)}"] if stale else []
-            lines.append(Line(row.label, *likeness, cells, ", ".join(notes)))
+            lines.append(Line(row.label, *_description(members), cells, notes_of(members)))
     for i, column in enumerate(columns):
         cells = [line.cells[i] for line in lines]
-        candidates = [Candidate(cell.records, cell.readout, cell.complete) for cell in cells]
+        candidates = [Candidate(c.records, c.readout, c.complete and not c.stale) for c in cells]
         rank(candidates, column.metric)
         for cell, candidate in zip(cells, candidates, strict=True):
             cell.mark, cell.versus = candidate.mark, candidate.versus
@@ -261,10 +267,10 @@ def _table(spec: TableSpec, records: Sequence[Record], numbers: pd.DataFrame) ->
 
 
 @functools.cache
-def _fingerprint(protocol: str) -> str | None:
+def _fingerprint(protocol: str, overrides: str) -> str | None:
     """Return a protocol's fingerprint today; None if its lists have to be imported first."""
     try:
-        return load_protocol(protocol).fingerprint
+        return load_protocol(protocol, json.loads(overrides)).fingerprint
     except UserError:
         return None
 
@@ -277,24 +283,45 @@ def _belongs(record: Record, row: RowSpec, spec: TableSpec) -> bool:
         return False
     if protocol["overrides"] != row.overrides:
         return False
-    if not row.overrides and _fingerprint(protocol["name"]) != protocol["fingerprint"]:
+    if _fingerprint(protocol["name"], json.dumps(row.overrides)) != protocol["fingerprint"]:
         return False
     changed = {k: v["value"] for k, v in data["config"].items() if v["origin"] == "command line"}
     options = {k for k, v in data["options"].items() if v["origin"] == "command line"}
     return changed == row.config and options <= FREE_OPTIONS
 
 
-def _likeness(record: Record) -> tuple[str, str, str]:
-    """Return backbone (and precision), exemplar budget and pretraining data: what separates lines."""
+def _likeness(record: Record) -> tuple[str, ...]:
+    """Return what separates lines: a backbone of one's own choice, precision, pretraining data.
+
+    A method's own backbone and the budget follow from the protocol and stand in one line.
+    """
     data = record.data
+    backbone = data["options"].get("backbone", {})
+    chosen = data["weights"]["name"] if backbone.get("origin") == "command line" else ""
     precision = data["options"].get("precision", {}).get("value", "fp32")
-    backbone = data["weights"]["name"] + ("" if precision == "fp32" else f", {precision}")
+    return chosen, precision, data["weights"]["pretraining"]
+
+
+def _description(members: Sequence[Record]) -> tuple[str, str, str]:
+    """Return backbones (and precision), exemplar budgets and pretraining data of a line's runs."""
+    if not members:
+        return "–", "–", "–"
+    precision = members[0].data["options"].get("precision", {}).get("value", "fp32")
+    backbones = {r.data["weights"]["name"] + ("" if precision == "fp32" else f", {precision}") for r in members}
+    columns = backbones, {_exemplars(r) for r in members}, {r.data["weights"]["pretraining"] for r in members}
+    first, second, third = (" / ".join(sorted(values)) for values in columns)
+    return first, second, third
+
+
+def _exemplars(record: Record) -> str:
+    data = record.data
+    if data["method"]["data_access"] == "cumulative":
+        return "all videos"
     budget = data["protocol"].get("spec", {}).get("memory")
-    exemplars = "0"
-    if data["method"]["uses_memory"] and budget:
-        size = f"{budget['per_class']}/class" if budget["per_class"] else f"{budget['total']} in total"
-        exemplars = f"{size}, {budget['frames']} frames"
-    return backbone, exemplars, data["weights"]["pretraining"]
+    if not data["method"]["uses_memory"] or not budget:
+        return "0"
+    size = f"{budget['per_class']}/class" if budget["per_class"] else f"{budget['total']} in total"
+    return f"{size}, {budget['frames']} frames"
 
 
 def _cell(
@@ -324,9 +351,16 @@ def _cell(
             first = theirs.iloc[0]
             cell.published = float(first["value"])
             cell.source = f"{first['source']}, {first['table']} ({first['trust']})"
-            clip = "CLIP" in first["backbone"]
-            cell.comparable = bool(mine) and clip == mine[0].data["weights"]["name"].startswith("clip")
+            cell.comparable = bool(mine) and _alike(first["backbone"], mine[0])
     return cell
+
+
+def _alike(theirs: str, ours: Record) -> bool:
+    """Tell whether a run starts from the kind of weights that a published number does."""
+    weights = ours.data["weights"]
+    if "CLIP" in theirs:
+        return (weights["name"], weights["source"]) == ("clip_vit_b16", "openai")
+    return "ResNet" in theirs and "ImageNet-1k" in weights["pretraining"]
 
 
 def frame(table: Table) -> pd.DataFrame:

@@ -20,7 +20,8 @@ from .statistics import Comparison, compare
 
 EXPLANATION = (
     "Bold: best of ours among runs whose weights saw the same data, with all whom a paired bootstrap over test "
-    "videos does not tell from it; italics: second best. Bounds and cells with missing seeds are not ranked."
+    "videos does not tell from it; italics: second best. Bounds, stale runs and cells with missing seeds are "
+    "not ranked."
 )
 
 
@@ -31,7 +32,7 @@ class Candidate:
     Attributes:
         records: The finished records behind it.
         readout: Their readout.
-        complete: Whether all seeds are there.
+        complete: Whether all seeds are there, and none is stale.
         mark: ``best``, ``second`` or nothing.
         versus: The best minus this one; None for the best itself, or where the two cannot be paired.
     """
@@ -50,16 +51,22 @@ class Candidate:
 def rank(column: Sequence[Candidate], metric: str) -> None:
     """Mark the candidates of one column in place."""
     like: dict[str, list[Candidate]] = defaultdict(list)
-    seen: set[tuple[object, ...]] = set()
+    first: dict[tuple[object, ...], Candidate] = {}
+    twins: list[tuple[Candidate, Candidate]] = []
     for cell in column:
         runs = (cell.readout, *(r.path for r in cell.records))
+        if runs in first:  # a run that stands in several rows competes once
+            twins.append((cell, first[runs]))
+            continue
+        first[runs] = cell
         bound = any(r.data["method"]["data_access"] == "cumulative" for r in cell.records)
-        if cell.complete and not bound and runs not in seen:  # a run in several rows competes once
+        if cell.complete and not bound:
             like[cell.records[0].data["weights"]["pretraining"]].append(cell)
-        seen.add(runs)
     for members in like.values():
         if len(members) > 1:
             _mark(members, metric)
+    for cell, other in twins:
+        cell.mark, cell.versus = other.mark, other.versus
 
 
 def _mark(members: list[Candidate], metric: str) -> None:

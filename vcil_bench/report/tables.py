@@ -77,27 +77,13 @@ class Row:
     def notes(self) -> str:
         """What a reader must know before using the row."""
         notes = [f"{len(self.complete)} of {self.seeds} seeds"] if self.incomplete else []
-        for status in ("partial", "failed"):
-            number = sum(r.data["status"] == status for r in self.unfinished)
-            if number:
-                notes.append(f"{number} {status}")
-        if self.stale:
-            notes.append("stale: " + "; ".join(self.stale))
-        for what, section, key in (
-            ("data", "data", "manifest_sha256"),
-            ("weights", "weights", "sha256"),
-        ):
-            if len({r.data[section][key] for r in self.complete}) > 1:  # type: ignore[literal-required]
-                notes.append(f"seeds differ in {what}")
-        missing = {len(r.data["data"]["left_out"]) for r in self.complete} - {0}
-        if missing:
-            notes.append(f"{max(missing)} videos left out")
-        return ", ".join(notes)
+        rest = notes_of([*self.complete, *self.unfinished])
+        return ", ".join([*notes, *([rest] if rest else [])])
 
     @property
     def incomplete(self) -> bool:
         """Whether seeds are missing, so that the mean is not the protocol's."""
-        return len(self.complete) < self.seeds
+        return not covers_seeds(self.complete)
 
     def values(self, metric: str) -> np.ndarray:
         """Return the metric of every finished seed, in percent."""
@@ -105,6 +91,35 @@ class Row:
 
     def _readouts(self) -> list[str]:
         return (self.complete or self.unfinished)[0].data["method"]["readouts"]
+
+
+def covers_seeds(complete: Sequence[Record]) -> bool:
+    """Tell whether there is one finished run for each seed that the protocol asks for."""
+    seeds = sorted(r.data["seed"] for r in complete)
+    return bool(complete) and seeds == sorted(complete[0].data["protocol"]["seeds"])
+
+
+def notes_of(runs: Sequence[Record]) -> str:
+    """Return what a reader must know of runs that share a row: unfinished, stale, unlike, videos left out."""
+    complete = [r for r in runs if r.complete]
+    notes = []
+    for status in ("partial", "failed"):
+        number = sum(r.data["status"] == status for r in runs)
+        if number:
+            notes.append(f"{number} {status}")
+    stale = sorted({why for r in complete for why in reasons(r)})
+    if stale:
+        notes.append("stale: " + "; ".join(stale))
+    labels = {r.data["protocol"]["label"] for r in complete}
+    for what, section, key in (("data", "data", "manifest_sha256"), ("weights", "weights", "sha256")):
+        for label in labels:
+            mine = [r for r in complete if r.data["protocol"]["label"] == label]
+            if len({r.data[section][key] for r in mine}) > 1:  # type: ignore[literal-required]
+                notes.append(f"seeds differ in {what}")
+    missing = {len(r.data["data"]["left_out"]) for r in complete} - {0}
+    if missing:
+        notes.append(f"{max(missing)} videos left out")
+    return ", ".join(dict.fromkeys(notes))
 
 
 def groups(records: Sequence[Record]) -> list[Group]:
@@ -211,12 +226,12 @@ def markdown(group: Group) -> str:
         )
     titles = [METRICS[m].title + (" ↑" if METRICS[m].higher_is_better else " ↓") for m in group.metrics]
     header = ["method", "variant", "backbone", "readout", "n", *titles, "notes"]
-    table = [[cell.replace("|", "\\|") for cell in line] for line in table]
+    table = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in table]
     text = tabulate(table, headers=header, tablefmt="pipe", disable_numparse=True)
     formulas = [f"{METRICS[m].title}: {METRICS[m].formula}." for m in group.metrics]
     ranked = f" {EXPLANATION}" if any(any(mark) for mark in marked) else ""
     return (
-        text + "\n\nPercent; mean ± sample standard deviation over class orders. n: finished runs of those the "
+        text + "\n\nPercent; mean ± sample standard deviation over seeds. n: finished runs of those the "
         f"protocol asks for; (*) marks rows where they are not all there.{ranked}\n"
         + "\n".join(f"- {line}" for line in formulas)
         + "\n"
@@ -227,7 +242,7 @@ def marks(lines: Sequence[Row], metrics: Sequence[str]) -> list[list[str]]:
     """Return per row and metric ``best``, ``second`` or nothing."""
     columns = []
     for metric in metrics:
-        column = [Candidate(row.complete, row.readout, not row.incomplete) for row in lines]
+        column = [Candidate(row.complete, row.readout, not row.incomplete and not row.stale) for row in lines]
         rank(column, metric)
         columns.append([candidate.mark for candidate in column])
     return [list(row) for row in zip(*columns, strict=True)]
