@@ -103,6 +103,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(root, protocol)
 
 
+@pytest.fixture(scope="session")
+def stream(tiny: Tiny) -> Any:
+    """Join the tiny protocol and its clips, seed 1."""
+    from small_runs import stream_of  # finds all methods, which most tests do without
+
+    return stream_of(tiny)
+
+
 def record_data(
     *,
     method: str = "alpha",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_runs import clips_of, config_of, context_of, learn, method_class, stream_of, untried_switches
+from small_runs import clips_of, config_of, context_of, learn, method_class, untried_switches
 
 from vcil_bench.data.loader import Batch, ClipLoader
 from vcil_bench.method import Method
@@ -73,11 +73,6 @@ LIVELY = {"lr": 0.02, "dropout": 0.2, "epochs": 3, "batch_size": 4}
 @pytest.fixture(scope="module")
 def trunk() -> Any:
     return backbone("tsm_tiny").load(None)
-
-
-@pytest.fixture(scope="module")
-def stream(tiny: Any) -> TaskStream:
-    return stream_of(tiny)
 
 
 def _method(name: str, changes: dict[str, Any], trunk: Any, stream: TaskStream, tiny: Any) -> Method:

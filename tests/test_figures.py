@@ -312,8 +312,10 @@ def test_user_settings_change_no_byte(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
     (row,) = rows(group(made(status="partial")))
-    for function in (draw, figures.task_forgetting, figures.cost):
-        assert function([], "t", tmp_path / "x") == function([row], "t", tmp_path / "x") == []
+    assert draw([], "t", tmp_path / "x") == draw([row], "t", tmp_path / "x") == []
+    for function in (figures.task_forgetting_figure, figures.cost_figure):
+        assert function([], "t") is None
+        assert function([row], "t") is None
     for one in (figures.accuracy_matrix, figures.confusion):
         assert one(row, "t", tmp_path / "x") == []
     assert not list(tmp_path.iterdir())

@@ -36,11 +36,6 @@ def trunk() -> Any:
     return backbone("clip_tiny").load(None)
 
 
-@pytest.fixture(scope="module")
-def stream(tiny: Any) -> TaskStream:
-    return stream_of(tiny)
-
-
 def test_methods_are_found() -> None:
     ours = {"stpr", "zero_shot", "finetune", "joint", "lwf", "lwm", "icarl", "ucir", "podnet", "tcd", "hce"}
     assert ours <= set(ENTRIES)

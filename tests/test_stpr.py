@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import clips_of, config_of, learn, method_class, stream_of, untried_switches
+from small_runs import clips_of, config_of, learn, method_class, untried_switches
 
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.trunk import AdapterConfig
@@ -16,11 +16,6 @@ from vcil_bench.stream import TaskStream
 @pytest.fixture(scope="module")
 def trunk() -> Any:
     return backbone("clip_tiny").load(None)
-
-
-@pytest.fixture(scope="module")
-def stream(tiny: Any) -> TaskStream:
-    return stream_of(tiny)
 
 
 STPR_VARIANTS = [

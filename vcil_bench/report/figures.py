@@ -146,23 +146,8 @@ def file_names(rows: Sequence[Row]) -> list[str]:
     return found
 
 
-def task_forgetting(rows: Sequence[Row], title: str, stem: Path) -> list[Path]:
-    """Draw, per row a panel, the accuracy of every task after each step since it was learnt.
-
-    Args:
-        rows: Rows of one group.
-        title: Heading of the figure.
-        stem: Path without extension.
-
-    Returns:
-        The .svg and the .png; none where no row has a finished seed.
-    """
-    figure = task_forgetting_figure(rows, title)
-    return save(figure, stem) if figure else []
-
-
 def task_forgetting_figure(rows: Sequence[Row], title: str) -> Figure | None:
-    """Return the figure that ``task_forgetting`` writes: panel by row, line by task."""
+    """Return the accuracy of every task after each step since it was learnt: panel by row, line by task."""
     drawn = [row for row in rows if row.complete]
     if not drawn:
         return None
@@ -312,23 +297,8 @@ def confusion_figure(row: Row, title: str) -> Figure | None:
     return figure
 
 
-def cost(rows: Sequence[Row], title: str, stem: Path) -> list[Path]:
-    """Draw the headline metric against what a method keeps, trains and takes.
-
-    Args:
-        rows: Rows of one group.
-        title: Heading of the figure.
-        stem: Path without extension.
-
-    Returns:
-        The .svg and the .png; none where no finished record holds any cost.
-    """
-    figure = cost_figure(rows, title)
-    return save(figure, stem) if figure else []
-
-
 def cost_figure(rows: Sequence[Row], title: str) -> Figure | None:
-    """Return the figure that ``cost`` writes: a point per row, bars are deviations over seeds."""
+    """Return accuracy against three costs: a point per row, bars are deviations over seeds."""
     drawn = [row for row in rows if any(costs(r) for r in row.complete)]
     if not drawn:
         return None
