@@ -118,18 +118,18 @@ class Finetune(Method):
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        schedule = cosine(optimiser, num_epochs)
         for epoch in epochs(
             self.context,
             task.train,
+            optimiser,
+            cosine(optimiser, num_epochs),
             num_epochs=num_epochs,
             batch_size=config.batch_size,
             stage=f"task {task.index + 1}",
         ):
             for batch in epoch:
                 loss = F.cross_entropy(self.logits(batch.clips), batch.labels)
-                epoch.step(optimiser, {"cross_entropy": loss})
-            schedule.step()
+                epoch.step({"cross_entropy": loss})
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
         """Score clips by the head's logits."""

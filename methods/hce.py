@@ -117,6 +117,7 @@ class HCE(RehearsalClassifier):
     }
 
     config: HCEConfig
+    ratios: Tensor
 
     def __init__(self, config: HCEConfig, context: RunContext) -> None:
         """Make network, memory and the hierarchical aggregation."""
@@ -133,6 +134,10 @@ class HCE(RehearsalClassifier):
             if config.aggregation and config.distil_maps
             else None
         )
+        # Of Eq. 5, carried from step to step of a task's training: ln of the old and the new classes' spread.
+        self.register_buffer("ratios", torch.zeros(2))
+        channels = sum(c for stage in self.network.stage_channels for c in stage)
+        self.spreads = nn.ModuleList(RunningVariance(channels) for _ in range(2))
 
     def make_head(self) -> nn.Module:
         """Return a head without classes."""
@@ -152,11 +157,9 @@ class HCE(RehearsalClassifier):
                 self.imprint(task)
         exemplars = self.memory.samples()
         number = torch.tensor([len(exemplars), len(task.train)]).clamp_min(1).log()
-        ratios = number if config.refinement != "none" else torch.zeros(2)  # of old and new classes
+        self.ratios.copy_(number if config.refinement != "none" else torch.zeros(2))
         optimiser = self.optimiser()
-        schedule = self.schedule(optimiser)
-        for epoch in self.training_epochs(task, [*task.train, *exemplars]):
-            spreads = RunningVariance(), RunningVariance()
+        for epoch in self.training_epochs(task, optimiser, [*task.train, *exemplars]):
             for batch in epoch:
                 found = self.features(batch.clips)
                 logits = self.scores(self.drop(found.frames))
@@ -164,7 +167,7 @@ class HCE(RehearsalClassifier):
                 if old is None:
                     losses["cross_entropy"] = F.cross_entropy(logits, batch.labels)
                 else:
-                    bias = torch.cat([ratios[:1].expand(task.num_old), ratios[1:].expand(task.num_new)])
+                    bias = torch.cat([self.ratios[:1].expand(task.num_old), self.ratios[1:].expand(task.num_new)])
                     losses["cross_entropy"] = biased_cross_entropy(logits, bias.to(logits), batch.labels)
                     before = old.features(batch.clips)
                     if config.distil_features:
@@ -175,13 +178,15 @@ class HCE(RehearsalClassifier):
                     if weights is not None:
                         of_video = torch.cat([w.detach().mean(dim=1) for w in weights], dim=1)  # H(x) [B, sum C]
                         is_old = batch.labels < task.num_old
-                        spreads[0].add(of_video[is_old])
-                        spreads[1].add(of_video[~is_old])
-                epoch.step(optimiser, losses, clip_norm=config.clip_norm)
-            schedule.step()
+                        for spread, of_group in zip(self.spreads, (is_old, ~is_old), strict=True):
+                            spread.add(of_video[of_group])
+                epoch.step(losses, clip_norm=config.clip_norm)
             if config.refinement == "variance":
-                known = all(spread.count > 1 for spread in spreads)
-                ratios = torch.stack([spread.log_sum() for spread in spreads]) if known else number
+                known = all(spread.count > 1 for spread in self.spreads)
+                ratios = torch.stack([spread.log_sum() for spread in self.spreads]) if known else number
+                self.ratios.copy_(ratios)
+                for spread in self.spreads:
+                    spread.reset()
         self.choose_exemplars(task, nearest_to_mean_order)
         self.update_means()
 
@@ -323,34 +328,43 @@ def _resize_first(x: Tensor, side: int) -> Tensor:
     return flat.unflatten(1, (x.shape[1], *x.shape[4:])).permute(0, 1, 4, 5, 2, 3)
 
 
-class RunningVariance:
-    """The sum in Eq. 3 and 4 over videos that come batch by batch: ``sum_x |H(x) - mean|^2``."""
+class RunningVariance(nn.Module):
+    """The sum in Eq. 3 and 4 over videos that come batch by batch: ``sum_x |H(x) - mean|^2``.
 
-    def __init__(self) -> None:
-        """Start without videos."""
-        self.count = 0
-        self._mean: Tensor | None = None
-        self._squares: Tensor | None = None
+    A module, whose buffers a run that is resumed inside an epoch finds again.
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    def __init__(self, size: int) -> None:
+        """Start without videos, of weights of this size D."""
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("squares", torch.zeros(()))
+
+    def reset(self) -> None:
+        """Forget all videos."""
+        for buffer in self.buffers():
+            buffer.zero_()
 
     def add(self, h: Tensor) -> None:
         """Take in the weights [N, D] of some videos (pairwise update, which does not cancel)."""
         if not len(h):
             return
         mean = h.mean(dim=0)
-        squares = (h - mean).square().sum()
-        if self._mean is None or self._squares is None:
-            self.count, self._mean, self._squares = len(h), mean, squares
-            return
-        total = self.count + len(h)
-        gap = mean - self._mean
-        self._squares = self._squares + squares + gap.square().sum() * (self.count * len(h) / total)
-        self._mean = self._mean + gap * (len(h) / total)
-        self.count = total
+        share = len(h) / (self.count + len(h)).to(h.dtype)
+        gap = mean - self.mean
+        within = (h - mean).square().sum()
+        self.squares = self.squares + within + gap.square().sum() * (self.count * share)
+        self.mean = self.mean + gap * share
+        self.count = self.count + len(h)
 
     def log_sum(self) -> Tensor:
         """Return the logarithm of the sum; identical videos count as the least number above 0."""
-        assert self._squares is not None
-        return self._squares.clamp_min(torch.finfo(self._squares.dtype).tiny).log()
+        return self.squares.clamp_min(torch.finfo(self.squares.dtype).tiny).log()
 
 
 def hypercorrelation(new: Tensor, old: Tensor) -> Tensor:
@@ -395,7 +409,7 @@ def variance_log_ratio(h: Tensor) -> Tensor:
     Returns:
         Scalar.
     """
-    spread = RunningVariance()
+    spread = RunningVariance(h.shape[1]).to(h)
     spread.add(h)
     return spread.log_sum()
 

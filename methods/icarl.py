@@ -71,16 +71,14 @@ class ICaRL(RehearsalClassifier):
         old = self.old_model() if task.index > 0 and config.distillation else None
         samples = [*task.train, *(self.memory.samples() if config.rehearsal else [])]
         optimiser = self.optimiser()
-        schedule = self.schedule(optimiser)
-        for epoch in self.training_epochs(task, samples):
+        for epoch in self.training_epochs(task, optimiser, samples):
             for batch in epoch:
                 logits = self.scores(self.drop(self.frames(batch.clips)))
                 old_logits = None
                 if old is not None:
                     old_logits = old.scores(old.frames(batch.clips), task.num_old)
                 losses = classification_losses(config.loss, logits, old_logits, batch.labels)
-                epoch.step(optimiser, losses, clip_norm=config.clip_norm)
-            schedule.step()
+                epoch.step(losses, clip_norm=config.clip_norm)
         rank = herding_order if config.selection == "herding" else nearest_to_mean_order
         self.choose_exemplars(task, rank)
         self.update_means()

@@ -51,12 +51,10 @@ class LwF(Classifier):
         """Train on the task's videos, held to the old model's outputs."""
         old = self.old_model() if task.index > 0 else None
         optimiser = self.optimiser()
-        schedule = self.schedule(optimiser)
-        for epoch in self.training_epochs(task, task.train):
+        for epoch in self.training_epochs(task, optimiser, task.train):
             for batch in epoch:
                 losses = self.losses(batch, task, old)
-                epoch.step(optimiser, losses, clip_norm=self.config.clip_norm)
-            schedule.step()
+                epoch.step(losses, clip_norm=self.config.clip_norm)
 
     def losses(self, batch: Batch, task: Task, old: OldModel | None) -> dict[str, Tensor]:
         """Return the loss terms of a batch."""

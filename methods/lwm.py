@@ -45,6 +45,7 @@ class LwM(LwF):
     name = "lwm"
     paper = "Dhar et al., Learning without Memorizing, CVPR 2019 (re-implemented from the paper)"
     needs = frozenset({"maps"})
+    splits_batches = False
     Config = LwMConfig
 
     config: LwMConfig

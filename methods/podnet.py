@@ -83,8 +83,7 @@ class PODNet(RehearsalClassifier):
             self.imprint(task)
         scale = (task.num_seen / task.num_new) ** 0.5
         optimiser = self.optimiser()
-        schedule = self.schedule(optimiser)
-        for epoch in self.training_epochs(task, [*task.train, *self.memory.samples()]):
+        for epoch in self.training_epochs(task, optimiser, [*task.train, *self.memory.samples()]):
             for batch in epoch:
                 found = self.features(batch.clips)
                 losses = {"nca": nca_loss(self.scores(self.drop(found.frames)), batch.labels)}
@@ -102,8 +101,7 @@ class PODNet(RehearsalClassifier):
                             [m.flatten(0, 1) for m in found.maps], [m.flatten(0, 1) for m in before.maps]
                         )
                     )
-                epoch.step(optimiser, losses, clip_norm=config.clip_norm)
-            schedule.step()
+                epoch.step(losses, clip_norm=config.clip_norm)
         self.choose_exemplars(task, herding_order)
         if task.index > 0:
             balanced = torch.optim.SGD(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vcil_bench.losses import Negatives, contrastive_loss
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.clip import ClipEncoder, check_template, prompts
+from vcil_bench.nets.expert_pool import ExpertPool
 from vcil_bench.nets.temporal import TemporalEncoder
 from vcil_bench.nets.trunk import AdapterConfig
 from vcil_bench.schema import check_numbers
@@ -168,7 +169,7 @@ class StPR(Method):
             activation=config.adapter_activation,
         )
         self.encoders = nn.ModuleList([clip.encoder(adapters if config.adapters else None)])
-        self.experts = nn.ModuleList()
+        self.experts = ExpertPool()
         self.register_buffer("texts", torch.empty(0, clip.dim))  # T, unit length, label order
         self.register_buffer("anchors", torch.empty(0, clip.dim))  # class means of V_tem
         self.register_buffer("expert_of_anchor", torch.empty(0, dtype=torch.long))
@@ -222,20 +223,19 @@ class StPR(Method):
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
             )
-            schedule = constant(optimiser) if config.schedule == "constant" else cosine(optimiser, num_epochs)
             for epoch in epochs(
                 self.context,
                 task.train,
+                optimiser,
+                constant(optimiser) if config.schedule == "constant" else cosine(optimiser, num_epochs),
                 num_epochs=num_epochs,
                 batch_size=config.batch_size,
                 stage=f"task {task.index + 1}",
             ):
                 for batch in epoch:
                     with self.context.autocast():
-                        frames = self.encoder(batch.clips)  # V^s [B, T, D]
+                        frames, before = self.encoder.forward_with(old, batch.clips)  # V^s of b, b-1 [B, T, D]
                         dynamic = self.experts[-1](frames) if config.moe else None  # V_st [B, D]
-                        with torch.no_grad():
-                            before = old(batch.clips) if old is not None else None  # V^s of b-1
                     spatial = frames.float().mean(dim=1)  # V̄s [B, D]
                     losses = {"spatial": self._contrast(spatial, batch.labels, task)}
                     if dynamic is not None:
@@ -244,8 +244,7 @@ class StPR(Method):
                         losses["fssd"] = config.fssd_weight * shared_semantic_distillation(
                             self._scaled(spatial), self._mean(before), importance[batch.labels]
                         )
-                    epoch.step(optimiser, losses)
-                schedule.step()
+                    epoch.step(losses)
         with evaluating(self):
             if config.moe and config.router != "average":
                 self._store_anchors(task)
@@ -263,11 +262,9 @@ class StPR(Method):
         else:
             with self.context.autocast():
                 features = [encoder(clips) for encoder in self.encoders]  # one [B, T, D] per encoder
-                of_expert = [features[min(k, len(features) - 1)] for k in range(len(self.experts))]
-                raw = [expert(f) for expert, f in zip(self.experts, of_expert, strict=True)]
-            spatial = self._mean(features[-1])  # V̄s [B, D]
-            dynamic = torch.stack([self._scaled(v) for v in raw], dim=1)  # V_st [B, K, D]
-            fused = fuse(spatial[:, None], dynamic, self._weights(clips, of_expert, raw))
+                raw = self.experts(torch.stack(features) if len(features) > 1 else features[0])  # [B, K, D]
+            dynamic = self._scaled(raw)  # V_st
+            fused = fuse(self._mean(features[-1])[:, None], dynamic, self._weights(clips, features, raw))
         return {"text": F.normalize(fused, dim=-1) @ self.texts.T}
 
     @property
@@ -293,14 +290,16 @@ class StPR(Method):
             num_old=task.num_old,
         )
 
-    def _weights(self, clips: Tensor, frames: list[Tensor], dynamic: list[Tensor]) -> Tensor:
-        """Return the experts' weights [B, K] for test clips, from V^s [B, T, D] and V_st [B, D] per expert."""
+    def _weights(self, clips: Tensor, frames: list[Tensor], dynamic: Tensor) -> Tensor:
+        """Return the experts' weights [B, K] for test clips, from V^s [B, T, D] each and V_st [B, K, D]."""
+        num_experts = dynamic.shape[1]
         if self.config.router == "average":
-            return torch.full((len(clips), len(dynamic)), 1 / len(dynamic), device=clips.device)
+            return torch.full((len(clips), num_experts), 1 / num_experts, device=clips.device)
         if self.config.router == "clip":
-            cues = self._frozen(clips)[:, None].expand(-1, len(dynamic), -1)
+            cues = self._frozen(clips)[:, None].expand(-1, num_experts, -1)
         else:
-            pairs = zip(frames, dynamic, strict=True)
+            own = frames if len(frames) > 1 else frames * num_experts
+            pairs = zip(own, dynamic.unbind(1), strict=True)
             cues = torch.stack([self._cue(f, v) for f, v in pairs], dim=1)  # [B, K, D]
         scores = routing_scores(cues, self.anchors, self.expert_of_anchor)
         return routing_weights(scores, self.config.routing)

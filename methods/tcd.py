@@ -28,7 +28,7 @@ from vcil_bench.nets.heads import CosineHead
 from vcil_bench.nets.trunk import Features
 from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
-from vcil_bench.training import batches
+from vcil_bench.training import batches, sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +112,12 @@ class TCD(RehearsalClassifier):
         samples = [*task.train, *self.memory.samples()]
         self.zero_grad()
         optimiser = self.optimiser()
-        schedule = self.schedule(optimiser)
-        for epoch in self.training_epochs(task, samples):
+        for epoch in self.training_epochs(task, optimiser, samples):
             for batch in epoch:
                 found = self.features(batch.clips)
                 before = old.features(batch.clips) if old is not None else None
                 losses = self.losses(found, before, batch.labels, task)
-                epoch.step(optimiser, losses, clip_norm=config.clip_norm, clipped=self._clipped())
-            schedule.step()
+                epoch.step(losses, clip_norm=config.clip_norm, clipped=self._clipped())
         if config.importance:
             self._measure_importance(task, samples)
         self.choose_exemplars(task, nearest_to_mean_order)
@@ -190,7 +188,13 @@ class TCD(RehearsalClassifier):
     def _sgd(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         config = self.config
         groups = [{"repeated": False} | group for group in groups]
-        return _RepeatingSGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        return sgd(
+            groups,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            kind=_RepeatingSGD,
+        )
 
     def _clipped(self) -> list[torch.nn.Parameter] | None:
         """Return the parameters whose gradients count in the norm; None for the optimiser's."""

@@ -75,8 +75,7 @@ class UCIR(RehearsalClassifier):
             self.imprint(task)
         weight = config.less_forget * (task.num_old / task.num_new) ** 0.5
         optimiser = self.optimiser()
-        schedule = self.schedule(optimiser)
-        for epoch in self.training_epochs(task, [*task.train, *self.memory.samples()]):
+        for epoch in self.training_epochs(task, optimiser, [*task.train, *self.memory.samples()]):
             for batch in epoch:
                 frames = self.frames(batch.clips)
                 logits = self.scores(self.drop(frames))
@@ -91,7 +90,6 @@ class UCIR(RehearsalClassifier):
                         margin=config.margin,
                         negatives=config.negatives,
                     )
-                epoch.step(optimiser, losses, clip_norm=config.clip_norm)
-            schedule.step()
+                epoch.step(losses, clip_norm=config.clip_norm)
         self.choose_exemplars(task, herding_order)
         self.update_means()

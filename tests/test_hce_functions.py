@@ -171,7 +171,7 @@ def test_the_ratio_and_the_biased_cross_entropy_equal_the_formulas(precision: st
 @pytest.mark.parametrize("cuts", [(18,), (1,) * 18, (5, 0, 1, 12)])
 def test_a_variance_over_batches_equals_that_over_all_videos(cuts: tuple[int, ...], precision: str) -> None:
     h = tensors("hce_03", precision)["H_old_exemplars"]
-    spread = RunningVariance()
+    spread = RunningVariance(h.shape[1]).to(h)
     for part in h.split(cuts):
         spread.add(part)
     assert spread.count == len(h) == 18
@@ -180,7 +180,7 @@ def test_a_variance_over_batches_equals_that_over_all_videos(cuts: tuple[int, ..
 
 def test_a_small_variance_around_a_large_mean_does_not_cancel() -> None:
     h = torch.tensor([[0.99990], [0.99991], [0.99992], [0.99993]])
-    spread = RunningVariance()
+    spread = RunningVariance(1)
     for part in h.split(2):
         spread.add(part)
     expected = (h.double() - h.double().mean(dim=0)).square().sum().log().float()

@@ -1,11 +1,13 @@
-"""Checkpoints: one safetensors file per run with the method's state and all that was counted so far.
+"""Checkpoints: safetensors files with a method's state, written atomically and checked by their hash.
 
-Tensors and results sit in one file, written atomically, so that a run killed at any moment finds either the
-state after one task or after the next, never a mixture.
+One lies beside a record after every task; while a task is being learnt, one more per stage of its training
+(``stages.py``). Tensors and all that was counted so far sit in one file, so that a run killed at any moment finds
+either the state of one moment or of another, never a mixture.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,14 @@ import numpy as np
 import safetensors
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save as serialise
+from safetensors.torch import save_file
+from torch import Tensor
 
 from .errors import UserError
-from .storage import write_atomically
+from .storage import StorageError, replacing
 
-SCHEMA = 1
+SCHEMA = 2
+ADVICE = "FORCE=1 (--force) starts afresh"
 
 
 class CheckpointError(UserError):
@@ -32,31 +36,30 @@ class Checkpoint:
     """The state after ``len(steps)`` tasks.
 
     Attributes:
-        identity: Hash of everything that must agree for a run to go on from here.
+        identity: What must agree for a run to go on from here, by part.
         steps: The record's step entries so far.
         top: Prediction arrays so far, by ``<step>/<readout>``.
         state: The method's state dict; frozen backbone weights are not in it.
         sessions: The record's sessions so far.
     """
 
-    identity: str
+    identity: dict[str, str]
     steps: list[dict[str, Any]]
     top: dict[str, NDArray[np.int16]]
-    state: dict[str, torch.Tensor]
+    state: dict[str, Tensor]
     sessions: list[dict[str, Any]]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically."""
-    tensors = {f"state/{k}": v.detach().cpu().contiguous() for k, v in checkpoint.state.items()}
+    tensors = {f"state/{k}": v for k, v in checkpoint.state.items()}
     tensors |= {f"top/{k}": torch.from_numpy(v) for k, v in checkpoint.top.items()}
     meta = {
-        "schema": SCHEMA,
         "identity": checkpoint.identity,
         "steps": checkpoint.steps,
         "sessions": checkpoint.sessions,
     }
-    write_atomically(path, serialise(tensors, metadata={"vcil_bench": json.dumps(meta)}))
+    write(path, tensors, meta)
 
 
 def load(path: Path) -> Checkpoint:
@@ -65,23 +68,62 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: The file is damaged or of another schema.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("vcil_bench", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"{path}: damaged checkpoint ({error}); FORCE=1 (--force) starts afresh"
-        ) from error
-    if meta.get("schema") != SCHEMA:
-        raise CheckpointError(
-            f"{path}: checkpoint schema {meta.get('schema')!r}, this version reads {SCHEMA}; "
-            "FORCE=1 (--force) starts afresh"
-        )
+    tensors, meta = read(path)
     return Checkpoint(
         meta["identity"],
         meta["steps"],
-        {k.removeprefix("top/"): v.numpy() for k, v in tensors.items() if k.startswith("top/")},
-        {k.removeprefix("state/"): v for k, v in tensors.items() if k.startswith("state/")},
+        {k: v.numpy() for k, v in under("top/", tensors).items()},
+        under("state/", tensors),
         meta["sessions"],
     )
+
+
+def write(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write named tensors and plain data atomically, with a hash over both.
+
+    Raises:
+        StorageError: The file cannot be written (no right, disk full).
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(meta | {"schema": SCHEMA})
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, {"vcil_bench": text, "sha256": _digest(tensors, text)})
+        except safetensors.SafetensorError as error:  # how it reports a full disk
+            raise StorageError(f"{path}: cannot be written ({error})") from error
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``write`` wrote, every byte checked.
+
+    Raises:
+        CheckpointError: The file is damaged or of another schema.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        text = header.get("vcil_bench", "{}")
+        meta = json.loads(text)
+    except (OSError, safetensors.SafetensorError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged checkpoint ({error}); {ADVICE}") from error
+    schema = meta.get("schema") if isinstance(meta, dict) else None
+    if schema != SCHEMA:
+        raise CheckpointError(f"{path}: checkpoint schema {schema!r}, this version reads {SCHEMA}; {ADVICE}")
+    if header.get("sha256") != _digest(tensors, text):
+        raise CheckpointError(f"{path}: damaged checkpoint (its content is not what was written); {ADVICE}")
+    return tensors, meta
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    """Return the SHA-256 over plain data, names, types, shapes and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+    return digest.hexdigest()

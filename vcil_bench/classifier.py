@@ -28,7 +28,7 @@ from .nets.trunk import AdapterConfig, Features, Tuning
 from .protocol import MemorySpec
 from .schema import ConfigError, check_numbers
 from .stream import Task
-from .training import Epoch, epochs, evaluating, steps
+from .training import Epoch, epochs, evaluating, sgd, steps
 
 Ranking = Callable[[Tensor, int], list[int]]
 
@@ -182,7 +182,7 @@ class Classifier(Method):
         at twice the head's rate.
         """
         config = self.config
-        return torch.optim.SGD(
+        return sgd(
             [*self.network_groups(), *self.head_groups()],
             lr=config.lr,
             momentum=config.momentum,
@@ -208,15 +208,15 @@ class Classifier(Method):
             {"params": [p for name, p in named if name == "bias"], "lr": 2 * rate, "weight_decay": 0.0},
         ]
 
-    def schedule(self, optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        """Return the stepped learning rate."""
-        return steps(optimiser, self.config.milestones, self.config.lr_decay)
-
-    def training_epochs(self, task: Task, samples: Sequence[Sample]) -> Iterator[Epoch]:
-        """Yield the epochs of a task's training over the samples."""
+    def training_epochs(
+        self, task: Task, optimiser: torch.optim.Optimizer, samples: Sequence[Sample]
+    ) -> Iterator[Epoch]:
+        """Yield the epochs of a task's training over the samples, at the stepped rate."""
         return epochs(
             self.context,
             samples,
+            optimiser,
+            steps(optimiser, self.config.milestones, self.config.lr_decay),
             num_epochs=self.config.epochs_first if task.index == 0 else self.config.epochs,
             batch_size=self.config.batch_size,
             stage=f"task {task.index + 1}",
@@ -320,10 +320,10 @@ class RehearsalClassifier(Classifier):
         """
         candidates = [s for label in range(task.num_old, task.num_seen) for s in self.memory.candidates(label)]
         features, labels = self.embed(candidates)
-        ranking = {}
+        share, ranking = self.memory.share(task.num_seen), {}
         for label in range(task.num_old, task.num_seen):
             own = features[labels == label]
-            ranking[label] = rank(own, len(own))
+            ranking[label] = rank(own, share)
         self.memory.store(task, ranking)
 
     def imprint(self, task: Task) -> None:
@@ -372,6 +372,7 @@ class RehearsalClassifier(Classifier):
         for epoch in epochs(
             self.context,
             self.memory.samples(),
+            optimiser,
             num_epochs=num_epochs,
             batch_size=self.config.batch_size,
             stage=f"task {task.index + 1} balanced",
@@ -381,4 +382,4 @@ class RehearsalClassifier(Classifier):
                 with torch.set_grad_enabled(clipped is not None):
                     frames = self.frames(batch.clips)
                 value = loss(self.scores(self.drop(frames)), batch.labels)
-                epoch.step(optimiser, {"balanced": value}, clip_norm=self.config.clip_norm, clipped=clipped)
+                epoch.step({"balanced": value}, clip_norm=self.config.clip_norm, clipped=clipped)

@@ -43,7 +43,8 @@ def evaluate(
 ) -> StepResult:
     """Predict the test videos of all tasks learnt and count.
 
-    Scores are averaged over the views of a video before ranking; equal scores rank the lower label first.
+    Scores are averaged over the views of a video before ranking; equal scores rank the lower label first. Several
+    processes share the videos, and each counts over all of them.
 
     Args:
         method: In evaluation mode.
@@ -57,9 +58,11 @@ def evaluate(
     """
     samples = [sample for task in tests for sample in task]
     labels = torch.tensor([sample.label for sample in samples])
+    team = context.team
+    own = samples[team.rank :: team.size]
     ranked: dict[str, list[torch.Tensor]] = {name: [] for name in method.readouts}
-    bar = context.progress.add_task("testing", total=len(samples))
-    for part in context.loader.views(samples, batch):
+    bar = context.progress.add_task("testing", total=len(own))
+    for part in context.loader.views(own, batch):
         videos, views = part.clips.shape[:2]
         scores = method.predict(part.clips.flatten(0, 1))
         if not isinstance(scores, dict) or set(scores) != set(method.readouts):
@@ -81,7 +84,8 @@ def evaluate(
             ranked[name].append(torch.nn.functional.pad(best, padding, value=-1))
         context.progress.advance(bar, videos)
     context.progress.remove_task(bar)
-    top = {name: torch.cat(parts) for name, parts in ranked.items()}
+    nothing = torch.empty(0, TOP, dtype=torch.long)
+    top = {name: team.collect(torch.cat([nothing, *parts]), len(samples)) for name, parts in ranked.items()}
     sizes = [len(task) for task in tests]
     correct = {
         name: [int(hit.sum()) for hit in (best[:, 0] == labels).split(sizes)] for name, best in top.items()

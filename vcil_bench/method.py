@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 
 from .data.loader import Batch, ClipLoader, Sample
 from .nets.clip import ClipTrunk
-from .nets.trunk import Trunk
+from .nets.trunk import Trunk, VideoNetwork
 from .protocol import MemorySpec
 from .schema import build
+from .stages import Stages
 from .stream import Task
+from .team import Team
 from .tracking import NoTracker, Tracker
 
 
@@ -34,7 +37,7 @@ class RunContext:
 
     Attributes:
         device: Where tensors live.
-        precision: ``fp32``, ``tf32`` or ``bf16``.
+        precision: ``fp32``, ``tf32``, ``bf16`` or ``fp16``.
         run_seed: Seed of initialisation, shuffling and frame sampling (not of the class order).
         loader: Batches of clips.
         backbone: The pretrained weights, and the networks that start from them.
@@ -43,10 +46,13 @@ class RunContext:
         losses: Mean of every loss term per epoch of the current step, kept for the record.
         tracker: Takes the same means as they come.
         epochs_done: Epochs of all phases so far, the tracker's step.
+        team: The processes that work on the run.
+        stages: What a run that dies inside a task goes on from.
+        method: The method, once it is made.
     """
 
     device: torch.device
-    precision: Literal["fp32", "tf32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     run_seed: int
     loader: ClipLoader
     backbone: Trunk
@@ -55,6 +61,26 @@ class RunContext:
     losses: list[dict[str, float | int | str]] = dataclasses.field(default_factory=list)
     tracker: Tracker = dataclasses.field(default_factory=NoTracker)
     epochs_done: int = 0
+    team: Team = dataclasses.field(default_factory=Team)
+    stages: Stages = dataclasses.field(default_factory=Stages)
+    method: Method | None = None
+
+    @functools.cached_property
+    def scaler(self) -> torch.amp.GradScaler:
+        """The scale of the loss under which fp16 gradients do not vanish; of other precisions, none."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def network_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the method's networks, of which a process computes its own clips' share."""
+        assert self.method is not None
+        networks = [m for m in self.method.modules() if isinstance(m, VideoNetwork)]
+        return [p for network in networks for p in network.parameters()]
+
+    def peak_mb(self) -> float:
+        """Return the most memory that the GPU held since the task began; 0 on a CPU."""
+        if self.device.type != "cuda":
+            return 0.0
+        return torch.cuda.max_memory_allocated(self.device) / 2**20
 
     @property
     def clip(self) -> ClipTrunk:
@@ -68,7 +94,10 @@ class RunContext:
         Only the forward pass of networks belongs inside: a product of unit vectors times a logit scale of
         100 would lose half a unit in bf16.
         """
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        low = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        return torch.autocast(
+            self.device.type, dtype=low.get(self.precision), enabled=self.precision in low
+        )
 
     def plain_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:
         """Yield training samples as a test with one centre crop sees them: [B, T, 3, S, S] uint8.
@@ -76,7 +105,10 @@ class RunContext:
         For passes over the data that are not training: statistics, anchors, exemplar choice. However many crops
         the protocol tests, these take one, as TCD's code does.
         """
-        return self.loader.plain(samples, batch_size)
+        for batch in self.loader.plain(samples, batch_size):
+            self.team.total = len(batch.labels) if self.team.size > 1 else None
+            yield batch
+            self.team.total = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +132,8 @@ class Method(nn.Module, ABC):
         needs: What its backbone must provide.
         backbone: Backbone it runs on unless told otherwise.
         backbones: Other ones for protocols whose names match a pattern; later patterns win.
+        splits_batches: Whether several processes can share its batches; not where ``learn`` differentiates by
+            feature maps.
         Config: Frozen dataclass of its hyper-parameters; the defaults are the paper's.
         recipes: Config values for protocols whose names match a pattern; later patterns win.
     """
@@ -112,6 +146,7 @@ class Method(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     backbone: ClassVar[str] = "clip_vit_b16"
     backbones: ClassVar[Mapping[str, str]] = {}
+    splits_batches: ClassVar[bool] = True
     Config: ClassVar[type]
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 

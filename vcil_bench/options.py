@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .errors import did_you_mean
 from .schema import ConfigError, build
 
+Determinism = Literal["off", "seeded", "strict"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -19,12 +20,27 @@ class RunOptions:
         backbone: Backbone by name; null takes the method's, or on embedded data its embedded sibling.
         weights: ``random`` or a file; null takes the backbone's own weights.
         run_seed: Seed of initialisation, shuffling and frame sampling; null takes the class order's seed.
-        precision: ``fp32``; ``tf32`` and ``bf16`` (autocast) are faster on GPUs and change numbers slightly.
-        decoder: ``auto`` is PyAV decoding forward; ``decord`` is known to return wrong frames on some files.
+        precision: ``fp32``; ``tf32``, and ``bf16`` or ``fp16`` (autocast, the latter with a scaled loss), are
+            faster on GPUs and change numbers slightly.
+        determinism: ``off`` lets a GPU take its fastest kernels, ``seeded`` takes cuDNN's deterministic ones,
+            ``strict`` refuses every operation that does not repeat bit for bit. Draws are seeded at every level.
+        decoder: ``auto`` is PyAV decoding forward; ``decord`` is known to return wrong frames on some files, and so
+            is ``torchcodec`` on AVI.
+        store: Read frames from the frame store that ``prepare --store`` built, not from the videos; JPEG changes
+            pixels slightly.
+        store_dir: Folder of the frame store; null takes the one in the user's cache.
         workers: Decoding processes; null means 1 on CPU, up to 16 on a GPU.
         threads: CPU threads of torch; null takes torch's default, or the backbone's where it has one. Another
             number of threads may change sums in the last bit.
         eval_batch: Test videos per batch, for speed and memory.
+        micro_batch: Clips that go through a CLIP at a time while it trains, for memory: losses see the whole batch,
+            dropout is the same, so the result is the same; null takes all at once.
+        channels_last: Keep a ResNet's maps with channels last in memory, which convolutions may prefer.
+        compile: Compile the backbone's blocks with torch.compile: a minute or so at first, then faster on GPUs.
+        feature_cache_mb: Memory in MiB for features of the frozen CLIP, so that a clip seen again, as at every
+            test, is not computed again; of use to methods that read the frozen CLIP.
+        checkpoint_minutes: Minutes of training between two states that a run killed inside a task goes on from; 0
+            saves after every step.
         max_tasks: Stop after so many tasks and leave a partial record, which the same command without it goes
             on from; null runs all.
         tracker: Where losses and accuracies go while training, beside the record: ``tensorboard``, or
@@ -35,11 +51,19 @@ class RunOptions:
     backbone: str | None = None
     weights: str | None = None
     run_seed: int | None = None
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    determinism: Determinism = "seeded"
+    decoder: Literal["auto", "pyav", "decord", "torchcodec"] = "auto"
+    store: bool = False
+    store_dir: str | None = None
     workers: int | None = None
     threads: int | None = None
     eval_batch: int = 32
+    micro_batch: int | None = None
+    channels_last: bool = False
+    compile: bool = False
+    feature_cache_mb: int = 0
+    checkpoint_minutes: float = 10.0
     max_tasks: int | None = None
     tracker: str | None = None
     max_missing: float = 0.1
@@ -47,7 +71,12 @@ class RunOptions:
 
 # Options that are no part of the experiment (at most they reorder a sum) stay out of the variant's name and
 # out of what resuming compares.
-WITHOUT_EFFECT = frozenset({"workers", "threads", "eval_batch", "max_tasks", "max_missing", "tracker"})
+WITHOUT_EFFECT = frozenset(
+    {
+        *("workers", "threads", "eval_batch", "max_tasks", "max_missing", "tracker", "determinism", "store_dir"),
+        *("micro_batch", "channels_last", "compile", "feature_cache_mb", "checkpoint_minutes"),
+    }
+)
 
 
 def split_assignments(
@@ -82,12 +111,16 @@ def split_assignments(
 def build_options(values: Mapping[str, Any]) -> RunOptions:
     """Build run options, checking types and ranges."""
     options = build(RunOptions, values, "run options")
-    for key in ("eval_batch", "threads", "max_tasks"):
+    for key in ("eval_batch", "threads", "max_tasks", "micro_batch"):
         value = getattr(options, key)
         if value is not None and value < 1:
             raise ConfigError(f"{key}: {value} must be at least 1")
-    if options.workers is not None and options.workers < 0:
-        raise ConfigError(f"workers: {options.workers} must be 0 or more")
+    for key in ("workers", "feature_cache_mb", "checkpoint_minutes"):
+        value = getattr(options, key)
+        if value is not None and not 0 <= value < float("inf"):
+            raise ConfigError(f"{key}: {value} must be 0 or more")
     if not 0 <= options.max_missing <= 1:
         raise ConfigError(f"max_missing: {options.max_missing} must lie between 0 and 1")
+    if options.store_dir is not None and not options.store:
+        raise ConfigError(f"store_dir: {options.store_dir!r} is not read without store=true")
     return options

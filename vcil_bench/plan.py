@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from .protocol import load as load_protocol
 from .registry import Entry
 from .registry import find as find_method
 from .storage import check_writable
+from .team import size_of_team
 from .tracking import find as find_tracker
 
 
@@ -111,6 +113,7 @@ def make_plan(
         chosen = backbone(chosen.embedded_sibling)
         option_origins["backbone"] = "embedded data"
     _check_fit(entry, loaded, chosen)
+    _check_parts(entry, options)
     named = {k: v for k, v in (option_values | config_values).items() if k not in WITHOUT_EFFECT}
     check_writable(results)
     return Plan(
@@ -158,10 +161,27 @@ def _check_fit(entry: Entry, protocol: Protocol, chosen: Backbone) -> None:
         )
 
 
+def _check_parts(entry: Entry, options: RunOptions) -> None:
+    """Refuse to split the batches of a method that cannot work on parts of them."""
+    assert entry.cls is not None
+    if options.micro_batch is not None and "maps" in entry.cls.needs:
+        raise RunError(
+            f"micro_batch: method {entry.name!r} reads feature maps, which stay in memory for the whole batch; "
+            "leave micro_batch out, or lower batch_size, which is another experiment"
+        )
+    if size_of_team() > 1 and not entry.cls.splits_batches:
+        raise RunError(
+            f"method {entry.name!r} differentiates by feature maps, which processes cannot share; start it "
+            "without torchrun, in one process"
+        )
+
+
 def _device(name: str) -> torch.device:
-    """Return a device that is really there."""
+    """Return a device that is really there; with several processes, this process's own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and size_of_team() > 1:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from . import __version__
+from .options import RunOptions
 
 
-def environment(device: torch.device, precision: str) -> dict[str, Any]:
+def environment(device: torch.device, options: RunOptions, processes: int) -> dict[str, Any]:
     """Return the environment block of a record."""
     commit, dirty = _git()
     cuda = device.type == "cuda"
@@ -32,8 +33,9 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if cuda else _processor(),
         "device_type": device.type,
         "threads": torch.get_num_threads(),
-        "precision": precision,
-        "determinism": "seeded",
+        "processes": processes,
+        "precision": options.precision,
+        "determinism": options.determinism,
         "platform": platform.platform(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

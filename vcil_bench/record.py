@@ -56,7 +56,7 @@ class RecordData(TypedDict):
     test_videos: list[int]  # per task
     steps: list[dict[str, Any]]  # step, classes_seen, correct {readout: [per task]}, costs, losses
     predictions: dict[str, str] | None  # file, sha256
-    data: dict[str, Any]  # kind, dataset, split, root, manifest_sha256, counts, left_out, decoder
+    data: dict[str, Any]  # kind, dataset, split, root, manifest_sha256, counts, left_out, decoder, verified
     weights: dict[str, Any]  # name, source, sha256, pretraining
     sessions: list[dict[str, Any]]  # started and environment of each process, one per resumption
     environment: dict[str, Any]  # of the last session: git, python, torch, device, threads, command ...
@@ -64,6 +64,7 @@ class RecordData(TypedDict):
 
 # What a record's data section says of videos that training and testing share (``data.manifest.summary``).
 LEAKS = ("test_videos_sharing_a_group_with_train", "identical_files_in_train_and_test")
+LARGEST_ARRAY = 2**28  # bytes; the names of 200,000 test videos take a quarter of it
 REFERENCE = "reference"  # folder of the records that come with the harness
 # What readers of a record rely on, section by section.
 SECTIONS = {
@@ -146,7 +147,7 @@ def save(path: Path, data: RecordData) -> None:
 def save_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
     """Write prediction arrays as a compressed npz and return its SHA-256."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **dict(sorted(arrays.items())))  # type: ignore[arg-type]
     write_atomically(path, buffer.getvalue())
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
@@ -281,6 +282,13 @@ def _typed(data: RecordData) -> list[tuple[str, Any, type]]:
     found += [
         (f"{name}.{key}", value, dict) for name in ("config", "options") for key, value in data[name].items()
     ]
+    verified = data["data"].get("verified", [])  # left out by older records
+    found += [("data.verified", verified, list)]
+    found += [
+        (f"data.verified[{i}].{key}", one[key], str)
+        for i, one in enumerate(verified)
+        for key in ("level", "check", "text")
+    ]
     found += [(f"costs of step {i}", step.get("costs"), dict) for i, step in enumerate(data["steps"])]
     return found
 
@@ -299,6 +307,10 @@ def _check_predictions(path: Path, data: RecordData) -> None:
         raise RecordError(
             f"{source}: not the predictions that {path.name} was written with; run again with --force"
         )
+    with zipfile.ZipFile(io.BytesIO(content)) as members:
+        largest = max((member.file_size for member in members.infolist()), default=0)
+    if largest > LARGEST_ARRAY:
+        raise ValueError(f"an array of {largest} bytes, more than any run predicts")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         labels, tasks = arrays["labels"], arrays["task"]
         for i, step in enumerate(data["steps"]):

@@ -7,9 +7,8 @@ this process: a run killed at any moment and started again ends in the same coun
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable
@@ -23,8 +22,12 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from . import checkpoint as checkpoints
+from . import determinism
 from . import record as records
+from . import team as teams
+from .conditions import identity
 from .data.datasets import adapter
+from .data.frame_store import FrameStore
 from .data.loader import ClipLoader
 from .data.manifest import DataError, Manifest, check_present, prepare, summary
 from .data.video import resolve_decoder
@@ -33,27 +36,24 @@ from .evaluation import EvaluationError, evaluate
 from .method import MemoryUse, Method, RunContext
 from .nets.trunk import Trunk
 from .nets.weights import given_file, is_path
-from .options import WITHOUT_EFFECT
 from .plan import Plan, RunError, plain_values
 from .protocol import MemorySpec
 from .provenance import environment
 from .randomness import seed_modules
 from .record import Record, RecordData
+from .stages import Stages, check_identity
 from .staleness import reasons as stale_reasons
-from .storage import check_writable, file_sha256
+from .storage import cache_dir, check_writable, file_sha256
 from .stream import TaskStream, class_names
+from .team import Team
 from .tracking import NoTracker
 from .tracking import find as find_tracker
 from .training import TrainingError
+from .verify import as_plain, findings
 
 Say = Callable[[str], None]
 
 DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process set another number
-# Sources on which numbers depend beside the method's own; a checkpoint made with others is refused.
-NUMERIC_SOURCES = (
-    *("data/*.py", "nets/*.py", "losses.py", "training.py", "evaluation.py"),
-    *("method.py", "stream.py", "randomness.py", "memory.py", "classifier.py"),
-)
 
 
 def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: Say) -> list[Record]:
@@ -72,26 +72,74 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
     Raises:
         UserError: Stale or corrupt records, missing data or weights.
     """
+    team = teams.join(plan.device)
+    if not team.leads:
+        say = _silent
     manifest = None
     if data is not None:  # data that are named are checked, even where nothing is left to run on them
-        manifest = _manifest(plan, _data_root(plan, data, progress), progress)
-    todo = [seed for seed in plan.seeds if force or not _finished(plan, seed, manifest, say)]
+        with team.leader_first():
+            manifest = _manifest(plan, _data_root(plan, data, progress), progress)
+    todo = [seed for seed in plan.seeds if force or not finished(plan, seed, manifest, say)]
     if todo:
         for seed in todo:
             check_writable(plan.path(seed).parent)
-        root = _data_root(plan, None, progress) if manifest is None else manifest.root
-        trunk = plan.backbone.load(plan.options.weights).to(plan.device)
+        with team.leader_first():
+            root = _data_root(plan, None, progress) if manifest is None else manifest.root
+        trunk = _trunk(plan, team)
         if manifest is None:
-            manifest = _manifest(plan, root, progress)
+            with team.leader_first():
+                manifest = _manifest(plan, root, progress)
+        store = _store(plan, manifest)
         streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
         say(_counts(manifest))
         say(f"backbone {trunk.name}: weights {trunk.weights.source}, {trunk.weights.pretraining}")
         for seed in todo:
-            _Run(plan, seed, manifest, streams[seed], trunk, progress, say).go(force)
+            _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say).go(force)
+    teams.leave()
     return [records.load(plan.path(seed)) for seed in plan.seeds]
 
 
-def _finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool:
+def _silent(line: str) -> None:
+    """What a process says that does not lead: nothing."""
+
+
+def _trunk(plan: Plan, team: Team) -> Trunk:
+    """Load the backbone and set how it computes."""
+    options = plan.options
+    trunk = plan.backbone.load(options.weights)
+    if options.micro_batch is not None and not trunk.supports_micro_batch:
+        raise RunError(
+            f"micro_batch: backbone {trunk.name!r} normalises over the batch while it trains, so parts of a batch "
+            "would give another result; leave micro_batch out, or lower batch_size, which is another experiment"
+        )
+    trunk.to(plan.device, options.precision)  # FIXME channels_last
+    trunk.micro_batch = options.micro_batch
+    trunk.feature_cache_mb = options.feature_cache_mb
+    trunk.team = team if team.size > 1 else None
+    if options.compile:
+        trunk.compile()
+    return trunk
+
+
+def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
+    """Open the frame store if the run is to read from it.
+
+    Raises:
+        UserError: There is none, or it lacks videos.
+    """
+    if not plan.options.store:
+        return None
+    store = FrameStore.open(Path(plan.options.store_dir) if plan.options.store_dir else cache_dir() / "frames")
+    missing = store.missing(manifest)
+    if missing:
+        raise DataError(
+            f"{store.root}: {len(missing)} videos of {manifest.dataset} are not in the frame store (first: "
+            f"{missing[0]}); 'vcil-bench prepare {manifest.dataset} {manifest.root} --store' adds them"
+        )
+    return store
+
+
+def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool:
     """Tell whether a seed needs no work; ``manifest`` is that of data given on the command line.
 
     Raises:
@@ -174,10 +222,14 @@ class _Run:
         manifest: Manifest,
         stream: TaskStream,
         trunk: Trunk,
+        store: FrameStore | None,
+        team: Team,
         progress: Progress,
         say: Say,
     ) -> None:
         self.plan = plan
+        self.store = store
+        self.team = team
         self.seed = seed
         self.stream = stream
         self.manifest = manifest
@@ -199,12 +251,17 @@ class _Run:
                 workers=workers,
                 device=plan.device,
                 seed=self.run_seed,
+                store=store,
+                share=(team.rank, team.size),
             ),
             backbone=trunk,
             budget=plan.protocol.spec.memory,
             progress=progress,
+            team=team,
         )
         self.record = self._new_record(manifest)
+        self.identity = identity(self.record, plan)
+        self.context.stages = Stages(self.path, self.identity, 60 * options.checkpoint_minutes, team)
         self.top: dict[str, NDArray[Any]] = {}
 
     def go(self, force: bool) -> None:
@@ -215,29 +272,26 @@ class _Run:
         """
         lock = filelock.FileLock(self.path.with_suffix(".lock"), timeout=0)
         try:
-            with lock:
-                # Only now is it certain that no other process works on this seed, or has just finished it.
-                if force:
+            with lock if self.team.leads else contextlib.nullcontext():
+                # Only now is it certain that no other run works on this seed, or has just finished it.
+                done = self.team.leads and not force and finished(self.plan, self.seed, self.manifest, self.say)
+                if force and self.team.leads:
                     if self.path.exists():
                         self.say(f"moved aside: {records.supersede(self.path)}")
                     records.checkpoint_path(self.path).unlink(missing_ok=True)
-                elif _finished(self.plan, self.seed, self.manifest, self.say):
-                    return
-                self._go()
+                    self.context.stages.clear()
+                if not self.team.agree(done):
+                    self._go()
+                self.team.wait()
         except filelock.Timeout as error:
             raise RunError(f"{self.path}: another process is running this seed") from error
 
     def _go(self) -> None:
-        # Settings that change numbers are set here, for this run, whatever ran before in the process.
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
-        tf32 = self.plan.options.precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.backends.cudnn.allow_tf32 = tf32
+        determinism.apply(self.plan.options.determinism, self.plan.options.precision)
         config = plain_values(self.plan.config) | plain_values(self.plan.options)
         folder = self.path.with_suffix("") / "tracking"
         tracker = find_tracker(self.plan.options.tracker)
-        if tracker is not NoTracker:
+        if tracker is not NoTracker and self.team.leads:
             self.context.tracker = tracker(self.record["run_id"], folder, config)
         try:
             method, start = self._restore()
@@ -250,29 +304,34 @@ class _Run:
         except UserError:
             raise
         except Exception as error:
-            self.record["status"] = "failed"
-            self.record["reason"] = f"{type(error).__name__}: {error}"
-            records.save(self.path, self.record)
+            self._save_as_failed(error)
+            why = _advice(error)
+            if why is not None:
+                raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
             raise
         finally:
             self.context.tracker.close()
-        if len(self.record["steps"]) == len(self.stream):
+        if len(self.record["steps"]) == len(self.stream) and self.team.leads:
             self._finish()
+
+    def _save_as_failed(self, error: Exception) -> None:
+        """Leave a record that says why the run ended."""
+        self.record["status"] = "failed"
+        self.record["reason"] = f"{type(error).__name__}: {error}"
+        if self.team.leads:
+            records.save(self.path, self.record)
 
     def _restore(self) -> tuple[Method, int]:
         """Construct the method; if there is a checkpoint of this run, bring it back to where that was."""
         cumulative = self.plan.method.data_access == "cumulative"
         seed_modules(self.run_seed, "init")
         method = self.plan.method(self.plan.config, self.context).to(self.plan.device)
+        self.context.method = method
         path = records.checkpoint_path(self.path)
         if not path.exists():
             return method, 0
         saved = checkpoints.load(path)
-        if saved.identity != self._identity():
-            raise RunError(
-                f"{path}: checkpoint of a run with other code, config, protocol, data, weights or torch; "
-                "FORCE=1 (--force) starts afresh"
-            )
+        check_identity(path, saved.identity, self.identity)
         done = len(saved.steps)
         for step in range(done):
             seed_modules(self.run_seed, "grow", step)
@@ -294,14 +353,15 @@ class _Run:
         on_cuda = self.plan.device.type == "cuda"
         if on_cuda:
             torch.cuda.reset_peak_memory_stats(self.plan.device)
-        started = time.perf_counter()
+        stages = self.context.stages
+        stages.begin(step)
         seed_modules(self.run_seed, "grow", step)
         method.grow(task)
         method.to(self.plan.device).train()
         seed_modules(self.run_seed, "learn", step)
         shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
         method.learn(task)
-        learnt = time.perf_counter()
+        train_s, learnt = stages.train_s(), time.perf_counter()
         method.eval()
         state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         _check_structure(method, shapes, state)
@@ -314,12 +374,10 @@ class _Run:
         memory = method.memory_use()
         _check_budget(method, memory, self.plan.protocol.spec.memory, task.num_seen)
         costs = {
-            "train_s": round(learnt - started, 3),
+            "train_s": round(train_s, 3),
             "eval_s": round(ended - learnt, 3),
             "data_wait_s": round(clock.waited, 3),
-            "peak_device_mb": (
-                round(torch.cuda.max_memory_allocated(self.plan.device) / 2**20, 1) if on_cuda else None
-            ),
+            "peak_device_mb": round(stages.peak_mb(self.context.peak_mb()), 1) if on_cuda else None,
             "parameters": self.context.backbone.num_parameters + sum(p.numel() for p in method.parameters()),
             "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
             "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
@@ -335,13 +393,15 @@ class _Run:
             }
         )
         self.top |= {f"{step}/{name}": ranked for name, ranked in found.top.items()}
-        checkpoints.save(
-            records.checkpoint_path(self.path),
-            checkpoints.Checkpoint(
-                self._identity(), self.record["steps"], self.top, state, self.record["sessions"]
-            ),
-        )
-        records.save(self.path, self.record)
+        if self.team.leads:
+            checkpoints.save(
+                records.checkpoint_path(self.path),
+                checkpoints.Checkpoint(
+                    self.identity, self.record["steps"], self.top, state, self.record["sessions"]
+                ),
+            )
+            records.save(self.path, self.record)
+        stages.end()
         total = sum(len(t) for t in tests)
         accuracies = {f"accuracy/{name}": sum(c) / total for name, c in found.correct.items()}
         self.context.tracker.scalars(accuracies, step + 1)
@@ -371,25 +431,11 @@ class _Run:
         records.save(self.path, self.record)
         records.checkpoint_path(self.path).unlink(missing_ok=True)
 
-    def _identity(self) -> str:
-        """Hash of what must agree for a checkpoint to be gone on with."""
-        keys = ("protocol", "method", "config", "class_order", "run_seed", "weights")
-        parts = {key: self.record[key] for key in keys}  # type: ignore[literal-required]
-        parts["data"] = self.record["data"]["manifest_sha256"]
-        parts["options"] = {k: v["value"] for k, v in self.record["options"].items() if k not in WITHOUT_EFFECT}
-        parts["device_type"] = self.plan.device.type
-        parts["torch"] = torch.__version__
-        package = Path(__file__).parent
-        parts["harness"] = [
-            file_sha256(path) for pattern in NUMERIC_SOURCES for path in sorted(package.glob(pattern))
-        ]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
     def _new_record(self, manifest: Manifest) -> RecordData:
         plan, protocol, entry = self.plan, self.plan.protocol, self.plan.entry
         method = plan.method
         spec = protocol.spec
-        started, here = records.now(), environment(plan.device, plan.options.precision)
+        started, here = records.now(), environment(plan.device, plan.options, self.team.size)
         found = summary(manifest)
         return {
             "schema": records.SCHEMA,
@@ -449,13 +495,25 @@ class _Run:
                 "test_videos": len(manifest.usable("test")),
                 "left_out": [{"id": v.id, "split": v.split, "problem": v.problem} for v in manifest.left_out()],
                 "decoder": resolve_decoder(plan.options.decoder),
+                "store": self.store.describe() if self.store is not None else None,
                 # Part of the evidence: numbers of a split that shares scenes mean something else.
                 **{key: found[key] for key in records.LEAKS},
+                "verified": as_plain(findings(protocol, manifest, self.context.backbone.weights, [self.seed])),
             },
             "weights": dataclasses.asdict(self.context.backbone.weights),
             "sessions": [{"started": started, "environment": here}],
             "environment": here,
         }
+
+
+def _advice(error: Exception) -> str | None:
+    """Return what a user can do about an error that is not the method's fault; None for any other."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            "the device's memory is too small: micro_batch=N lets N clips at a time through the network with the "
+            "same result (on CLIP), precision=bf16 halves activations, a smaller eval_batch helps in testing"
+        )
+    return determinism.advice(error) if isinstance(error, RuntimeError) else None
 
 
 def _check_structure(method: Method, shapes: dict[str, torch.Size], state: dict[str, torch.Tensor]) -> None:

@@ -27,7 +27,17 @@ class ConfigError(UserError):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML loader that refuses a key given twice, which plain YAML resolves silently."""
+    """YAML loader that refuses a key given twice, which plain YAML resolves silently, and aliases.
+
+    A few lines of aliases stand for billions of values, so that a file from elsewhere could fill the memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "aliases (*name) are not allowed, write the value out", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -60,6 +70,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f", line {where.line + 1}" if where else ""
         what = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(f"{path}{line}: malformed YAML ({what})") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: malformed YAML (nested too deeply)") from error
     except ValueError as error:  # a date such as 2020-99-99
         raise ConfigError(f"{path}: malformed YAML ({error})") from error
     if not isinstance(data, dict):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UserError
@@ -25,27 +27,41 @@ def cache_dir() -> Path:
     return Path(os.environ.get("VCIL_BENCH_CACHE") or Path.home() / ".cache" / "vcil-bench")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` so that ``path`` holds either the old bytes or all of the new ones, never a part.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write, which takes the place of ``path`` when all of it is on disk.
+
+    Whatever happens in between, ``path`` holds either the old bytes or all of the new ones, never a part.
 
     Raises:
         StorageError: The folder cannot be made or the file cannot be written (no right, disk full).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
+            yield temporary
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            temporary.chmod(0o644)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` so that ``path`` holds either the old bytes or all of the new ones, never a part.
+
+    Raises:
+        StorageError: The folder cannot be made or the file cannot be written (no right, disk full).
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def check_writable(folder: Path) -> None:

@@ -5,14 +5,19 @@ The loop itself stays in the method: ``for epoch in epochs(...): for batch in ep
 
 from __future__ import annotations
 
+import itertools
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .data.loader import Batch, Sample, batches_per_epoch
 from .method import RunContext
+from .stages import Place
 
 
 class TrainingError(RuntimeError):
@@ -20,11 +25,29 @@ class TrainingError(RuntimeError):
 
 
 def sgd(
-    parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float
+    parameters: Iterable[nn.Parameter] | list[dict[str, Any]],
+    *,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    kind: type[torch.optim.SGD] = torch.optim.SGD,
 ) -> torch.optim.Optimizer:
-    """Return SGD over the parameters that require gradients."""
-    trained = [p for p in parameters if p.requires_grad]
-    return torch.optim.SGD(trained, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    """Return SGD over parameters that require gradients, or over groups of them; fused on a GPU.
+
+    Args:
+        parameters: Parameters, of which those that require no gradient are passed over, or groups for torch.
+        lr: Learning rate, of groups that name none.
+        momentum: Momentum.
+        weight_decay: Weight decay, of groups that name none.
+        kind: The class.
+    """
+    given = list(parameters)
+    if given and isinstance(given[0], dict):
+        groups = given
+    else:
+        groups = [{"params": [p for p in given if p.requires_grad]}]
+    on_gpu = any(p.device.type == "cuda" for group in groups for p in group["params"])
+    return kind(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=on_gpu or None)
 
 
 def constant(optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
@@ -59,54 +82,80 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 class Epoch:
     """One pass over the training samples: iterate for its batches, ``step`` for each."""
 
-    def __init__(self, batches: Iterator[Batch]) -> None:
+    def __init__(
+        self, batches: Iterator[Batch], context: RunContext, optimiser: torch.optim.Optimizer, place: Place
+    ) -> None:
         self._batches = batches
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self._context = context
+        self._optimiser = optimiser
+        self._place = place
+        self._own = {id(p) for group in optimiser.param_groups for p in group["params"]}
 
     def __iter__(self) -> Iterator[Batch]:
         return self._batches
 
     def step(
         self,
-        optimiser: torch.optim.Optimizer,
         losses: Mapping[str, Tensor],
         *,
         clip_norm: float | None = None,
-        clipped: Iterable[nn.Parameter] | None = None,
+        clipped: Sequence[nn.Parameter] | None = None,
     ) -> None:
         """Take one optimiser step on the sum of the loss terms and remember each for the record.
 
         Args:
-            optimiser: Steps its parameters; only their gradients are cleared before.
             losses: Terms by name.
             clip_norm: Largest norm of the gradient; None for no limit.
-            clipped: Parameters over whose gradients the norm is taken, by default the optimiser's.
+            clipped: Parameters over whose gradients the norm is taken, by default the optimiser's; gradients of
+                the others among them are never cleared, and pile up.
         """
+        optimiser, scaler, team = self._optimiser, self._context.scaler, self._context.team
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        others = [p for p in clipped or () if id(p) not in self._own]
+        piled = [p.grad for p in others]
+        for parameter in others:
+            parameter.grad = None  # what has piled up is neither summed over processes nor scaled again
+        scaler.scale(total).backward()
+        if team.total is not None:
+            team.sum_gradients(self._context.network_parameters())
+        if clip_norm is not None:
+            scaler.unscale_(optimiser)
+        for parameter, before in zip(others, piled, strict=True):
+            parameter.grad = _piled_up(before, parameter.grad, scaler)
         if clip_norm is not None:
             if clipped is None:
                 clipped = [p for group in optimiser.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(list(clipped), clip_norm)
-        optimiser.step()
-        self._steps += 1
+            nn.utils.clip_grad_norm_(clipped, clip_norm)
+        scaler.step(optimiser)
+        scaler.update()
         for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach()
+            self._place.sums[name] = self._place.sums.get(name, 0) + value.detach()
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss term over the epoch's steps."""
-        return {name: float(total) / self._steps for name, total in self._sums.items()}
+        return {name: float(total) / self._place.step for name, total in self._place.sums.items()}
+
+
+def _piled_up(before: Tensor | None, new: Tensor | None, scaler: torch.amp.GradScaler) -> Tensor | None:
+    """Add a step's gradient to those that have piled up; one that fp16 overflowed is left out."""
+    if new is not None and scaler.is_enabled():
+        new = new / scaler.get_scale() if bool(new.isfinite().all()) else None
+    if before is None or new is None:
+        return new if before is None else before
+    return before + new
 
 
 def batches(
     context: RunContext, samples: Sequence[Sample], *, batch_size: int, stage: str, drop_last: bool = False
 ) -> Iterator[Batch]:
-    """Yield the shuffled, augmented batches of one pass that trains nothing, with a progress bar."""
+    """Yield the shuffled, augmented batches of one pass that trains nothing, with a progress bar.
+
+    With several processes each has all clips of every batch, so that gradients of feature maps are at hand.
+    """
     per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
     bar = context.progress.add_task(stage, total=per_epoch)
-    for batch in context.loader.training(samples, 1, batch_size, stage, drop_last=drop_last):
+    for batch in context.loader.whole().training(samples, 1, batch_size, stage, drop_last=drop_last):
         yield batch
         context.progress.advance(bar)
     context.progress.remove_task(bar)
@@ -115,48 +164,79 @@ def batches(
 def epochs(
     context: RunContext,
     samples: Sequence[Sample],
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     *,
     num_epochs: int,
     batch_size: int,
     stage: str,
     drop_last: bool = False,
 ) -> Iterator[Epoch]:
-    """Yield the epochs of one training phase, with a progress bar and the mean losses recorded.
+    """Yield the epochs of one stage of training, with a progress bar that shows the losses.
+
+    A stage that was cut off goes on from its last saved step: what happened before is not yielded again. So what
+    the loop carries from step to step must be in the method's parameters and buffers.
 
     Args:
         context: The run.
         samples: Training videos.
-        num_epochs: Passes over them.
-        batch_size: Clips per batch; the last batch of an epoch may be smaller.
-        stage: Name of the phase, unique within the run (``task 2``): part of the key of every random draw.
-        drop_last: Leave out a smaller last batch, unless it is the only one.
+        optimiser: Steps its parameters.
+        schedule: Stepped after every epoch; None leaves the rate as it is.
+        num_epochs: Passes over the samples.
+        batch_size: Videos per step; the last batch of an epoch may be smaller.
+        stage: Name of the stage, which keys its random draws; different for every stage of a task.
+        drop_last: Leave out an incomplete last batch, unless it would be the only one.
 
     Raises:
-        TrainingError: A mean loss of an epoch is not finite; names the terms.
+        TrainingError: A loss term of an epoch is not finite; names the terms.
     """
     per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
-    stream = context.loader.training(samples, num_epochs, batch_size, stage, drop_last=drop_last)
+    stages, team = context.stages, context.team
+    place = stages.enter(context, stage, optimiser, schedule)
+    stream = context.loader.training(
+        samples, num_epochs, batch_size, stage, drop_last=drop_last, start=(place.epoch, place.step)
+    )
+    # Workers start with the first batch, and torch draws a seed for them: so that comes before draws are put back.
+    stream = itertools.chain(list(itertools.islice(stream, 1)), stream)
+    stages.set_draws(context)
     bar = context.progress.add_task(stage, total=num_epochs * per_epoch)
+    context.progress.update(bar, completed=place.epoch * per_epoch + place.step)
 
     def batches() -> Iterator[Batch]:
-        for _ in range(per_epoch):
-            yield next(stream)
+        while place.step < per_epoch:
+            batch = next(stream)
+            team.total = len(batch.labels) if team.size > 1 else None
+            yield batch
+            team.total = None
+            place.step += 1
             context.progress.advance(bar)
+            stages.passed(context, optimiser, schedule, place)
 
     try:
-        for number in range(num_epochs):
-            epoch = Epoch(batches())
-            yield epoch
-            means = epoch.means()
-            bad = [name for name, mean in means.items() if not torch.tensor(mean).isfinite()]
-            if bad:
-                raise TrainingError(
-                    f"{stage}, epoch {number + 1}: the loss {', '.join(bad)} is not finite; all terms: {means}"
-                )
-            context.losses.append({"stage": stage, "epoch": number + 1, **means})
-            context.epochs_done += 1
-            context.tracker.scalars({f"loss/{k}": v for k, v in means.items()}, context.epochs_done)
-            text = " ".join(f"{name} {mean:.3g}" for name, mean in means.items())
-            context.progress.update(bar, description=f"{stage}, epoch {number + 1}/{num_epochs}: {text}")
+        with stages.stopping_softly():
+            while place.epoch < num_epochs:
+                epoch = Epoch(batches(), context, optimiser, place)
+                yield epoch
+                assert place.step == per_epoch, "every batch of an epoch must be taken"
+                means = epoch.means()
+                number = place.epoch + 1
+                bad = [name for name, mean in means.items() if not math.isfinite(mean)]
+                if bad:
+                    raise TrainingError(
+                        f"{stage}, epoch {number}: the loss {', '.join(bad)} is not finite; all terms: {means}"
+                    )
+                context.losses.append({"stage": stage, "epoch": number, **means})
+                context.epochs_done += 1
+                context.tracker.scalars({f"loss/{k}": v for k, v in means.items()}, context.epochs_done)
+                text = " ".join(f"{name} {mean:.3g}" for name, mean in means.items())
+                context.progress.update(bar, description=f"{stage}, epoch {number}/{num_epochs}: {text}")
+                if schedule is not None:
+                    with warnings.catch_warnings():
+                        # The epoch's steps may have been taken by a process that died, which torch cannot know.
+                        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                        schedule.step()
+                place.epoch, place.step, place.sums = number, 0, {}
+                if number == num_epochs:
+                    stages.passed(context, optimiser, schedule, place, is_end=True)
     finally:
         context.progress.remove_task(bar)

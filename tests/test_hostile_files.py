@@ -1,0 +1,146 @@
+"""Files from elsewhere: none of them runs code, fills the memory, or ends in a traceback."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vcil_bench import checkpoint, record
+from vcil_bench.nets.weights import BackboneError, read_state
+from vcil_bench.schema import ConfigError, read_yaml
+
+
+class _Touch:
+    """Pickles to a call that makes a file, as a hostile pickle would call a shell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mknod, (str(self.path),)
+
+
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_that_hold_code_are_refused_unrun(form: str, suffix: str, tmp_path: Path) -> None:
+    proof, path = tmp_path / "proof", tmp_path / f"weights{suffix}"
+    hostile = {"conv1.weight": _Touch(proof)}
+    if form == "torch":
+        torch.save(hostile, path)
+    else:
+        path.write_bytes(pickle.dumps(hostile, protocol=2))
+    with pytest.raises(BackboneError, match="weights"):
+        read_state(path)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("backbone", ["clip_tiny", "tsm_tiny"])
+def test_a_run_refuses_such_weights_in_one_line(
+    backbone: str, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proof, path = tmp_path / "proof", tmp_path / "weights.pt"
+    torch.save({"x": _Touch(proof)}, path)
+    assert tiny.run("finetune", tmp_path / "r", "--set", f"backbone={backbone}", f"weights={path}") == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert not proof.exists()
+
+
+HEADERS = {
+    "longer than the file": (2**40).to_bytes(8, "little") + b"{}",
+    "not JSON": (4).to_bytes(8, "little") + b"abcd",
+    "offsets beyond the end": b"",
+    "nested": b"",
+    "empty": b"",
+    "a pickle": pickle.dumps({"schema": 2}),
+}
+
+
+def _with_header(header: bytes) -> bytes:
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header
+
+
+HEADERS["offsets beyond the end"] = _with_header(
+    json.dumps({"state/x": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}).encode()
+)
+HEADERS["nested"] = _with_header(json.dumps({"__metadata__": {"vcil_bench": "[" * 100_000}}).encode())
+
+
+@pytest.mark.parametrize("kind", sorted(HEADERS))
+def test_a_hostile_checkpoint_is_damaged(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt.safetensors"
+    path.write_bytes(HEADERS[kind])
+    with pytest.raises(checkpoint.CheckpointError, match="damaged checkpoint"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("meta", [{}, {"schema": 1}, [1], "x", None])
+def test_a_checkpoint_of_another_kind_is_refused(meta: Any, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / "x.ckpt.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"vcil_bench": json.dumps(meta)})
+    with pytest.raises(checkpoint.CheckpointError, match="schema"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("!!python/object/apply:os.mknod [proof]", "malformed YAML"),
+        ("name: !!python/name:os.system", "malformed YAML"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nname: [*b, *b]", "aliases"),
+        ("name: " + "[" * 5000, "too deeply"),
+    ],
+)
+def test_hostile_yaml_is_refused(text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "protocol.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_yaml(path)
+    assert not (tmp_path / "proof").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make one complete record."""
+    folder = tmp_path_factory.mktemp("record")
+    assert tiny.run("zero_shot", folder) == 0
+    (path,) = folder.glob("*/*/*.json")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["objects", "bomb"])
+def test_hostile_predictions_are_refused(kind: str, finished: Path, tmp_path: Path) -> None:
+    target = tmp_path / finished.name
+    data = json.loads(finished.read_text())
+    proof, buffer = tmp_path / "proof", io.BytesIO()
+    if kind == "objects":
+        np.savez(buffer, labels=np.array([_Touch(proof)], dtype=object))
+    else:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as members:
+            members.writestr("labels.npy", bytes(2**29))
+    target.with_suffix(".npz").write_bytes(buffer.getvalue())
+    data["predictions"]["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+    target.write_text(json.dumps(data))
+    with pytest.raises(record.RecordError, match="damaged predictions"):
+        record.load(target)
+    assert not proof.exists()
+
+
+def test_a_record_nested_too_deeply_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(record.RecordError, match="corrupt record"):
+        record.load(path)

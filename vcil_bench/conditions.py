@@ -1,0 +1,38 @@
+"""What must agree for a saved state to be gone on with, part by part, so that a refusal can name what changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .options import WITHOUT_EFFECT
+from .record import RecordData
+from .storage import file_sha256
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+# Sources on which numbers depend beside the method's own.
+NUMERIC_SOURCES = (
+    *("data/*.py", "nets/*.py", "losses.py", "training.py", "stages.py", "evaluation.py"),
+    *("method.py", "stream.py", "randomness.py", "memory.py", "classifier.py", "team.py"),
+)
+
+
+def identity(record: RecordData, plan: Plan) -> dict[str, str]:
+    """Return a hash per part of what a run's numbers depend on, by the name a user knows it under."""
+    keys = ("protocol", "method", "config", "class_order", "run_seed", "weights")
+    parts: dict[str, Any] = {key: record[key] for key in keys}  # type: ignore[literal-required]
+    parts["data"] = [record["data"]["manifest_sha256"], record["data"]["store"]]
+    parts["options"] = {k: v["value"] for k, v in record["options"].items() if k not in WITHOUT_EFFECT}
+    parts["kind of device"] = plan.device.type
+    parts["torch version"] = torch.__version__
+    package = Path(__file__).parent
+    parts["code of the harness"] = [
+        file_sha256(path) for pattern in NUMERIC_SOURCES for path in sorted(package.glob(pattern))
+    ]
+    return {name: hashlib.sha256(json.dumps(p, sort_keys=True).encode()).hexdigest() for name, p in parts.items()}
