@@ -15,145 +15,24 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from . import imported
 from .errors import UserError, did_you_mean
 from .metrics import METRICS
+from .protocol_spec import ClipSpec as ClipSpec
+from .protocol_spec import MemorySpec as MemorySpec
+from .protocol_spec import ProtocolSpec
 from .schema import ConfigError, build, read_yaml
 
 
 class ProtocolError(UserError):
     """A protocol that is unknown, malformed, or that cannot be run yet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where the protocol comes from: the paper, its code and the commit that was read."""
-
-    paper: str = ""
-    code: str = ""
-    commit: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSpec:
-    """Dataset adapter, its official split, and the list that gives class ids their names.
-
-    ``split`` is the number of an official split, or for the ``folder`` adapter the CSV's file name.
-    """
-
-    name: str
-    split: int | str = 1
-    label_map: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrderSpec:
-    """How the class order comes about.
-
-    ``numpy_shuffle`` shuffles 0..num-1 with numpy's legacy generator seeded by the protocol seed (TCD
-    main.py); ``listed`` takes class names in order from ``file`` (in ``lists/``) or ``names``, the same for
-    every seed; ``imported`` waits for the authors' own file, whose git blob id is ``git_blob``.
-    """
-
-    kind: Literal["numpy_shuffle", "listed", "imported"]
-    file: str | None = None
-    names: list[str] | None = None
-    git_blob: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassSpec:
-    """Number of classes, their order and the order's stored hashes.
-
-    ``names`` lists class names in id order; left out, they come from ``dataset.label_map`` or, for the
-    ``folder`` adapter, from the data (sorted). ``order_sha256`` maps a seed (``all`` for a listed order) to
-    the SHA-256 of the comma-joined ids.
-    """
-
-    num: int
-    order: OrderSpec
-    names: list[str] | None = None
-    order_sha256: dict[int | str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskSpec:
-    """Classes per task, the base task first."""
-
-    sizes: list[int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestViews:
-    """Views per test video whose scores are averaged: ``clips`` in time, ``crops`` in space.
-
-    Two clips are TCD's ``twice_sample`` (segment middles and segment starts); 3, 5 or 10 crops are its
-    ``test_crops``; 1 is the centre crop.
-    """
-
-    clips: Literal[1, 2] = 1
-    crops: Literal[1, 3, 5, 10] = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipSpec:
-    """How a video becomes a clip of ``frames`` frames of ``size`` x ``size`` pixels.
-
-    ``short_side`` is what test frames are resized to before cropping (default: ``size``). Training crops are
-    ``multiscale`` (TCD) or the test-time ``center`` crop; ``flip`` mirrors half the training clips.
-    """
-
-    frames: int
-    size: int
-    sampling: Literal["segment"] = "segment"
-    short_side: int | None = None
-    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    train_crop: Literal["multiscale", "center"] = "multiscale"
-    flip: bool = True
-    test_views: TestViews = field(default_factory=TestViews)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemorySpec:
-    """Exemplar budget: videos per class or in total, and frames kept of each (``all`` or a number)."""
-
-    unit: Literal["videos"] = "videos"
-    per_class: int | None = None
-    total: int | None = None
-    frames: int | Literal["all"] = "all"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricSpec:
-    """The headline metric and the further ones shown, by their names in ``vcil_bench.metrics``."""
-
-    headline: str
-    also: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProtocolSpec:
-    """The closed schema of a protocol file; ``memory`` absent means that no exemplars are allowed."""
-
-    name: str
-    version: int
-    dataset: DatasetSpec
-    classes: ClassSpec
-    tasks: TaskSpec
-    seeds: list[int]
-    clip: ClipSpec
-    metrics: MetricSpec
-    title: str = ""
-    source: Source = field(default_factory=Source)
-    notes: str = ""
-    memory: MemorySpec | None = None
 
 
 class Protocol:
@@ -244,20 +123,13 @@ class Protocol:
         """
         classes = self.spec.classes
         kind = classes.order.kind
-        if kind == "imported":
-            raise ProtocolError(
-                f"protocol {self.name!r} needs the authors' class lists, which cannot be distributed here: "
-                f"{classes.order.file} (git blob {classes.order.git_blob}) from {self.spec.source.code}. "
-                "This version cannot import it yet; use a protocol with an order of its own, such as "
-                "kinetics400_40x10_seeded"
-            )
         if kind == "numpy_shuffle":
             ids = np.arange(classes.num)
             np.random.RandomState(seed).shuffle(ids)
             order = [int(i) for i in ids]
         else:
-            order = self._listed_order()
-        stored = classes.order_sha256.get("all" if kind == "listed" else seed)
+            order = self._ids(self._imported_names() if kind == "imported" else self._listed_names())
+        stored = classes.order_sha256.get(seed if kind == "numpy_shuffle" else "all")
         if stored is not None and stored != order_sha256(order):
             raise ProtocolError(
                 f"{self.origin}: classes.order_sha256: the order for seed {seed} hashes to "
@@ -266,15 +138,30 @@ class Protocol:
             )
         return order
 
-    def _listed_order(self) -> list[int]:
+    def _listed_names(self) -> list[str]:
         spec = self.spec.classes.order
         if spec.names is not None:
-            names = spec.names
-        else:
-            entry = _folder().joinpath("lists").joinpath(str(spec.file))
-            if not entry.is_file():
-                raise ProtocolError(f"{self.origin}: classes.order: no list {spec.file!r} in protocols/lists")
-            names = entry.read_text(encoding="utf-8").splitlines()
+            return spec.names
+        entry = _folder().joinpath("lists").joinpath(str(spec.file))
+        if not entry.is_file():
+            raise ProtocolError(f"{self.origin}: classes.order: no list {spec.file!r} in protocols/lists")
+        return entry.read_text(encoding="utf-8").splitlines()
+
+    def _imported_names(self) -> list[str]:
+        spec = self.spec.classes.order
+        assert spec.file is not None
+        assert spec.git_blob is not None
+        if not imported.is_imported(spec.file, spec.git_blob):
+            raise ProtocolError(
+                f"protocol {self.name!r} needs the authors' class lists, which cannot be distributed here: get "
+                f"{spec.file} (git blob {spec.git_blob}) from {self.spec.source.code} and import it with "
+                f"'vcil-bench prepare vclimb --pickle {spec.file}', or use a protocol with an order of its own, "
+                "such as kinetics400_40x10_seeded"
+            )
+        return [name for task in imported.read_tasks(spec.file, spec.git_blob) for name in task]
+
+    def _ids(self, names: list[str]) -> list[int]:
+        """Return the ids of class names that must be all classes, each once."""
         ids = {name: i for i, name in enumerate(self.class_names)}
         strange = [name for name in names if name not in ids or names.count(name) > 1]
         if strange or len(names) != len(ids):
@@ -363,7 +250,7 @@ class Protocol:
                 if isinstance(budget, int) and budget < 1:
                     raise ConfigError(f"{self.origin}: memory.{key}: {budget} must be at least 1")
         order = spec.classes.order
-        known = ["all"] if order.kind == "listed" else spec.seeds
+        known = spec.seeds if order.kind == "numpy_shuffle" else ["all"]
         for seed in spec.classes.order_sha256:
             if seed not in known and not self.overrides:  # a derived protocol may list other seeds
                 raise ConfigError(

@@ -61,8 +61,8 @@ class TaskStream:
             by_label: dict[int, list[Sample]] = defaultdict(list)
             for video in manifest.usable(split):
                 label = label_of[video.label]
-                path = manifest.root / video.path
-                by_label[label].append(Sample(video.id, path, label, video.frames))
+                path = str(manifest.root / video.path)
+                by_label[label].append(Sample(video.id, path, label, video.frames, sha256=video.sha256))
             for name, label in label_of.items():
                 if label not in by_label:
                     raise DataError(

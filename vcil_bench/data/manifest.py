@@ -8,28 +8,29 @@ not change are reused, so preparing again costs one ``stat`` a file.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import av
+from filelock import FileLock
 
 from vcil_bench.errors import UserError
-from vcil_bench.storage import cache_dir, file_sha256, write_atomically
+from vcil_bench.storage import cache_dir, check_writable, replacing, write_atomically
 
+from .audit import summary as summary
 from .datasets import Adapter, Listed
-from .video import VideoError, probe
+from .datasets.tree import Tree
+from .facts import DECODER, SCHEMA, Facts, Journal, read_facts, unchanged
+from .reading import hung, read_all, refuse_while_starting
+from .statistics import statistics
 
-SCHEMA = 1
-DECODER = f"av {av.__version__}"  # another version may count other frames
+LIMIT_S = 60.0  # the longest videos of these datasets decode in a few seconds
 Progress = Callable[[int, int], None]
 
 
@@ -37,22 +38,9 @@ class DataError(UserError):
     """Videos that are missing or unusable in a number that makes a result meaningless."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
-    """One line of a manifest.
-
-    Attributes:
-        id: Name of the video within its dataset, as the official list writes it.
-        path: File, relative to the dataset's root.
-        label: Class name as the dataset writes it.
-        split: ``train``, ``test`` or ``unused``.
-        group: What must not be shared by train and test (source video, scene); "" where unknown.
-        frames: Frames that a forward decode yields; 0 where there are none.
-        bytes: File size.
-        mtime_ns: Modification time, to tell an unchanged file.
-        sha256: Hash of the file's bytes; "" where it is missing or cannot be decoded at all.
-        problem: Why the video is left out, or None.
-    """
+    """One line of a manifest: a video as ``Listed``, with its ``Facts``."""
 
     id: str
     path: str
@@ -60,6 +48,11 @@ class Video:
     split: str
     group: str
     frames: int
+    claimed: int | None
+    width: int
+    height: int
+    fps: float | None
+    codec: str
     bytes: int
     mtime_ns: int
     sha256: str
@@ -76,7 +69,7 @@ class Manifest:
     root: Path
     videos: tuple[Video, ...]
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash over what a result depends on: ids, labels, splits, frame counts and file hashes, not paths."""
         digest = hashlib.sha256()
@@ -117,9 +110,10 @@ def check_present(adapter: Adapter, root: Path, split: str, max_missing: float) 
         DataError: As ``Manifest.check_complete``.
     """
     listed = adapter.list_videos(root, split)
+    tree = Tree(root)
     for part in ("train", "test"):
         wanted = [v for v in listed if v.split == part]
-        gone = [(v.id, "missing") for v in wanted if not (root / v.path).is_file()]
+        gone = [(v.id, "missing") for v in wanted if not tree.has(v.path)]
         _refuse_gaps(adapter.name, root, part, len(wanted), gone, max_missing)
 
 
@@ -149,27 +143,43 @@ def manifest_path(dataset: str, root: Path, split: str) -> Path:
     return cache_dir() / "manifests" / f"{dataset}-{key}" / f"split-{split}.jsonl"
 
 
-def prepare(adapter: Adapter, root: Path, split: str, progress: Progress | None = None) -> Manifest:
-    """List a dataset's split, read every file's facts and store the manifest and its report.
+def prepare(
+    adapter: Adapter,
+    root: Path,
+    split: str,
+    progress: Progress | None = None,
+    *,
+    workers: int | None = None,
+    limit_s: float = LIMIT_S,
+) -> Manifest:
+    """List a dataset's split, read every file's facts and store the manifest, its report and its statistics.
+
+    Args:
+        adapter: The dataset.
+        root: Its folder.
+        split: One of its splits.
+        progress: Called as ``progress(done, total)`` after each video.
+        workers: Processes that decode; None for one per core.
+        limit_s: Seconds after which the decoder of a video is killed.
 
     Raises:
         DatasetError: The root is missing or does not hold this dataset.
+        UnguardedScript: Called from a script without ``if __name__ == "__main__"``.
+        StorageError: The user's cache cannot be written.
     """
+    refuse_while_starting()
     listed = adapter.list_videos(root, split)
     target = manifest_path(adapter.name, root, split)
-    known = _known_facts(target.parent)
-    done = 0
-    videos: list[Video] = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for video in pool.map(lambda entry: _examine(root, entry, known), listed):
-            videos.append(video)
-            done += 1
-            if progress is not None:
-                progress(done, len(listed))
-    manifest = Manifest(adapter.name, adapter.kind, split, root, tuple(videos))
+    check_writable(target.parent)
+    # Runs that start together wait here for the first of them, and then find its facts.
+    with FileLock(target.with_name("facts.lock")):
+        found = _facts(root, listed, target.with_name("facts.jsonl"), progress, workers, limit_s)
+    videos = tuple(_joined(entry, facts) for entry, facts in zip(listed, found, strict=True))
+    manifest = Manifest(adapter.name, adapter.kind, split, root, videos)
     save(manifest, target)
-    report = json.dumps(summary(manifest), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(target.with_suffix(".report.json"), report.encode())
+    for name, content in (("report", summary(manifest)), ("statistics", statistics(manifest))):
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(target.with_suffix(f".{name}.json"), text.encode())
     return manifest
 
 
@@ -183,95 +193,101 @@ def save(manifest: Manifest, path: Path) -> None:
         "split": manifest.split,
         "root": str(manifest.root),
     }
-    lines = [header, *(dataclasses.asdict(v) for v in manifest.videos)]
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_atomically(path, text.encode())
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(header, ensure_ascii=False) + "\n")
+        for video in manifest.videos:
+            line = {name: getattr(video, name) for name in Video.__slots__}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def summary(manifest: Manifest) -> dict[str, Any]:
-    """Return counts, problem videos and leaks between train and test, as plain data for a report."""
-    counts = Counter((v.split, v.problem is None) for v in manifest.videos)
-    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
-    contents: dict[str, set[str]] = defaultdict(set)
-    names: dict[str, list[str]] = defaultdict(list)
-    for v in manifest.videos:
-        if v.split not in ("train", "test"):
-            continue
-        if v.group:
-            groups[v.label, v.group].add(v.split)
-        if v.sha256:
-            contents[v.sha256].add(v.split)
-            names[v.sha256].append(v.id)
-    shared = {key for key, splits in groups.items() if len(splits) == 2}
-    return {
-        "dataset": manifest.dataset,
-        "split": manifest.split,
-        "root": str(manifest.root),
-        "sha256": manifest.sha256,
-        "classes": len(manifest.class_names()),
-        "counts": {
-            split: {"usable": counts[split, True], "left_out": counts[split, False]}
-            for split in ("train", "test", "unused")
-        },
-        "left_out": [{"id": v.id, "problem": v.problem} for v in manifest.left_out()],
-        # None where no video has a group, so that nothing can be said
-        "test_videos_sharing_a_group_with_train": sum(
-            v.split == "test" and (v.label, v.group) in shared for v in manifest.videos
-        )
-        if groups
-        else None,
-        "identical_files_in_train_and_test": sorted(
-            names[sha] for sha, splits in contents.items() if len(splits) == 2
-        ),
-    }
-
-
-def _known_facts(folder: Path) -> dict[str, Video]:
-    """Return the facts of all manifests of this root, by path, whatever the split.
-
-    A manifest that is damaged, of another schema or decoder only means that its files are read again.
-    """
-    known: dict[str, Video] = {}
-    for path in sorted(folder.glob("split-*.jsonl")):
-        try:
-            header, *lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            if (header["schema"], header["decoder"]) == (SCHEMA, DECODER):
-                known |= {line["path"]: Video(**line) for line in lines}
-        except (ValueError, KeyError, TypeError):
-            continue
-    return known
-
-
-def _examine(root: Path, entry: Listed, known: dict[str, Video]) -> Video:
-    """Read one file's facts, or reuse those of an unchanged file."""
-    path = root / entry.path
-    frames, size, mtime, sha, problem = 0, 0, 0, "", None
-    try:
-        stat = path.stat()
-    except OSError as error:
-        problem = "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
-    else:
-        size, mtime = stat.st_size, stat.st_mtime_ns
-        old = known.get(entry.path)
-        unchanged = old is not None and (old.bytes, old.mtime_ns) == (size, mtime)
-        if old is not None and unchanged and old.problem is None:  # a problem may have been the disk's
-            frames, sha = old.frames, old.sha256
-        else:
-            try:
-                facts = probe(path)
-                frames, problem = facts.frames, facts.problem
-                sha = file_sha256(path)
-            except (VideoError, OSError) as error:
-                problem = str(error)
+def _joined(entry: Listed, facts: Facts) -> Video:
     return Video(
         entry.id,
         entry.path,
         entry.label,
         entry.split,
         entry.group,
-        frames,
-        size,
-        mtime,
-        sha,
-        problem,
+        facts.frames,
+        facts.claimed,
+        facts.width,
+        facts.height,
+        facts.fps,
+        facts.codec,
+        facts.bytes,
+        facts.mtime_ns,
+        facts.sha256,
+        facts.problem,
     )
+
+
+def _facts(
+    root: Path,
+    listed: Sequence[Listed],
+    journal_path: Path,
+    progress: Progress | None,
+    workers: int | None,
+    limit_s: float,
+) -> list[Facts]:
+    """Return the facts of every listed video, those of unchanged files from the journal."""
+    found: dict[str, Facts] = {}
+    changed: list[str] = []
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(listed))
+
+    with Journal(journal_path) as journal:
+        for entry, state in zip(listed, _states(root, listed), strict=True):
+            old = journal.known.get(entry.path)
+            if isinstance(state, str):
+                found[entry.path] = Facts(problem=state)
+            elif old is not None and unchanged(old, state) and _settled(old, limit_s):
+                found[entry.path] = old
+            else:
+                changed.append(entry.path)
+                continue
+            count()
+        base = f"{root}{os.sep}"
+        for path, facts in read_all(
+            [base + path for path in changed], read_facts, workers=workers, limit_s=limit_s
+        ):
+            journal.add(path.removeprefix(base), facts)
+            found[path.removeprefix(base)] = facts
+            count()
+    return [found[entry.path] for entry in listed]
+
+
+def _settled(facts: Facts, limit_s: float) -> bool:
+    """Tell whether reading an unchanged file again could bring nothing new.
+
+    A problem may have been the disk's, unless all of the file could be hashed. A decoder that hung would hang
+    for as long again; another limit is another try.
+    """
+    return facts.problem is None or bool(facts.sha256) or facts.problem == hung(limit_s)
+
+
+def _states(root: Path, listed: Sequence[Listed]) -> Iterator[os.stat_result | str]:
+    """Yield the state of every file in order, or why there is none.
+
+    Threads, a thousand files each at a time: on a network disk every ``stat`` is a round trip.
+    """
+
+    def states(entries: Sequence[Listed]) -> list[os.stat_result | str]:
+        return [_state(f"{root}{os.sep}{entry.path}") for entry in entries]
+
+    chunks = [listed[start : start + 1000] for start in range(0, len(listed), 1000)]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        for chunk in pool.map(states, chunks):
+            yield from chunk
+
+
+def _state(path: str) -> os.stat_result | str:
+    try:
+        return os.stat(path)  # noqa: PTH116 - a Path for each of 240,000 files takes longer than the call
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    except OSError as error:
+        return str(error.strerror)

@@ -1,0 +1,93 @@
+"""Reading many videos at once, in processes that can be killed.
+
+FFmpeg hangs on some damaged files and crashes on others. In a thread either would end the whole preparation;
+here it costs one worker, and the video is named.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from itertools import islice
+from pathlib import Path
+
+from pebble import ProcessExpired, ProcessPool
+
+from vcil_bench.errors import UserError
+
+from .facts import Facts, unread
+
+# Starting processes takes longer than decoding fewer and shorter clips than these.
+POOL_FROM_VIDEOS = 48
+POOL_FROM_BYTES = 8_000_000
+_AHEAD = 4  # videos handed out per worker, so that none waits; all at once would cost a gigabyte of futures
+
+
+def hung(limit_s: float) -> str:
+    """Return what is said of a video whose decoder did not come back."""
+    return f"the decoder hung for {limit_s:g} s and was killed"
+
+
+class UnguardedScript(UserError):
+    """A script that starts itself again in every process that it starts."""
+
+
+def refuse_while_starting() -> None:
+    """Refuse to prepare in a process that was started to decode and is still importing the script that did so.
+
+    It would wait for ever for its parent, which waits for it.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UnguardedScript(
+            "a script without a guard has started processes: put what it does below if __name__ == '__main__':"
+        )
+
+
+def read_all(
+    paths: Sequence[str], read: Callable[[str], Facts], *, workers: int | None = None, limit_s: float
+) -> Iterator[tuple[str, Facts]]:
+    """Yield the facts of every video, in the order in which they come.
+
+    Args:
+        paths: Videos.
+        read: Reads one of them; a function that another process can import.
+        workers: Processes; None for one per core.
+        limit_s: Seconds after which a video's decoder is killed.
+    """
+    if len(paths) < POOL_FROM_VIDEOS and sum(Path(p).stat().st_size for p in paths) < POOL_FROM_BYTES:
+        for path in paths:
+            yield path, read(path)
+        return
+    workers = workers or _cores()
+    rest = iter(paths)
+    # Spawned, since a fork of a process in which torch or a progress bar runs threads can hang.
+    with ProcessPool(workers, context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            running: dict[Future[Facts], str] = {}
+            for path in islice(rest, _AHEAD * workers):
+                running[pool.schedule(read, args=[path], timeout=limit_s)] = path
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    path = running.pop(future)
+                    yield path, _outcome(future, path, limit_s)
+                    for path in islice(rest, 1):
+                        running[pool.schedule(read, args=[path], timeout=limit_s)] = path
+        except BaseException:
+            pool.stop()
+            raise
+
+
+def _cores() -> int:
+    """Return the cores that this process may use, which on a shared machine are not all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _outcome(future: Future[Facts], path: str, limit_s: float) -> Facts:
+    try:
+        return future.result()
+    except TimeoutError:
+        return unread(path, hung(limit_s))
+    except ProcessExpired as error:
+        return unread(path, f"the decoder crashed (exit code {error.exitcode})")
