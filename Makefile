@@ -2,12 +2,15 @@
 # setup.cfg or constraints.txt change.
 
 METHOD ?= stpr
+METHODS ?= $(METHOD)
 PROTOCOL ?= synthetic_3x4
+PROTOCOLS ?= $(PROTOCOL)
 SEED ?= all
 DATA ?=
 SET ?=
 DEVICE ?= auto
 FORCE ?=
+JOBS ?=
 PYTHON ?= python3
 
 BIN := .venv/bin
@@ -15,7 +18,7 @@ READY := .venv/.ready
 RUN := $(BIN)/vcil-bench
 
 .DEFAULT_GOAL := help
-.PHONY: bench test test-all lint report check clean help tiny-clip tiny-tsm reproduction
+.PHONY: bench grid test test-all lint report check clean help tiny-clip tiny-tsm reproduction
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -28,6 +31,10 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 bench: $(READY)  ## run METHOD on PROTOCOL: SEED=1000|all DATA=root SET="key=value ..." DEVICE=cuda FORCE=1
 	@$(RUN) run '$(METHOD)' '$(PROTOCOL)' --seed '$(SEED)' --device '$(DEVICE)' \
 	    $(if $(DATA),--data '$(DATA)') $(if $(SET),--set $(SET)) $(if $(FORCE),--force)
+
+grid: $(READY)  ## run METHODS x PROTOCOLS (a,b,c) on all GPUs: SEED=1000,1993|all DATA="ucf101=root ..." SET=... JOBS=2
+	@$(RUN) grid '$(METHODS)' '$(PROTOCOLS)' --seeds '$(SEED)' \
+	    $(if $(DATA),--data $(DATA)) $(if $(SET),--set $(SET)) $(if $(JOBS),--jobs '$(JOBS)')
 
 test: $(READY)  ## run the tests (a few minutes on two cores)
 	@$(BIN)/python -m pytest -q

@@ -8,7 +8,8 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,9 +25,11 @@ from rich.progress import (
 
 from . import __version__
 from .errors import UserError, did_you_mean
+from .progress_lines import ProgressLines
 from .schema import parse_assignments
 
 if TYPE_CHECKING:
+    from .data.manifest import Manifest
     from .protocol import Protocol
     from .registry import Entry
 
@@ -82,6 +85,44 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="move finished records aside and run anew")
     run.set_defaults(run=_run)
 
+    grid = commands.add_parser("grid", help="run methods x protocols x seeds, as many at once as there are GPUs")
+    grid.add_argument("methods", metavar="METHODS", help="joined by commas")
+    grid.add_argument("protocols", metavar="PROTOCOLS", help="joined by commas")
+    grid.add_argument("--seeds", default="all", help="joined by commas, or all of each protocol (default)")
+    grid.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=ROOT",
+        help="folder of a dataset, or for one protocol that of its dataset",
+    )
+    grid.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="for every run, as for 'run'",
+    )
+    grid.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    grid.add_argument("--gpus", default="all", help="all (default), none, or numbers joined by commas")
+    grid.add_argument("--jobs", type=int, metavar="N", help="runs at a time per GPU, or on the processor (1)")
+    grid.add_argument("--retries", type=int, default=1, metavar="N", help="for a run that died (1)")
+    grid.add_argument("--skip-impossible", action="store_true", help="leave out runs that cannot be made")
+    grid.add_argument("--rerun-stale", action="store_true", help="move stale records aside and run anew")
+    grid.add_argument("--engine", choices=["local", "slurm", "submitit-local"], default="local")
+    grid.add_argument(
+        "--slurm",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what a job asks for: partition=..., timeout_min=..., cpus_per_task=...",
+    )
+    grid.set_defaults(run=_grid)
+
     listing = commands.add_parser("list", help="list what there is")
     listing.add_argument("what", choices=["methods", "protocols", "datasets", "backbones"])
     listing.add_argument(
@@ -97,9 +138,48 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("name", metavar="NAME")
     show.set_defaults(run=_show)
 
+    verify = commands.add_parser("verify", help="check class orders, lists, and what train and test share")
+    verify.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
+    verify.add_argument("--data", type=Path, metavar="ROOT", help="folder of the dataset; its lists are enough")
+    verify.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="assignments",
+        help="backbone and weights to judge (default: all that fit), and protocol.KEY",
+    )
+    verify.add_argument("--json", action="store_true", help="print the findings as JSON")
+    verify.set_defaults(run=_verify)
+
     prepare = commands.add_parser("prepare", help="check a dataset file by file and write its manifest")
-    prepare.add_argument("dataset", metavar="DATASET")
-    prepare.add_argument("root", type=Path, metavar="ROOT")
+    prepare.add_argument("dataset", metavar="DATASET", help="a name (see: list datasets), or vclimb")
+    prepare.add_argument("root", type=Path, nargs="?", metavar="ROOT", help="folder of the dataset")
+    prepare.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one a core)")
+    prepare.add_argument(
+        "--limit", type=float, metavar="SECONDS", help="kill a decoder that takes longer over a video (60)"
+    )
+    prepare.add_argument(
+        "--pickle",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="with DATASET vclimb: the authors' files, whose lists are imported",
+    )
+    prepare.add_argument(
+        "--store",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="DIR",
+        help="decode all videos once into a frame store there (default: the user's cache), for store=true",
+    )
+    prepare.add_argument(
+        "--store-frames", type=int, metavar="N", help="keep N frames of a video there, evenly spaced (all)"
+    )
     prepare.set_defaults(run=_prepare)
 
     report = commands.add_parser("report", help="write tables and curves from the records")
@@ -117,8 +197,13 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not sys.stderr.isatty() or not _leads(),
     )
+
+
+def _leads() -> bool:
+    """Tell whether this is the process that speaks, where torchrun has started several."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _bar(progress: Progress, text: str) -> Callable[[int, int], None]:
@@ -158,6 +243,8 @@ def _run(options: argparse.Namespace) -> int:
         except (TrainingError, EvaluationError) as error:
             print(f"vcil-bench: the run failed: {error}", file=sys.stderr)
             return 1
+    if not _leads():
+        return 0
     group = Group(plan.protocol.label, plan.protocol.label, records)
     print()
     print(markdown(group))
@@ -170,13 +257,73 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _grid(options: argparse.Namespace) -> int:
+    from . import grid, grid_view
+    from .engines import Engine, LocalEngine, SubmititEngine, visible_gpus
+
+    if options.jobs is not None and options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs}: at least 1 run at a time is needed; leave it out for 1")
+    if options.retries < 0:
+        raise UserError(f"--retries {options.retries}: give 0 to try each run once, or more")
+    if options.slurm and options.engine == "local":
+        raise UserError(f"--slurm {options.slurm[0]}: only for --engine slurm or submitit-local; leave it out")
+    request = grid.Request(
+        options.methods.split(","),
+        options.protocols.split(","),
+        None if options.seeds == "all" else [_number(text, "--seeds") for text in options.seeds.split(",")],
+        _roots(options.data),
+        options.assignments,
+        options.results,
+        options.rerun_stale,
+    )
+    engine: Engine
+    if options.engine == "local":
+        engine = LocalEngine(visible_gpus(options.gpus), options.jobs or 1)
+    else:
+        cluster = "slurm" if options.engine == "slurm" else "local"
+        # A cluster has a queue of its own, this machine has not.
+        slots = options.jobs or (grid.ALL_AT_ONCE if cluster == "slurm" else 1)
+        engine = SubmititEngine(cluster, options.results / "submitit", parse_assignments(options.slurm), slots)
+    with _progress() as progress:
+        cells = grid.cells(request, progress)
+    impossible = [cell for cell in cells if cell.status == "impossible"]
+    if impossible and not options.skip_impossible:
+        more = f" (and {len(impossible) - 1} more)" if len(impossible) > 1 else ""
+        raise UserError(
+            f"{impossible[0].name}{more}: {impossible[0].reason}; --skip-impossible runs the grid without"
+        )
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    todo = [cell for cell in cells if cell.status is None]
+    with grid_view.View(say) as view:
+        ended = grid.run(todo, engine, options.assignments, options.retries, view.watch)
+    print(grid_view.table(cells))
+    if not ended:
+        return 130
+    return int(any(cell.status == "failed" for cell in cells))
+
+
+def _roots(pairs: Sequence[str]) -> dict[str, Path]:
+    """Read ``NAME=ROOT`` pairs."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--data {pair!r} names no dataset; give it as NAME=ROOT, such as ucf101={pair}")
+    return {name: Path(root) for name, _, root in (pair.partition("=") for pair in pairs)}
+
+
 def _seed(text: str) -> int | None:
     if text == "all":
         return None
+    return _number(text, "--seed")
+
+
+def _number(text: str, option: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UserError(f"--seed {text!r} is neither a whole number nor 'all'") from None
+        raise UserError(f"{option} {text!r} is neither a whole number nor 'all'") from None
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -279,34 +426,110 @@ def _show_method(entry: Entry) -> None:
         print(f"on {pattern}: {json.dumps(dict(recipe))}")
 
 
-def _prepare(options: argparse.Namespace) -> int:
-    from .data.datasets import adapter
-    from .data.manifest import manifest_path, prepare, summary
+def _verify(options: argparse.Namespace) -> int:
+    from . import protocol
+    from .verify import as_plain, chosen_weights, verify
 
-    source = adapter(options.dataset)
+    given = parse_assignments(options.assignments)
+    prefix = "protocol."
+    overrides = {key.removeprefix(prefix): given.pop(key) for key in list(given) if key.startswith(prefix)}
+    loaded = protocol.load(options.protocol)
+    if overrides:
+        loaded = loaded.derive(overrides)
+    weights = chosen_weights(loaded, given)
     with _progress() as progress:
-        source.make_ready(options.root, _bar(progress, f"rendering {source.name}"))
-    splits = source.splits(options.root)
+        found = verify(loaded, options.data, weights, _bar(progress, f"{loaded.spec.dataset.name}, files"))
+    if options.json:
+        print(json.dumps(as_plain(found), indent=1, ensure_ascii=False))
+    else:
+        for one in found:
+            print(f"{one.level:8} {one.check:16} {one.text}")
+        levels = [one.level for one in found]
+        counts = ", ".join(f"{levels.count(level)} {level}" for level in ("error", "warning", "note", "ok"))
+        print(f"{loaded.label}: {counts}")
+    return int(any(one.level == "error" for one in found))
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from .data import audit, statistics
+    from .data.datasets import adapter
+    from .data.manifest import LIMIT_S, manifest_path, prepare
+
+    if options.dataset == "vclimb" or options.pickle:
+        return _import_vclimb(options)
+    numbers = {"workers": options.workers, "limit": options.limit, "store-frames": options.store_frames}
+    for name, value in numbers.items():
+        if value is not None and value <= 0:
+            raise UserError(f"--{name} {value} must be more than 0")
+    source = adapter(options.dataset)
+    root = options.root or source.default_root()
+    if root is None:
+        raise UserError(
+            f"dataset {source.name!r} needs a folder: vcil-bench prepare {source.name} ROOT; it should hold: "
+            f"{source.layout}"
+        )
+    with _watched(f"rendering {source.name}") as watch:
+        source.make_ready(root, watch)
+    splits = source.splits(root)
     if not splits:
-        source.list_videos(options.root, "1")  # says what is wrong with the root
+        source.list_videos(root, "1")  # says what is wrong with the root
+    manifests = []
     for split in splits:
-        with _progress() as progress:
-            manifest = prepare(source, options.root, split, _bar(progress, f"{source.name}, split {split}"))
-        found = summary(manifest)
+        with _watched(f"{source.name}, split {split}") as watch:
+            manifest = prepare(
+                source, root, split, watch, workers=options.workers, limit_s=options.limit or LIMIT_S
+            )
+        manifests.append(manifest)
+        found = audit.summary(manifest)
         print(f"{source.name}, split {split}: {found['classes']} classes")
-        for part, count in found["counts"].items():
-            print(f"  {part}: {count['usable']} usable, {count['left_out']} left out")
-        for video in found["left_out"][:LINES]:
-            print(f"  left out: {video['id']}: {video['problem']}")
-        if len(found["left_out"]) > LINES:
-            print(f"  ... and {len(found['left_out']) - LINES} more, all in the report")
-        shared = found["test_videos_sharing_a_group_with_train"]
-        known = "not checked, the list has no groups" if shared is None else shared
-        print(f"  test videos that share a group with a training video: {known}")
-        for same in found["identical_files_in_train_and_test"][:LINES]:
-            print(f"  the same file in train and test: {', '.join(same)}")
-        target = manifest_path(source.name, options.root, split)
+        for line in (*audit.lines(found, LINES), *statistics.lines(statistics.statistics(manifest))):
+            print(f"  {line}")
+        target = manifest_path(source.name, root, split)
         print(f"  manifest: {target}\n  report: {target.with_suffix('.report.json')}")
+        print(f"  statistics: {target.with_suffix('.statistics.json')}")
+    return 0 if options.store is None else _fill_store(options, manifests)
+
+
+def _fill_store(options: argparse.Namespace, manifests: Sequence[Manifest]) -> int:
+    from .data.frame_store import FrameStore, default_root
+    from .data.store_building import LIMIT_S, build, estimate
+
+    root = default_root() if options.store == Path() else options.store
+    store = FrameStore(root, max_frames=options.store_frames)
+    needed = estimate(manifests, store)
+    print(f"frame store {store.root}: {needed}")
+    needed.check()
+    with _watched("storing frames") as watch:
+        done = build(manifests, store, workers=options.workers, progress=watch, limit_s=options.limit or LIMIT_S)
+    print(f"  {done.made} videos stored, {done.kept} were there, {len(done.failed)} cannot be stored")
+    for name, problem in done.failed[:LINES]:
+        print(f"  not stored: {name}: {problem}")
+    return int(bool(done.failed))
+
+
+@contextmanager
+def _watched(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Give what shows progress: a bar in a terminal, lines in a log."""
+    if sys.stderr.isatty():
+        with _progress() as progress:
+            yield _bar(progress, text)
+    else:
+        yield ProgressLines(text, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _import_vclimb(options: argparse.Namespace) -> int:
+    from .data.vclimb import SOURCES, import_pickle
+
+    if options.dataset != "vclimb" or options.root is not None or not options.pickle:
+        raise UserError(
+            "the vCLIMB authors' lists are imported with 'vcil-bench prepare vclimb --pickle FILE', FILE being "
+            f"one of: {', '.join(source.file for source in SOURCES)}"
+        )
+    for path in options.pickle:
+        done = import_pickle(path)
+        counts = ", ".join(f"{count} {part}" for part, count in done.videos.items())
+        print(f"{path}: {done.classes} classes in {done.tasks} tasks; videos: {counts}")
+        print(f"  kept in {done.folder}; protocol {done.source.protocol} can now be run")
     return 0
 
 

@@ -35,7 +35,6 @@ class RunOptions:
         eval_batch: Test videos per batch, for speed and memory.
         micro_batch: Clips that go through a CLIP at a time while it trains, for memory: losses see the whole batch,
             dropout is the same, so the result is the same; null takes all at once.
-        channels_last: Keep a ResNet's maps with channels last in memory, which convolutions may prefer.
         compile: Compile the backbone's blocks with torch.compile: a minute or so at first, then faster on GPUs.
         feature_cache_mb: Memory in MiB for features of the frozen CLIP, so that a clip seen again, as at every
             test, is not computed again; of use to methods that read the frozen CLIP.
@@ -60,7 +59,6 @@ class RunOptions:
     threads: int | None = None
     eval_batch: int = 32
     micro_batch: int | None = None
-    channels_last: bool = False
     compile: bool = False
     feature_cache_mb: int = 0
     checkpoint_minutes: float = 10.0
@@ -74,7 +72,7 @@ class RunOptions:
 WITHOUT_EFFECT = frozenset(
     {
         *("workers", "threads", "eval_batch", "max_tasks", "max_missing", "tracker", "determinism", "store_dir"),
-        *("micro_batch", "channels_last", "compile", "feature_cache_mb", "checkpoint_minutes"),
+        *("micro_batch", "compile", "feature_cache_mb", "checkpoint_minutes"),
     }
 )
 

@@ -112,7 +112,7 @@ def _trunk(plan: Plan, team: Team) -> Trunk:
             f"micro_batch: backbone {trunk.name!r} normalises over the batch while it trains, so parts of a batch "
             "would give another result; leave micro_batch out, or lower batch_size, which is another experiment"
         )
-    trunk.to(plan.device, options.precision)  # FIXME channels_last
+    trunk.to(plan.device, options.precision)
     trunk.micro_batch = options.micro_batch
     trunk.feature_cache_mb = options.feature_cache_mb
     trunk.team = team if team.size > 1 else None

@@ -36,7 +36,7 @@ from .tables import covers_seeds, notes_of
 BWF = "backward_forgetting"
 # Options that do not make another experiment, and those that have lines of their own; a run that sets any other
 # one is a variant, not the paper's row.
-FREE_OPTIONS = WITHOUT_EFFECT | {"backbone", "precision"}
+FREE_OPTIONS = WITHOUT_EFFECT | {"backbone", "precision", "store"}
 
 Value = bool | int | float | str
 
@@ -291,23 +291,32 @@ def _belongs(record: Record, row: RowSpec, spec: TableSpec) -> bool:
 
 
 def _likeness(record: Record) -> tuple[str, ...]:
-    """Return what separates lines: a backbone of one's own choice, precision, pretraining data.
+    """Return what separates lines: a backbone of one's own choice, precision, stored frames, pretraining data.
 
     A method's own backbone and the budget follow from the protocol and stand in one line.
     """
     data = record.data
     backbone = data["options"].get("backbone", {})
     chosen = data["weights"]["name"] if backbone.get("origin") == "command line" else ""
-    precision = data["options"].get("precision", {}).get("value", "fp32")
-    return chosen, precision, data["weights"]["pretraining"]
+    return chosen, _computing(record), data["weights"]["pretraining"]
+
+
+def _computing(record: Record) -> str:
+    """Return the precision and the kind of frames of a run, empty for fp32 on frames from videos."""
+    precision = record.data["options"].get("precision", {}).get("value", "fp32")
+    store = record.data["data"].get("store")
+    parts = [precision] if precision != "fp32" else []
+    if store:
+        cap = f", at most {store['max_frames']} a video" if store["max_frames"] else ""
+        parts.append(f"JPEG frames of quality {store['quality']}{cap}")
+    return ", ".join(parts)
 
 
 def _description(members: Sequence[Record]) -> tuple[str, str, str]:
     """Return backbones (and precision), exemplar budgets and pretraining data of a line's runs."""
     if not members:
         return "–", "–", "–"
-    precision = members[0].data["options"].get("precision", {}).get("value", "fp32")
-    backbones = {r.data["weights"]["name"] + ("" if precision == "fp32" else f", {precision}") for r in members}
+    backbones = {", ".join(filter(None, (r.data["weights"]["name"], _computing(r)))) for r in members}
     columns = backbones, {_exemplars(r) for r in members}, {r.data["weights"]["pretraining"] for r in members}
     first, second, third = (" / ".join(sorted(values)) for values in columns)
     return first, second, third

@@ -330,7 +330,10 @@ def _run(
         "seen": [step.get("classes_seen") for step in steps],
         "costs": _columns([_flat(step.get("costs") or {}) for step in steps]),
         "losses": _losses(steps),
-        "leaks": {key: data["data"][key] for key in LEAKS if data["data"].get(key)},
+        # Newer records say what was verified in words; older ones hold the bare facts.
+        "leaks": {
+            key: data["data"][key] for key in LEAKS if "verified" not in data["data"] and data["data"].get(key)
+        },
         "sessions": [
             {"started": session.get("started"), **_environment(session.get("environment") or {}, pool)}
             for session in data["sessions"]

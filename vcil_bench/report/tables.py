@@ -119,7 +119,21 @@ def notes_of(runs: Sequence[Record]) -> str:
     missing = {len(r.data["data"]["left_out"]) for r in complete} - {0}
     if missing:
         notes.append(f"{max(missing)} videos left out")
+    checks = dict.fromkeys(check for check, _ in warnings_of(complete))
+    if checks:
+        notes.append(f"warned: {' and '.join(checks)}")
     return ", ".join(dict.fromkeys(notes))
+
+
+def warnings_of(runs: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return what verification warned of, each check and sentence once; older records say nothing of it."""
+    found = [
+        (one["check"], one["text"])
+        for record in runs
+        for one in record.data["data"].get("verified", [])
+        if one["level"] in ("warning", "error")
+    ]
+    return list(dict.fromkeys(found))
 
 
 def groups(records: Sequence[Record]) -> list[Group]:
@@ -229,11 +243,12 @@ def markdown(group: Group) -> str:
     table = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in table]
     text = tabulate(table, headers=header, tablefmt="pipe", disable_numparse=True)
     formulas = [f"{METRICS[m].title}: {METRICS[m].formula}." for m in group.metrics]
+    warned = [" ".join(f"Warning, {check}: {text}.".split()) for check, text in warnings_of(group.records)]
     ranked = f" {EXPLANATION}" if any(any(mark) for mark in marked) else ""
     return (
         text + "\n\nPercent; mean ± sample standard deviation over seeds. n: finished runs of those the "
         f"protocol asks for; (*) marks rows where they are not all there.{ranked}\n"
-        + "\n".join(f"- {line}" for line in formulas)
+        + "\n".join(f"- {line}" for line in [*formulas, *warned])
         + "\n"
     )
 

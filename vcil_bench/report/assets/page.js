@@ -541,13 +541,22 @@
 
   function dataBlock(run) {
     const stored = pooled(run.data);
-    const { left_out: left, ...rest } = stored;
+    const { left_out: left, verified = [], ...rest } = stored;
     for (const key of Object.keys(run.leaks)) delete rest[key];
     const parts = [facts("Data", Object.entries(rest))];
     for (const [key, found] of Object.entries(run.leaks)) {
       const number = Array.isArray(found) ? `${found.length}: ` : "";
       parts.unshift(el("p", { class: "warning" },
         el("b", { text: `${key.replace(/_/g, " ")}: ` }), number + shown(found)));
+    }
+    for (const one of verified.filter(({ level }) => ["warning", "error"].includes(level)).reverse()) {
+      parts.unshift(el("p", { class: "warning" }, el("b", { text: `${shown(one.check)}: ` }), shown(one.text)));
+    }
+    if (verified.length) {
+      parts.push(el("details", {},
+        el("summary", { text: `${plural(verified.length, "finding")} of vcil-bench verify` }),
+        table("Findings", ["level", "check", "found"], verified.map((one) => el("tr", {},
+          el("td", { text: shown(one.level) }), el("th", { scope: "row", text: shown(one.check) }), el("td", { text: shown(one.text) }))))));
     }
     if (left.length) {
       parts.push(el("details", { open: left.length <= 20 },
