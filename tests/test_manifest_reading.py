@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from dataset_factory import table, video
 from vcil_bench.cli import main
 from vcil_bench.data import manifest as manifests
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.facts import Facts, Journal, read_facts
+from vcil_bench.data.facts import Facts, Journal, read_facts, unread
 from vcil_bench.data.manifest import Manifest, manifest_path, prepare
-from vcil_bench.data.reading import POOL_FROM_VIDEOS, read_all
+from vcil_bench.data.reading import POOL_FROM_VIDEOS, hung, read_all
 from vcil_bench.progress_lines import ProgressLines
 
 MANY = POOL_FROM_VIDEOS + 12
@@ -90,7 +91,7 @@ def test_a_decoder_that_hangs_is_killed_and_its_video_named(
     manifest = prepared(many_files, workers=2, limit_s=0.5)
     assert time.monotonic() - start < 30
     assert {v.id: v.problem for v in manifest.left_out()} == {
-        "17.avi": "the decoder hung for 0.5 s and was killed"
+        "17.avi": "the decoder hung for 0.5 s and was given up"
     }
     assert multiprocessing.active_children() == []
     monkeypatch.setattr(manifests, "read_all", lambda paths, *_, **__: iter([] if not paths else [None]))
@@ -100,7 +101,7 @@ def test_a_decoder_that_hangs_is_killed_and_its_video_named(
 def test_a_few_large_videos_are_worth_processes(many_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vcil_bench.data.reading.POOL_FROM_BYTES", 1)
     (found,) = read_all([str(many_files / "17.avi")], hang_on_one, limit_s=0.5)
-    assert found[1].problem == "the decoder hung for 0.5 s and was killed"
+    assert found[1].problem == "the decoder hung for 0.5 s and was given up"
 
 
 def test_another_limit_is_another_try_at_a_decoder_that_hung(
@@ -276,3 +277,17 @@ def test_lines_tell_count_rate_and_time_left() -> None:
         "ucf101: 910 of 1000, 91.0/s, 0 min 01 s to go",
         "ucf101: 915 of 1000, 0.5/s, 2 min 50 s to go",
     ]
+
+
+def test_a_decoder_that_hangs_on_one_of_a_few_videos_does_not_stop_the_rest(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("a.mp4", "b.mp4", "c.mp4")]
+    for path in paths:
+        Path(path).write_bytes(b"x")
+
+    def read(path: str) -> Facts:
+        if path.endswith("b.mp4"):
+            threading.Event().wait()
+        return unread(path, "read")
+
+    found = dict(read_all(paths, read, limit_s=0.2))
+    assert [found[path].problem for path in paths] == ["read", hung(0.2), "read"]

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from vcil_bench.errors import UserError
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.clip import prompts, readable
+from vcil_bench.nets.expert_pool import ExpertPool
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.nets.temporal import TemporalEncoder, sinusoidal_positions
 from vcil_bench.nets.trunk import AdapterConfig
@@ -72,6 +73,50 @@ def test_frozen_copy_keeps_its_adapters_while_the_original_trains(tiny_clip: Any
     assert not old.training
 
 
+def test_an_old_encoder_sees_the_clips_beside_the_new_as_it_does_alone(tiny_clip: Any) -> None:
+    torch.manual_seed(0)
+    encoder = tiny_clip.encoder(AdapterConfig(bottleneck=8)).train()
+    for adapter in encoder.adapters:
+        torch.nn.init.normal_(adapter.up.weight, std=0.1)
+    old = encoder.frozen_copy()
+    torch.nn.init.normal_(encoder.adapters[0].up.weight, std=0.1)
+    gradients = []
+    for together in (False, True):
+        torch.manual_seed(1)  # of the dropout
+        if together:
+            new, before = encoder.forward_with(old, _clips(64))
+        else:
+            new = encoder(_clips(64))
+            with torch.no_grad():
+                before = old(_clips(64))
+        assert not before.requires_grad
+        gradients.append([new, before, *torch.autograd.grad((new * before).sum(), list(encoder.parameters()))])
+    alone, beside = gradients
+    assert torch.equal(alone[0], beside[0])
+    for a, b in zip(alone[1:], beside[1:], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * float(a.detach().abs().max()))
+    assert encoder.forward_with(None, _clips(64))[1] is None
+
+
+def test_the_first_block_runs_once_for_both_encoders(tiny_clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    run = tiny_clip._block
+    monkeypatch.setattr(tiny_clip, "_block", lambda block, x: (calls.append(x.requires_grad), run(block, x))[1])
+    encoder = tiny_clip.encoder(AdapterConfig(bottleneck=8))
+    encoder.forward_with(encoder.frozen_copy(), _clips(64))
+    assert calls == [False] + [True] * 3 + [False] * 2  # the old one's last, for its class token alone, is apart
+
+
+def test_texts_that_come_again_are_the_same_and_not_shared(
+    tiny_clip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny_clip.encode_text(["a red square", "a blue circle"])
+    kept = first.clone()
+    first.zero_()
+    monkeypatch.setattr(tiny_clip, "_tokenizer", None)
+    assert torch.equal(tiny_clip.encode_text(["a red square", "a blue circle"]), kept)
+
+
 def test_texts_are_unit_length_and_apart(tiny_clip: Any) -> None:
     texts = tiny_clip.encode_text(["a red square moving left", "a blue circle moving up"])
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
@@ -90,6 +135,60 @@ def test_temporal_encoder_tells_the_order_of_frames() -> None:
     frames = torch.randn(2, 5, 32)
     with torch.no_grad():
         assert not torch.allclose(expert(frames), expert(frames.flip(1)), atol=1e-4)
+
+
+@pytest.fixture
+def pool() -> ExpertPool:
+    torch.manual_seed(0)
+    return ExpertPool(TemporalEncoder(32, head_width=16, layers=2) for _ in range(5)).eval()
+
+
+def _one_by_one(pool: ExpertPool, frames: torch.Tensor) -> torch.Tensor:
+    own = frames if frames.dim() == 4 else [frames] * len(pool)
+    return torch.stack([expert(f) for expert, f in zip(pool, own, strict=True)], dim=1)
+
+
+@pytest.mark.parametrize("readout", ["cls", "mean"])
+@pytest.mark.parametrize("shape", [(3, 4, 32), (5, 3, 4, 32)])
+def test_experts_together_are_each_on_its_own(
+    pool: ExpertPool, shape: tuple[int, ...], readout: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for expert in pool:
+        expert.readout = readout
+        torch.nn.init.normal_(expert.layers[1].norm2.weight)
+    frames = torch.randn(shape)
+    with torch.no_grad():
+        expected = _one_by_one(pool, frames)
+        torch.testing.assert_close(pool(frames), expected, rtol=1e-5, atol=1e-5)
+        monkeypatch.setattr("vcil_bench.nets.expert_pool.MAX_ACTIVATION", 2 * 3 * 5 * 128)  # two at a time
+        torch.testing.assert_close(pool(frames), expected, rtol=1e-5, atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            low = pool(frames.bfloat16())
+        torch.testing.assert_close(low.float(), expected, rtol=0.05, atol=0.1)
+    with torch.enable_grad():
+        assert pool(frames).requires_grad
+
+
+def test_the_stacked_copy_follows_the_experts_and_is_no_part_of_them(pool: ExpertPool) -> None:
+    frames = torch.randn(2, 3, 32)
+    names = list(pool.state_dict())
+    with torch.inference_mode():
+        before = pool(frames)
+    assert list(pool.state_dict()) == names
+    stacked = pool._stacked
+    with torch.no_grad():
+        pool(frames)
+        assert pool._stacked is stacked
+        pool[3].layers[0].linear1.weight.mul_(2)
+        changed = pool(frames)
+        torch.testing.assert_close(changed, _one_by_one(pool, frames), rtol=1e-5, atol=1e-5)
+        assert (changed - before).abs().amax(dim=(0, 2)).gt(1e-4).tolist() == [False] * 3 + [True, False]
+        pool.append(TemporalEncoder(32, head_width=16, layers=2).eval())
+        torch.testing.assert_close(pool(frames), _one_by_one(pool, frames), rtol=1e-5, atol=1e-5)
+        pool.load_state_dict({key: torch.zeros_like(value) for key, value in pool.state_dict().items()})
+        assert torch.equal(pool(frames), _one_by_one(pool, frames))
+    pool.train()
+    assert not pool._stacked
 
 
 def test_positions_are_sines_and_cosines() -> None:

@@ -1,13 +1,14 @@
 """Reading many videos at once, in processes that can be killed.
 
-FFmpeg hangs on some damaged files and crashes on others. In a thread either would end the whole preparation;
-here it costs one worker, and the video is named.
+FFmpeg hangs on some damaged files and crashes on others. That must not end the whole preparation; here it costs
+one worker, which is killed, and the video is named.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
@@ -27,7 +28,7 @@ _AHEAD = 4  # videos handed out per worker, so that none waits; all at once woul
 
 def hung(limit_s: float) -> str:
     """Return what is said of a video whose decoder did not come back."""
-    return f"the decoder hung for {limit_s:g} s and was killed"
+    return f"the decoder hung for {limit_s:g} s and was given up"
 
 
 class UnguardedScript(UserError):
@@ -58,7 +59,7 @@ def read_all(
     """
     if len(paths) < POOL_FROM_VIDEOS and sum(Path(p).stat().st_size for p in paths) < POOL_FROM_BYTES:
         for path in paths:
-            yield path, read(path)
+            yield path, _in_a_thread(read, path, limit_s)
         return
     workers = workers or _cores()
     rest = iter(paths)
@@ -77,6 +78,23 @@ def read_all(
         except BaseException:
             pool.stop()
             raise
+
+
+def _in_a_thread(read: Callable[[str], Facts], path: str, limit_s: float) -> Facts:
+    """Read a video beside this thread, which goes on without it if it does not come back."""
+    found: Future[Facts] = Future()
+
+    def work() -> None:
+        try:
+            found.set_result(read(path))
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()  # a daemon, which the end of the process ends
+    try:
+        return found.result(limit_s)
+    except TimeoutError:
+        return unread(path, hung(limit_s))
 
 
 def _cores() -> int:

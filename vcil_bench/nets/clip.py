@@ -10,21 +10,30 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from math import isqrt
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip import CLIP
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from vcil_bench.schema import ConfigError
 
+from .clip_blocks import class_token_block, frozen_block
+from .feature_cache import FeatureCache
+from .micro_batches import in_chunks, recomputed
+from .precision import HALF, Precision, autocast, store
+from .rows import RowDropout, rows
+from .sharing import handed_out, own_rows, whole
 from .trunk import AdapterConfig, Features, Trunk, Tuning, VideoNetwork
 from .weights import WeightsInfo
 
 Tokenizer = Callable[[list[str]], Tensor]
+Adapters = Sequence[nn.Module] | None  # one per block, or none at all: the frozen CLIP
 MAX_STAGES = 4
 
 
@@ -40,7 +49,7 @@ class Adapter(nn.Module):
         self.scale = config.scale
         self.down = nn.Linear(width, config.bottleneck)
         self.activate = nn.ReLU() if config.activation == "relu" else nn.GELU()
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = RowDropout(config.dropout)
         self.up = nn.Linear(config.bottleneck, width)
         nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
         nn.init.zeros_(self.down.bias)
@@ -63,6 +72,8 @@ class ClipTrunk(Trunk):
         weights: Where the weights come from.
     """
 
+    supports_micro_batch = True
+
     def __init__(self, name: str, model: CLIP, tokenizer: Tokenizer, weights: WeightsInfo) -> None:
         """Freeze ``model`` and read what the harness needs to know of it."""
         self.name = name
@@ -72,14 +83,36 @@ class ClipTrunk(Trunk):
         self.image_size = int(model.visual.image_size[0])
         self.logit_scale = float(model.logit_scale.exp())
         self._tokenizer = tokenizer
+        self._precision: Precision = "fp32"
+        self._block = frozen_block
+        self._texts: dict[tuple[str, ...], Tensor] = {}
+        self._cache: FeatureCache | None = None
         self._mean = torch.tensor(model.visual.image_mean).view(3, 1, 1) * 255
         self._std = torch.tensor(model.visual.image_std).view(3, 1, 1) * 255
 
-    def to(self, device: torch.device) -> ClipTrunk:
-        """Move the trunk to a device, in place."""
-        self.model.to(device)
+    def to(self, device: torch.device, precision: Precision = "fp32") -> ClipTrunk:
+        """Move the trunk to a device, in place, and store the visual tower's products in a precision.
+
+        What autocast would cast is cast, so that results are autocast's own; encoders then run inside it by
+        themselves. Text features are computed once a task and stay float32.
+
+        Args:
+            device: Where to.
+            precision: The run's; what is rounded once stays so.
+        """
+        visual = self.model.to(device).visual
+        store(visual, precision)
+        if precision in HALF:
+            visual.proj.data = visual.proj.data.to(HALF[precision])
+        self._precision = precision
         self._mean, self._std = self._mean.to(device), self._std.to(device)
+        self._texts.clear()
+        self._cache = None
         return self
+
+    def compile(self) -> None:
+        """Compile the frozen part of the blocks; adapters stay as they are, and their dropout with them."""
+        self._block = torch.compile(frozen_block)
 
     @property
     def num_parameters(self) -> int:
@@ -88,9 +121,12 @@ class ClipTrunk(Trunk):
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Return the unit-length text features [len(texts), D], float32."""
-        tokens = self._tokenizer(list(texts)).to(self._mean.device)
-        return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        """Return the unit-length text features [len(texts), D], float32; a list that comes again is known."""
+        key = tuple(texts)  # the whole list, since the texts beside one move its last digits
+        if key not in self._texts:
+            tokens = self._tokenizer(list(texts)).to(self._mean.device)
+            self._texts[key] = F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        return self._texts[key].clone()
 
     def normalise(self, clips: Tensor) -> Tensor:
         """Turn uint8 frames [..., 3, S, S] into CLIP's input range."""
@@ -104,7 +140,7 @@ class ClipTrunk(Trunk):
         """Return an encoder with fresh adapters, which are all of it that trains."""
         return self.encoder(tuning.adapters)
 
-    def encode_frames(self, clips: Tensor, adapters: Sequence[nn.Module] | None) -> Tensor:
+    def encode_frames(self, clips: Tensor, adapters: Adapters) -> Tensor:
         """Run the visual tower, an adapter beside the MLP of every block.
 
         Args:
@@ -114,11 +150,27 @@ class ClipTrunk(Trunk):
         Returns:
             [B, T, D] frame features in the joint space, not normalised.
         """
-        return self.encode(clips, adapters, num_maps=0)[0]
+        if adapters is None and self.feature_cache_mb:
+            self._cache = self._cache or FeatureCache(self.feature_cache_mb * 2**20)
+            return whole(self.team, self._cache.get(clips, lambda some: self._encode_each(some, [None])[0]))
+        return self.encode_each(clips, [adapters])[0]
 
-    def encode(
-        self, clips: Tensor, adapters: Sequence[nn.Module] | None, num_maps: int
-    ) -> tuple[Tensor, list[Tensor]]:
+    def encode_each(self, clips: Tensor, branches: Sequence[Adapters]) -> list[Tensor]:
+        """Encode the same clips through several sets of adapters.
+
+        What comes before the first adapter is computed once: the patches' embedding and the first block. Only
+        sets that train leave something for the backward pass.
+
+        Args:
+            clips: [B, T, 3, S, S] uint8.
+            branches: Sets of adapters.
+
+        Returns:
+            Frame features [B, T, D] of each.
+        """
+        return [whole(self.team, frames) for frames in self._encode_each(clips, branches)]
+
+    def encode(self, clips: Tensor, adapters: Adapters, num_maps: int) -> tuple[Tensor, list[Tensor]]:
         """Run the visual tower and keep the patch tokens behind the first ``num_maps`` blocks.
 
         Args:
@@ -129,22 +181,83 @@ class ClipTrunk(Trunk):
         Returns:
             Frame features [B, T, D] and maps, each [B, T, width, H, W].
         """
+        maps: list[Tensor] = []
+
+        def keep(x: Tensor) -> Tensor:
+            if len(maps) == num_maps:
+                return x
+            side = isqrt(x.shape[1] - 1)
+            patches = x[:, 1:].transpose(1, 2).unflatten(2, (side, side)).unflatten(0, clips.shape[:2]).float()
+            handed, own = handed_out(self.team, patches)
+            maps.append(handed)
+            # Put together again from the map, so that gradients with respect to it exist.
+            again = own.flatten(0, 1).flatten(2).transpose(1, 2)
+            return torch.cat([x[:, :1], again.to(x.dtype)], dim=1)
+
+        with rows(own_rows(self.team, clips)), self._autocast():
+            frames = self._rest(*self._stem(clips), adapters, keep).unflatten(0, clips.shape[:2])
+        return whole(self.team, frames), maps
+
+    def _encode_each(self, clips: Tensor, branches: Sequence[Adapters]) -> list[Tensor]:
+        """Encode this process's clips, in chunks where gradients are needed and memory is short."""
+        trained = [torch.is_grad_enabled() and _trains(adapters) for adapters in branches]
+        chunked = self.micro_batch is not None and any(trained)
+
+        def compute(clips: Tensor) -> list[Tensor]:
+            stem = self._stem(clips)
+            found = []
+            for adapters, trains in zip(branches, trained, strict=True):
+                # What is only compared with may differ by rounding from what it is alone.
+                beside = any(trained) and not trains
+                run = partial(self._rest, adapters=adapters, class_only=beside)
+                frames = recomputed(run, *stem) if trains and chunked else run(*stem)
+                found.append(frames.unflatten(0, clips.shape[:2]))
+            return found
+
+        with rows(own_rows(self.team, clips)), self._autocast():
+            if self.micro_batch is not None and chunked:
+                return in_chunks(compute, clips, self.micro_batch)
+            return compute(clips)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return autocast(self._mean.device, self._precision)
+
+    def _stem(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute what no adapter can change: the first block's tokens before its MLP, and its frozen output."""
         visual = self.model.visual
         x = visual._embeds(self.normalise(clips.flatten(0, 1)))  # [B*T, 1 + patches, width]
-        maps = []
-        for i, block in enumerate(visual.transformer.resblocks):
-            x = _block(block, x, adapters[i] if adapters is not None else None)
-            if i < num_maps:
-                side = isqrt(x.shape[1] - 1)
-                patches = (
-                    x[:, 1:].transpose(1, 2).unflatten(2, (side, side)).unflatten(0, clips.shape[:2]).float()
-                )
-                maps.append(patches)
-                # Put together again from the map, so that gradients with respect to it exist.
-                again = patches.flatten(0, 1).flatten(2).transpose(1, 2)
-                x = torch.cat([x[:, :1], again.to(x.dtype)], dim=1)
+        return self._block(visual.transformer.resblocks[0], x)
+
+    def _rest(
+        self,
+        before: Tensor,
+        x: Tensor,
+        adapters: Adapters,
+        keep: Callable[[Tensor], Tensor] | None = None,
+        class_only: bool = False,
+    ) -> Tensor:
+        """Go on from the stem to frame features [B*T, D].
+
+        Args:
+            before: Tokens before the first block's MLP [B*T, 1 + patches, width].
+            x: The first block's frozen output.
+            adapters: One per block, or None.
+            keep: Sees every block's output and returns what to go on with.
+            class_only: Leave out what the last block does for patches, which moves results by rounding.
+        """
+        visual = self.model.visual
+        blocks = visual.transformer.resblocks
+        for i, block in enumerate(blocks):
+            if i > 0:
+                last = class_only and i == len(blocks) - 1
+                before, x = class_token_block(block, x) if last else self._block(block, x)
+            if adapters is not None:
+                x = x + adapters[i](before)
+            if keep is not None:
+                x = keep(x)
         pooled, _ = visual._pool(x)  # [B*T, width]
-        return (pooled @ visual.proj).unflatten(0, clips.shape[:2]), maps
+        frames: Tensor = pooled @ visual.proj
+        return frames
 
 
 class ClipEncoder(VideoNetwork):
@@ -156,6 +269,7 @@ class ClipEncoder(VideoNetwork):
     """
 
     trains_whole = False
+    trunk: ClipTrunk
 
     def __init__(self, trunk: ClipTrunk, config: AdapterConfig | None) -> None:
         super().__init__()
@@ -170,6 +284,21 @@ class ClipEncoder(VideoNetwork):
     def forward(self, clips: Tensor) -> Tensor:
         """Encode uint8 clips [B, T, 3, S, S] to frame features [B, T, D]."""
         return self.trunk.encode_frames(clips, list(self.adapters) or None)
+
+    def forward_with(self, old: ClipEncoder | None, clips: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Encode clips by this encoder and by an old copy on the same trunk, for a distillation.
+
+        Args:
+            old: A ``frozen_copy``, or None where there is nothing to distil.
+            clips: [B, T, 3, S, S] uint8.
+
+        Returns:
+            Frame features [B, T, D] of this encoder and, without gradient, of the old one.
+        """
+        if old is None:
+            return self(clips), None
+        new, before = self.trunk.encode_each(clips, [list(self.adapters), list(old.adapters)])
+        return new, before
 
     def features(self, clips: Tensor) -> Features:
         """Encode clips, keeping the patch tokens as maps [B, T, width, H, W]."""
@@ -190,11 +319,8 @@ class ClipEncoder(VideoNetwork):
         return self.copy_adapters().eval().requires_grad_(False)
 
 
-def _block(block: ResidualAttentionBlock, x: Tensor, adapter: nn.Module | None) -> Tensor:
-    """One block of open_clip, its own parts in its own order, with an adapter's output in the MLP's residual."""
-    x = x + block.ls_1(block.attention(block.ln_1(x)))
-    out = x + block.ls_2(block.mlp(block.ln_2(x)))
-    return out if adapter is None else out + adapter(x)
+def _trains(adapters: Adapters) -> bool:
+    return adapters is not None and any(p.requires_grad for adapter in adapters for p in adapter.parameters())
 
 
 def readable(class_name: str) -> str:

@@ -45,12 +45,13 @@ class TemporalEncoder(nn.Module):
         if dim % head_width:
             raise ConfigError(f"heads of width {head_width} do not divide the feature size {dim}")
         self.readout = readout
+        self.heads = dim // head_width
         self.cls = nn.Parameter(torch.empty(1, 1, dim).normal_(std=0.02))
         # Not nn.TransformerEncoder, which copies one layer, so that all would start from the same weights.
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 dim,
-                dim // head_width,
+                self.heads,
                 dim * ratio,
                 dropout,
                 activation="gelu",

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from .precision import Precision
+
 if TYPE_CHECKING:
+    from vcil_bench.team import Team
+
     from .weights import WeightsInfo
 
 
@@ -71,9 +75,11 @@ class VideoNetwork(nn.Module, ABC):
         dim: Size D of a frame feature.
         stage_channels: Channels of each block's map, grouped by stage.
         trains_whole: Whether its parameters are the pretrained weights, not adapters beside them.
+        trunk: Where it comes from, and how it is to be run.
     """
 
     trains_whole: ClassVar[bool]
+    trunk: Trunk
     dim: int
     stage_channels: tuple[tuple[int, ...], ...]
 
@@ -103,12 +109,21 @@ class Trunk(ABC):
         weights: Where the weights come from.
         dim: Size D of a frame feature.
         image_size: Side of the square frames it takes, in pixels.
+        supports_micro_batch: Whether its networks give the same in chunks; batch norms in training do not.
+        micro_batch: Clips whose activations a network in training holds at a time, None for all of a batch.
+            Passes that return feature maps run whole.
+        team: The processes that share batches; None, or without a ``total``, clips are whole batches.
+        feature_cache_mb: MiB of frozen features to keep, where clips come again; 0 for none.
     """
 
+    supports_micro_batch: ClassVar[bool]
     name: str
     weights: WeightsInfo
     dim: int
     image_size: int
+    micro_batch: int | None = None
+    team: Team | None = None
+    feature_cache_mb: int = 0
 
     @property
     @abstractmethod
@@ -116,8 +131,19 @@ class Trunk(ABC):
         """Number of frozen weights that all its networks share, beside their own parameters."""
 
     @abstractmethod
-    def to(self, device: torch.device) -> Trunk:
-        """Move the trunk to a device, in place."""
+    def to(self, device: torch.device, precision: Precision = "fp32") -> Trunk:
+        """Move the trunk to a device, in place, and store what is frozen of it in a run's precision."""
+
+    @abstractmethod
+    def compile(self) -> None:
+        """Compile the blocks of networks to come, which pays on GPUs alone.
+
+        A ViT on CPUs was measured to gain nothing and to compile for 21 s; results move by rounding.
+        """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Trunk:
+        """Return itself: copies of a network share the trunk."""
+        return self
 
     @abstractmethod
     def network(self, tuning: Tuning) -> VideoNetwork:

@@ -7,14 +7,21 @@ with it use it (TCD ops/temporal_shift.py, ops/models.py).
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from .precision import Precision
+from .rows import rows
+from .sharing import handed_out, own_rows, whole
+from .team_norm import TeamBatchNorm2d
 from .trunk import Features, Trunk, Tuning, VideoNetwork
 from .weights import WeightsInfo
+
+if TYPE_CHECKING:
+    from vcil_bench.team import Team
 
 FOLD_DIV = 8  # one eighth of the channels looks ahead in time, one eighth back
 
@@ -63,16 +70,25 @@ class TSMNetwork(VideoNetwork):
     """A ResNet over frames with temporal shift, trained whole."""
 
     trains_whole = True
+    trunk: TSMTrunk
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, net: ResNet, mean: tuple[float, ...], std: tuple[float, ...], tuning: Tuning, *, shift: bool
+        self,
+        trunk: TSMTrunk,
+        net: ResNet,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        tuning: Tuning,
+        *,
+        shift: bool,
     ) -> None:
         """Take over a timm ResNet without its classifier.
 
         Args:
+            trunk: Says how the network is to be run.
             net: The network; it is changed.
             mean: Of the input's channels, for values in 0..1.
             std: The same.
@@ -80,7 +96,12 @@ class TSMNetwork(VideoNetwork):
             shift: Whether frames exchange channels; without it this is TSN.
         """
         super().__init__()
+        self.trunk = trunk
         self.net = net
+        for parent in list(net.modules()):
+            for child, norm in parent.named_children():
+                if isinstance(norm, nn.BatchNorm2d):
+                    setattr(parent, child, TeamBatchNorm2d.taking_over(norm))
         self.partial_bn = tuning.partial_bn
         self.dim = int(net.num_features)
         stages: list[nn.Sequential] = [getattr(net, f"layer{i}") for i in range(1, 5)]
@@ -95,35 +116,60 @@ class TSMNetwork(VideoNetwork):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPUs
         self._freeze_norms()
+        self.compile_blocks()
 
     def forward(self, clips: Tensor) -> Tensor:
         """Encode uint8 clips [B, T, 3, S, S] to frame features [B, T, D]."""
-        return self.features(clips).frames
+        return whole(self.trunk.team, self._run(clips, None)[0])
 
     def features(self, clips: Tensor) -> Features:
         """Encode clips, keeping the output of every residual block."""
+        frames, blocks = self._run(clips, self.trunk.team)
+        return Features(whole(self.trunk.team, frames), blocks)
+
+    def _run(self, clips: Tensor, team: Team | None) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
+        """Encode this process's clips [B, T, 3, S, S].
+
+        Args:
+            clips: [B, T, 3, S, S] uint8.
+            team: The processes that put their maps together, None to leave each with its own.
+
+        Returns:
+            Frame features [B, T, D] and, per stage, the output of each block.
+        """
         batch, length = clips.shape[:2]
         for module in self.net.modules():
             if isinstance(module, ShiftedConv):
                 module.frames = length
         net: Any = self.net
-        x = (clips.flatten(0, 1).float() - self.mean) / self.std
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
         stages = []
-        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
-            blocks = []
-            for block in stage:
-                maps = block(x).unflatten(0, (batch, length)).float()  # [B, T, C, H, W]
-                blocks.append(maps)
-                x = maps.flatten(0, 1)  # the maps lie on the way, so that gradients reach them
-            stages.append(tuple(blocks))
+        with rows(own_rows(self.trunk.team, clips)):
+            x = (clips.flatten(0, 1).float() - self.mean) / self.std
+            x = x.contiguous(memory_format=torch.channels_last)
+            x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
+            for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+                blocks = []
+                for block in stage:
+                    maps = block(x).unflatten(0, (batch, length)).float()  # [B, T, C, H, W]
+                    handed, own = handed_out(team, maps)
+                    blocks.append(handed)
+                    x = own.flatten(0, 1)  # the maps lie on the way, so that gradients reach them
+                stages.append(tuple(blocks))
         frames = x.mean(dim=(-2, -1)).unflatten(0, (batch, length))  # [B, T, D]
-        return Features(frames, tuple(stages))
+        return frames, tuple(stages)
 
     def frozen_copy(self) -> TSMNetwork:
         """Return a copy in evaluation mode without gradients."""
-        return copy.deepcopy(self).eval().requires_grad_(False)
+        twin = copy.deepcopy(self).eval().requires_grad_(False)
+        twin.compile_blocks()
+        return twin
+
+    def compile_blocks(self) -> None:
+        """Compile the residual blocks if the trunk is to be compiled; a copy of a network forgets it."""
+        if self.trunk.compiled:
+            net: Any = self.net
+            for block in (*net.layer1, *net.layer2, *net.layer3, *net.layer4):
+                block.compile(dynamic=False)  # torch's compiler fails on the shift with sizes left open
 
     def train(self, mode: bool = True) -> TSMNetwork:
         """Switch the mode; with partial batch norm only the first batch norm follows (TSN.train)."""
@@ -143,7 +189,14 @@ class TSMNetwork(VideoNetwork):
 
 
 class TSMTrunk(Trunk):
-    """A pretrained ResNet from which networks start; each network has weights of its own."""
+    """A pretrained ResNet from which networks start; each network has weights of its own.
+
+    Attributes:
+        compiled: Whether networks compile their blocks.
+    """
+
+    supports_micro_batch = False
+    compiled = False
 
     def __init__(
         self,
@@ -170,14 +223,20 @@ class TSMTrunk(Trunk):
         """None are shared: every network trains its own copy."""
         return 0
 
-    def to(self, device: torch.device) -> TSMTrunk:
-        """Leave the pretrained weights where they are; networks move with their method."""
+    def to(self, device: torch.device, precision: Precision = "fp32") -> TSMTrunk:
+        """Leave the pretrained weights as they are; networks move with their method, and train in float32."""
         return self
+
+    def compile(self) -> None:
+        """Compile the residual blocks of networks to come."""
+        self.compiled = True
+        # Blocks share their code but not their shapes, and torch gives up on code after eight of those.
+        torch._dynamo.config.recompile_limit = 256
 
     def network(self, tuning: Tuning) -> TSMNetwork:
         """Return a trainable copy with temporal shift."""
         net = copy.deepcopy(self.model).requires_grad_(True)
-        return TSMNetwork(net, self._mean, self._std, tuning, shift=self._shift)
+        return TSMNetwork(self, net, self._mean, self._std, tuning, shift=self._shift)
 
 
 def _channels(block: nn.Module) -> int:
