@@ -137,7 +137,7 @@ class HCE(RehearsalClassifier):
         # Of Eq. 5, carried from step to step of a task's training: ln of the old and the new classes' spread.
         self.register_buffer("ratios", torch.zeros(2))
         channels = sum(c for stage in self.network.stage_channels for c in stage)
-        self.spreads = nn.ModuleList(RunningVariance(channels) for _ in range(2))
+        self.old_spread, self.new_spread = RunningVariance(channels), RunningVariance(channels)
 
     def make_head(self) -> nn.Module:
         """Return a head without classes."""
@@ -167,7 +167,8 @@ class HCE(RehearsalClassifier):
                 if old is None:
                     losses["cross_entropy"] = F.cross_entropy(logits, batch.labels)
                 else:
-                    bias = torch.cat([self.ratios[:1].expand(task.num_old), self.ratios[1:].expand(task.num_new)])
+                    of_old, of_new = self.ratios[:, None]
+                    bias = torch.cat([of_old.expand(task.num_old), of_new.expand(task.num_new)])
                     losses["cross_entropy"] = biased_cross_entropy(logits, bias.to(logits), batch.labels)
                     before = old.features(batch.clips)
                     if config.distil_features:
@@ -178,14 +179,14 @@ class HCE(RehearsalClassifier):
                     if weights is not None:
                         of_video = torch.cat([w.detach().mean(dim=1) for w in weights], dim=1)  # H(x) [B, sum C]
                         is_old = batch.labels < task.num_old
-                        for spread, of_group in zip(self.spreads, (is_old, ~is_old), strict=True):
-                            spread.add(of_video[of_group])
+                        self.old_spread.add(of_video[is_old])
+                        self.new_spread.add(of_video[~is_old])
                 epoch.step(losses, clip_norm=config.clip_norm)
             if config.refinement == "variance":
-                known = all(spread.count > 1 for spread in self.spreads)
-                ratios = torch.stack([spread.log_sum() for spread in self.spreads]) if known else number
-                self.ratios.copy_(ratios)
-                for spread in self.spreads:
+                spreads = self.old_spread, self.new_spread
+                known = all(spread.count > 1 for spread in spreads)
+                self.ratios.copy_(torch.stack([s.log_sum() for s in spreads]) if known else number)
+                for spread in spreads:
                     spread.reset()
         self.choose_exemplars(task, nearest_to_mean_order)
         self.update_means()

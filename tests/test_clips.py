@@ -6,11 +6,8 @@ import torch
 from golden_files import golden
 
 from vcil_bench.data import clips
+from vcil_bench.data.boxes import Box, crop_boxes, multiscale_choices, multiscale_offsets, training_box
 from vcil_bench.data.clips import (
-    Box,
-    crop_boxes,
-    multiscale_choices,
-    multiscale_offsets,
     segment_indices,
     segment_starts,
     test_clips,
@@ -127,7 +124,7 @@ def test_multiscale_windows_equal_the_authors() -> None:
 
 def test_training_windows_are_drawn_from_all_sizes_and_places() -> None:
     rng = np.random.default_rng(0)
-    drawn = {clips.training_box(340, 256, 224, rng) for _ in range(4000)}
+    drawn = {training_box(340, 256, 224, rng) for _ in range(4000)}
     assert drawn == {
         Box(x, y, w, h)
         for w, h in multiscale_choices(340, 256, 224)

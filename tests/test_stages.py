@@ -215,7 +215,9 @@ def _latest(folder: Path) -> int:
     return max((p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")), default=0)
 
 
-def test_a_state_holds_every_random_generator(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_holds_every_random_generator(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = _leave_inside_a_task(tiny, tmp_path, monkeypatch)
     tensors, meta = checkpoint.read(path)
     assert {"draws/torch", "draws/numpy", "draws/python"} <= set(tensors)

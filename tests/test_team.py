@@ -65,7 +65,9 @@ def test_two_processes_give_the_counts_of_one_for_every_method(method: str, tiny
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["tcd", "icarl"])
-def test_a_batch_norm_in_training_sees_the_batch_of_all_processes(method: str, tiny: Any, tmp_path: Path) -> None:
+def test_a_batch_norm_in_training_sees_the_batch_of_all_processes(
+    method: str, tiny: Any, tmp_path: Path
+) -> None:
     _check_two_equal_one(tiny, method, tmp_path, "tsm_tiny")
 
 

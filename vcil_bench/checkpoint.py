@@ -1,8 +1,8 @@
 """Checkpoints: safetensors files with a method's state, written atomically and checked by their hash.
 
 One lies beside a record after every task; while a task is being learnt, one more per stage of its training
-(``stages.py``). Tensors and all that was counted so far sit in one file, so that a run killed at any moment finds
-either the state of one moment or of another, never a mixture.
+(``stages.py``). Tensors and all that was counted so far sit in one file, so that a run killed at any moment
+finds either the state of one moment or of another, never a mixture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What must agree for a saved state to be gone on with, part by part, so that a refusal can name what changed."""
+"""What must agree for a saved state to be gone on with, part by part, so that a refusal names what changed."""
 
 from __future__ import annotations
 
@@ -35,4 +35,6 @@ def identity(record: RecordData, plan: Plan) -> dict[str, str]:
     parts["code of the harness"] = [
         file_sha256(path) for pattern in NUMERIC_SOURCES for path in sorted(package.glob(pattern))
     ]
-    return {name: hashlib.sha256(json.dumps(p, sort_keys=True).encode()).hexdigest() for name, p in parts.items()}
+    return {
+        name: hashlib.sha256(json.dumps(p, sort_keys=True).encode()).hexdigest() for name, p in parts.items()
+    }

@@ -16,9 +16,9 @@ def apply(level: Determinism, precision: str) -> None:
     """Set what a run computes with, whatever ran before in this process.
 
     Args:
-        level: ``off`` lets cuDNN try kernels and take the fastest; ``seeded`` takes its deterministic ones, while
-            torch's own may still add in any order on a GPU; ``strict`` has torch refuse every operation that does
-            not repeat bit for bit.
+        level: ``off`` lets cuDNN try kernels and take the fastest; ``seeded`` takes its deterministic ones,
+            while torch's own may still add in any order on a GPU; ``strict`` has torch refuse every operation
+            that does not repeat bit for bit.
         precision: The run's; ``tf32`` lets products of fp32 round to it.
     """
     torch.backends.cudnn.benchmark = level == "off"

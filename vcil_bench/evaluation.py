@@ -43,8 +43,8 @@ def evaluate(
 ) -> StepResult:
     """Predict the test videos of all tasks learnt and count.
 
-    Scores are averaged over the views of a video before ranking; equal scores rank the lower label first. Several
-    processes share the videos, and each counts over all of them.
+    Scores are averaged over the views of a video before ranking; equal scores rank the lower label first.
+    Several processes share the videos, and each counts over all of them.
 
     Args:
         method: In evaluation mode.

@@ -8,7 +8,6 @@ decoded again. What is kept is counted in videos, frames and bytes and can never
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -201,4 +200,4 @@ def _resized(rows: Tensor, classes: int, width: int) -> Tensor:
 
 def _forgotten(sample: Sample) -> Sample:
     """Return a stand-in for a video that was not chosen; it has no path any more."""
-    return dataclasses.replace(sample, path=Path(), frames=0)
+    return dataclasses.replace(sample, path="", frames=0)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from .data.loader import Batch, ClipLoader, Sample
 from .nets.clip import ClipTrunk
@@ -66,9 +67,9 @@ class RunContext:
     method: Method | None = None
 
     @functools.cached_property
-    def scaler(self) -> torch.amp.GradScaler:
+    def scaler(self) -> GradScaler:
         """The scale of the loss under which fp16 gradients do not vanish; of other precisions, none."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        return GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def network_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the method's networks, of which a process computes its own clips' share."""
@@ -95,9 +96,7 @@ class RunContext:
         100 would lose half a unit in bf16.
         """
         low = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        return torch.autocast(
-            self.device.type, dtype=low.get(self.precision), enabled=self.precision in low
-        )
+        return torch.autocast(self.device.type, dtype=low.get(self.precision), enabled=self.precision in low)
 
     def plain_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:
         """Yield training samples as a test with one centre crop sees them: [B, T, 3, S, S] uint8.

@@ -12,6 +12,7 @@ from .schema import ConfigError, build
 
 Determinism = Literal["off", "seeded", "strict"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Options set with ``--set key=value``, beside the method's own config keys.
@@ -24,8 +25,8 @@ class RunOptions:
             faster on GPUs and change numbers slightly.
         determinism: ``off`` lets a GPU take its fastest kernels, ``seeded`` takes cuDNN's deterministic ones,
             ``strict`` refuses every operation that does not repeat bit for bit. Draws are seeded at every level.
-        decoder: ``auto`` is PyAV decoding forward; ``decord`` is known to return wrong frames on some files, and so
-            is ``torchcodec`` on AVI.
+        decoder: ``auto`` is PyAV decoding forward; ``decord`` is known to return wrong frames on some files, and
+            so is ``torchcodec`` on AVI.
         store: Read frames from the frame store that ``prepare --store`` built, not from the videos; JPEG changes
             pixels slightly.
         store_dir: Folder of the frame store; null takes the one in the user's cache.
@@ -33,13 +34,13 @@ class RunOptions:
         threads: CPU threads of torch; null takes torch's default, or the backbone's where it has one. Another
             number of threads may change sums in the last bit.
         eval_batch: Test videos per batch, for speed and memory.
-        micro_batch: Clips that go through a CLIP at a time while it trains, for memory: losses see the whole batch,
-            dropout is the same, so the result is the same; null takes all at once.
+        micro_batch: Clips that go through a CLIP at a time while it trains, for memory: losses see the whole
+            batch, dropout is the same, so the result is the same; null takes all at once.
         compile: Compile the backbone's blocks with torch.compile: a minute or so at first, then faster on GPUs.
         feature_cache_mb: Memory in MiB for features of the frozen CLIP, so that a clip seen again, as at every
             test, is not computed again; of use to methods that read the frozen CLIP.
-        checkpoint_minutes: Minutes of training between two states that a run killed inside a task goes on from; 0
-            saves after every step.
+        checkpoint_minutes: Minutes of training between two states that a run killed inside a task goes on from;
+            0 saves after every step.
         max_tasks: Stop after so many tasks and leave a partial record, which the same command without it goes
             on from; null runs all.
         tracker: Where losses and accuracies go while training, beside the record: ``tensorboard``, or

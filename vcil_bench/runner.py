@@ -109,7 +109,7 @@ def _trunk(plan: Plan, team: Team) -> Trunk:
     trunk = plan.backbone.load(options.weights)
     if options.micro_batch is not None and not trunk.supports_micro_batch:
         raise RunError(
-            f"micro_batch: backbone {trunk.name!r} normalises over the batch while it trains, so parts of a batch "
+            f"micro_batch: backbone {trunk.name!r} normalises over the batch while it trains, so parts of it "
             "would give another result; leave micro_batch out, or lower batch_size, which is another experiment"
         )
     trunk.to(plan.device, options.precision)
@@ -510,8 +510,8 @@ def _advice(error: Exception) -> str | None:
     """Return what a user can do about an error that is not the method's fault; None for any other."""
     if isinstance(error, torch.OutOfMemoryError):
         return (
-            "the device's memory is too small: micro_batch=N lets N clips at a time through the network with the "
-            "same result (on CLIP), precision=bf16 halves activations, a smaller eval_batch helps in testing"
+            "the device's memory is too small: micro_batch=N lets N clips at a time through the network with "
+            "the same result (on CLIP), precision=bf16 halves activations, a smaller eval_batch helps in testing"
         )
     return determinism.advice(error) if isinstance(error, RuntimeError) else None
 

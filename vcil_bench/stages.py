@@ -2,9 +2,9 @@
 
 ``learn`` is one function that each method writes in its own order, so it cannot be entered in the middle. A
 resumed run calls it again from the state the task began with; whatever it computes outside of training (an old
-model's copy, importance, exemplars) comes out as before, and a stage of training (``training.epochs``) whose end or
-middle was saved puts that state in place and yields only the steps that are left. So ``learn`` must keep what it
-carries from one step of a stage to the next in parameters or buffers.
+model's copy, importance, exemplars) comes out as before, and a stage of training (``training.epochs``) whose end
+or middle was saved puts that state in place and yields only the steps that are left. So ``learn`` must keep what
+it carries from one step of a stage to the next in parameters or buffers.
 
 Saved per stage: the method's state, the optimiser's and the schedule's, gradients that pile up outside the
 optimiser, all random generators, losses and seconds so far.

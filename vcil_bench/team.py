@@ -3,8 +3,9 @@
 Started by ``torchrun``. Losses of this field look at a batch as a whole (contrasts between its videos, hard
 negatives, decorrelation), so a mean of losses over parts, as ``DistributedDataParallel`` takes it, would train
 something else. Here networks run on a process's own clips and hand out the features of the whole batch, gathered
-from all; what stands behind them (heads, experts, losses) is computed by every process alike. A process's gradient
-of a network is then the share of its own clips, and their sum is the gradient that a single process has.
+from all; what stands behind them (heads, experts, losses) is computed by every process alike. A process's
+gradient of a network is then the share of its own clips, and their sum is the gradient that a single process
+has.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Team:
         return bool(said.item())
 
     def collect(self, rows: Tensor, total: int) -> Tensor:
-        """Return the rows of all processes in order, where process r holds rows r, r + size, ... of ``total``."""
+        """Return the rows of all processes in order; process r holds rows r, r + size, ... of ``total``."""
         if self.size == 1:
             return rows
         longest = -(-total // self.size)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from .data.loader import Batch, Sample, batches_per_epoch
 from .method import RunContext
@@ -41,11 +42,14 @@ def sgd(
         weight_decay: Weight decay, of groups that name none.
         kind: The class.
     """
-    given = list(parameters)
-    if given and isinstance(given[0], dict):
-        groups = given
-    else:
-        groups = [{"params": [p for p in given if p.requires_grad]}]
+    trained, groups = [], []
+    for given in parameters:
+        if isinstance(given, dict):
+            groups.append(given)
+        elif given.requires_grad:
+            trained.append(given)
+    if not groups:
+        groups = [{"params": trained}]
     on_gpu = any(p.device.type == "cuda" for group in groups for p in group["params"])
     return kind(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=on_gpu or None)
 
@@ -137,7 +141,7 @@ class Epoch:
         return {name: float(total) / self._place.step for name, total in self._place.sums.items()}
 
 
-def _piled_up(before: Tensor | None, new: Tensor | None, scaler: torch.amp.GradScaler) -> Tensor | None:
+def _piled_up(before: Tensor | None, new: Tensor | None, scaler: GradScaler) -> Tensor | None:
     """Add a step's gradient to those that have piled up; one that fp16 overflowed is left out."""
     if new is not None and scaler.is_enabled():
         new = new / scaler.get_scale() if bool(new.isfinite().all()) else None
@@ -196,7 +200,8 @@ def epochs(
     stream = context.loader.training(
         samples, num_epochs, batch_size, stage, drop_last=drop_last, start=(place.epoch, place.step)
     )
-    # Workers start with the first batch, and torch draws a seed for them: so that comes before draws are put back.
+    # Workers start with the first batch, and torch draws a seed for them: so that comes before draws are put
+    # back.
     stream = itertools.chain(list(itertools.islice(stream, 1)), stream)
     stages.set_draws(context)
     bar = context.progress.add_task(stage, total=num_epochs * per_epoch)

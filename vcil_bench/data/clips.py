@@ -7,7 +7,6 @@ a tenth of the cost of converting to float first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from vcil_bench.protocol import ClipSpec
 
-SCALES = (1.0, 0.875, 0.75, 0.66)  # of the short side, TCD ops/transforms.py GroupMultiScaleCrop
+from .boxes import Box, crop_boxes, training_box
 
 
 def segment_indices(
@@ -96,62 +95,6 @@ def spread_indices(stored: Sequence[int], num_segments: int) -> NDArray[np.int64
     return frames[nearest]
 
 
-@dataclass(frozen=True)
-class Box:
-    """A crop window in pixels, mirrored or not."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-    mirror: bool = False
-
-
-def crop_boxes(width: int, height: int, size: int, crops: int) -> list[Box]:
-    """Return the test crops of a frame of ``width`` x ``height``.
-
-    One is the centre crop. 3, 5 and 10 follow TCD ops/transforms.py (GroupFullResSample, GroupOverSample):
-    offsets are multiples of ``floor((side - size) / 4)``, so the far crops may end up to 3 pixels short of the
-    edge; of the 10, each position comes plain, then mirrored.
-    """
-    if crops == 1:
-        return [Box((width - size) // 2, (height - size) // 2, size, size)]
-    w, h = (width - size) // 4, (height - size) // 4
-    corners = [(0, 0), (4 * w, 0), (0, 4 * h), (4 * w, 4 * h), (2 * w, 2 * h)]
-    places = [(0, 2 * h), (4 * w, 2 * h), (2 * w, 2 * h)] if crops == 3 else corners
-    mirrors = (False, True) if crops == 10 else (False,)
-    return [Box(x, y, size, size, mirror) for x, y in places for mirror in mirrors]
-
-
-def multiscale_choices(width: int, height: int, size: int) -> list[tuple[int, int]]:
-    """Return the (width, height) pairs of TCD's multi-scale crop, in its order (heights outer)."""
-    sides = [int(min(width, height) * scale) for scale in SCALES]
-    sides = [size if abs(side - size) < 3 else side for side in sides]
-    return [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
-
-
-def multiscale_offsets(width: int, height: int, crop_width: int, crop_height: int) -> list[tuple[int, int]]:
-    """Return the 13 (left, top) places of a multi-scale crop window (TCD ops/transforms.py)."""
-    w, h = (width - crop_width) // 4, (height - crop_height) // 4
-    grid = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0)]
-    grid += [(1, 1), (3, 1), (1, 3), (3, 3)]
-    return [(x * w, y * h) for x, y in grid]
-
-
-def training_box(width: int, height: int, size: int, rng: np.random.Generator) -> Box:
-    """Draw a multi-scale crop window uniformly over size pairs and places; its sides may differ.
-
-    A side that TCD rounds up to ``size`` can exceed the frame by up to 2 pixels, which its image library
-    pads with black; here the window ends at the frame.
-    """
-    choices = multiscale_choices(width, height, size)
-    crop_width, crop_height = choices[rng.integers(len(choices))]
-    crop_width, crop_height = min(crop_width, width), min(crop_height, height)
-    places = multiscale_offsets(width, height, crop_width, crop_height)
-    left, top = places[rng.integers(len(places))]
-    return Box(left, top, crop_width, crop_height)
-
-
 def training_clip(frames: NDArray[np.uint8], spec: ClipSpec, rng: np.random.Generator) -> Tensor:
     """Crop, resize and perhaps mirror a clip for training, all frames alike.
 
@@ -163,13 +106,32 @@ def training_clip(frames: NDArray[np.uint8], spec: ClipSpec, rng: np.random.Gene
     Returns:
         [T, 3, size, size] uint8.
     """
-    if spec.train_crop == "center":
-        clip = test_clips(frames, spec, crops=1)[0]
+    window = training_window(frames.shape[2], frames.shape[1], spec, rng)
+    return planes(training_pixels(frames if window is None else window.of(frames), spec, rng))
+
+
+def training_window(width: int, height: int, spec: ClipSpec, rng: np.random.Generator) -> Box | None:
+    """Draw what a training clip shows of frames of this size; None where it is their centre."""
+    return training_box(width, height, spec.size, rng) if spec.train_crop == "multiscale" else None
+
+
+def training_pixels(frames: NDArray[np.uint8], spec: ClipSpec, rng: np.random.Generator) -> Tensor:
+    """Make the training clip of frames from which ``training_window`` is cut out, by the same generator.
+
+    Args:
+        frames: [T, H, W, 3] uint8.
+        spec: The protocol's clip section.
+        rng: The clip's own generator.
+
+    Returns:
+        [T, size, size, 3] uint8, see ``planes``.
+    """
+    if spec.train_crop == "multiscale":
+        clip = _resize(frames, spec.size, spec.size, spec.interpolation)
     else:
-        box = training_box(frames.shape[2], frames.shape[1], spec.size, rng)
-        clip = _resize(_cut(frames, box), spec.size, spec.size, spec.interpolation)
+        clip = test_pixels(frames, spec, crops=1)[0]
     mirror = spec.flip and rng.random() < 0.5
-    return (clip.flip(-1) if mirror else clip).contiguous()
+    return clip.flip(2) if mirror else clip
 
 
 def test_clips(frames: NDArray[np.uint8], spec: ClipSpec, crops: int) -> Tensor:
@@ -183,30 +145,37 @@ def test_clips(frames: NDArray[np.uint8], spec: ClipSpec, crops: int) -> Tensor:
     Returns:
         [crops, T, 3, size, size] uint8.
     """
+    return planes(test_pixels(frames, spec, crops))
+
+
+def test_pixels(frames: NDArray[np.uint8], spec: ClipSpec, crops: int) -> Tensor:
+    """As ``test_clips``, but [crops, T, size, size, 3], see ``planes``."""
     height, width = frames.shape[1:3]
     short = spec.short_side or spec.size
     new_height = short if height <= width else height * short // width
     new_width = short if width <= height else width * short // height
-    resized = _resize(frames, new_height, new_width, spec.interpolation)  # [T, 3, H', W']
-    boxes = crop_boxes(new_width, new_height, spec.size, crops)
-    return torch.stack([_crop(resized, box) for box in boxes]).contiguous()
+    resized = _resize(frames, new_height, new_width, spec.interpolation)
+    views = []
+    for box in crop_boxes(new_width, new_height, spec.size, crops):
+        view = resized[:, box.top : box.top + box.height, box.left : box.left + box.width]
+        views.append(view.flip(2) if box.mirror else view)
+    return torch.stack(views)
 
 
-test_clips.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever its name
+def planes(pixels: Tensor) -> Tensor:
+    """Turn clips [..., H, W, 3] into [..., 3, H, W].
+
+    Workers leave this to the device that the clips go to: it is a tenth of what a clip from a frame store costs.
+    """
+    return pixels.movedim(-1, -3).contiguous()
 
 
-def _cut(frames: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    return frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
-
-
-def _crop(clip: Tensor, box: Box) -> Tensor:
-    window = clip[..., box.top : box.top + box.height, box.left : box.left + box.width]
-    return window.flip(-1) if box.mirror else window
+test_clips.__test__ = test_pixels.__test__ = False  # type: ignore[attr-defined]  # no tests, whatever their names
 
 
 def _resize(frames: NDArray[np.uint8], height: int, width: int, interpolation: str) -> Tensor:
-    """Resize [T, H, W, 3] uint8 to [T, 3, height, width] uint8, antialiased; a no-op at the same size."""
+    """Resize [T, H, W, 3] uint8 to [T, height, width, 3], antialiased; a no-op at the same size."""
     clip = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-    if clip.shape[-2:] == (height, width):
-        return clip
-    return F.interpolate(clip, (height, width), mode=interpolation, antialias=True)
+    if clip.shape[-2:] != (height, width):
+        clip = F.interpolate(clip, (height, width), mode=interpolation, antialias=True)
+    return clip.permute(0, 2, 3, 1)

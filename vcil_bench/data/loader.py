@@ -1,14 +1,16 @@
 """Batches of clips: decoding in worker processes, uint8 until the device, every draw from a keyed stream.
 
-One loader serves all epochs of a training phase, so workers start once and decode across epoch borders.
+One loader serves all epochs of a training phase, so workers start once and decode across epoch borders. What the
+batches hold is planned one batch at a time: the plan of 60 epochs of 160,000 videos would fill gigabytes.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,33 +18,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vcil_bench.errors import UserError
 from vcil_bench.protocol import ClipSpec
 from vcil_bench.randomness import numpy_stream
 
 from . import clips as clip_rules
-from .video import VideoError, read_frames
+from .boxes import Box
+from .frame_store import FrameStore
+from .video import VideoError, read_frames, resolve_decoder
+from .watch import Watch, child_signals_kept
 
 Item = tuple[int, int]  # (epoch, position in the sample list), or one of the next two in the epoch's place
 VIEWS, PLAIN = -1, -2  # the protocol's test views; one centre crop of one clip
+_LOOK_S = 2.0  # how often a loader that waits looks after its workers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """A labelled video.
 
     Attributes:
         id: Name within the dataset.
-        path: The file.
+        path: The file, or the folder of its frames; text, since path objects take thrice the memory.
         label: Position of its class in the class order; what a network's outputs are indexed by.
         frames: Frames that can be decoded.
         stored: Of an exemplar, the frames that were kept, ascending; no others are ever decoded. None for all.
+        sha256: Hash of its content, by which a frame store knows it.
     """
 
     id: str
-    path: Path
+    path: str
     label: int
     frames: int
     stored: tuple[int, ...] | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,9 @@ class Batch:
     """Clips on the device.
 
     Attributes:
-        clips: [B, T, 3, S, S] uint8; test batches have views in front of time, [B, V, T, 3, S, S].
-        labels: [B] int64, positions in the class order.
+        clips: [B, T, 3, S, S] uint8; test batches have views in front of time, [B, V, T, 3, S, S]. Where
+            processes share a batch, this one's part, padded with its last clip to the same number for all.
+        labels: [B] int64, positions in the class order; of the whole batch always.
     """
 
     clips: Tensor
@@ -65,32 +75,70 @@ class LoaderClock:
     waited: float = field(default=0.0)
 
 
-class _Clips(Dataset[tuple[Tensor, int]]):
-    """Decodes one clip for an ``Item``."""
+class _Clips(Dataset[Tensor]):
+    """Decodes one clip for an ``Item``, pixel by pixel: [T, S, S, 3], or with views in front."""
 
-    def __init__(self, samples: Sequence[Sample], spec: ClipSpec, decoder: str, seed: int, stage: str) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        spec: ClipSpec,
+        decoder: str,
+        store: FrameStore | None,
+        key: tuple[int, str, str],
+        watch: Watch,
+    ) -> None:
         self.samples = samples
         self.spec = spec
         self.decoder = decoder
-        self.key = (seed, "clip", stage)
+        self.store = store
+        self.key = key
+        self.watch = watch
 
-    def __getitem__(self, item: Item) -> tuple[Tensor, int]:
+    def __getitem__(self, item: Item) -> Tensor:
         epoch, position = item
-        sample = self.samples[position]
+        with self.watch.at(position):
+            return self._clip(epoch, self.samples[position])
+
+    def _clip(self, epoch: int, sample: Sample) -> Tensor:
         spec = self.spec
         if epoch >= 0:
             rng = numpy_stream(*self.key, epoch, sample.id)
-            frames = read_frames(sample.path, self._indices(sample, rng), self.decoder)
-            return clip_rules.training_clip(frames, spec, rng), sample.label
-        frames = read_frames(sample.path, self._indices(sample, None), self.decoder)
+            indices = self._indices(sample, rng)
+            frames = self._read(sample, indices, lambda w, h: clip_rules.training_window(w, h, spec, rng))
+            return clip_rules.training_pixels(frames, spec, rng)
+        frames = self._read(sample, self._indices(sample, None))
         if epoch == PLAIN:
-            return clip_rules.test_clips(frames, spec, crops=1)[0], sample.label
-        clips = clip_rules.test_clips(frames, spec, spec.test_views.crops)
+            return clip_rules.test_pixels(frames, spec, crops=1)[0]
+        clips = clip_rules.test_pixels(frames, spec, spec.test_views.crops)
         if spec.test_views.clips == 2:
-            starts = clip_rules.segment_starts(sample.frames, spec.frames)
-            frames = read_frames(sample.path, starts, self.decoder)
-            clips = torch.cat([clips, clip_rules.test_clips(frames, spec, spec.test_views.crops)])
-        return clips, sample.label  # [clips * crops, T, 3, S, S]
+            frames = self._read(sample, clip_rules.segment_starts(sample.frames, spec.frames))
+            clips = torch.cat([clips, clip_rules.test_pixels(frames, spec, spec.test_views.crops)])
+        return clips  # [clips * crops, T, S, S, 3]
+
+    def _read(
+        self,
+        sample: Sample,
+        indices: NDArray[np.int64],
+        window: Callable[[int, int], Box | None] = lambda width, height: None,
+    ) -> NDArray[np.uint8]:
+        """Return a window of frames, or all of them, [T, H, W, 3].
+
+        Raises:
+            VideoError: Names the video, the cause and the way out.
+        """
+        try:
+            if self.store is not None:
+                return self.store.read(sample.sha256, indices, window)
+            frames = read_frames(sample.path, indices, self.decoder)
+            box = window(frames.shape[2], frames.shape[1])
+            return frames if box is None else box.of(frames)
+        except VideoError as error:
+            way_out = (
+                f"; {sample.frames} frames were counted: if it has changed since, prepare its dataset again "
+                "(vcil-bench prepare DATASET ROOT)"
+            )
+            why = f"video {sample.id!r}: {error}{way_out if self.store is None else ''}"
+            raise VideoError(why) from error
 
     def _indices(self, sample: Sample, rng: np.random.Generator | None) -> NDArray[np.int64]:
         """Return the frames of a clip; an exemplar has only those that were stored (TCD ops/dataset.py)."""
@@ -102,79 +150,169 @@ class _Clips(Dataset[tuple[Tensor, int]]):
 class ClipLoader:
     """Makes batches of training clips and of test views, on the device."""
 
-    def __init__(self, spec: ClipSpec, *, decoder: str, workers: int, device: torch.device, seed: int) -> None:
+    def __init__(
+        self,
+        spec: ClipSpec,
+        *,
+        decoder: str,
+        workers: int,
+        device: torch.device,
+        seed: int,
+        store: FrameStore | None = None,
+        share: tuple[int, int] = (0, 1),
+        limit_s: float = 120.0,
+    ) -> None:
         """Remember what every batch of a run has in common.
 
         Args:
             spec: The protocol's clip section.
             decoder: Decoder name, see ``data.video``.
-            workers: Worker processes; 0 decodes in this one.
+            workers: Worker processes; 0 decodes in this one, unless the decoder is not PyAV: one that hangs can
+                only be ended together with its process.
             device: Where batches go.
             seed: The run seed, part of every draw's key.
+            store: Read frames from here instead of from the videos.
+            share: Rank and number of the processes that share every batch of ``training`` and ``plain``: each
+                decodes its part of the clips, and has the labels of all.
+            limit_s: Seconds that a worker may be at one video; then all are ended.
         """
         self.spec = spec
         self.clock = LoaderClock()
+        self.share = share
         self._decoder = decoder
-        self._workers = workers
+        self._store = store
+        self._limit_s = limit_s
+        may_hang = store is None and resolve_decoder(decoder) != "pyav"
+        self._workers = max(workers, 1) if may_hang else workers
         self._device = device
         self._seed = seed
 
+    def whole(self) -> ClipLoader:
+        """Return a loader that gives every process all clips of a batch; its waiting counts as this one's."""
+        twin = copy.copy(self)
+        twin.share = (0, 1)
+        return twin
+
     def training(
-        self, samples: Sequence[Sample], epochs: int, batch_size: int, stage: str, *, drop_last: bool = False
+        self,
+        samples: Sequence[Sample],
+        epochs: int,
+        batch_size: int,
+        stage: str,
+        *,
+        drop_last: bool = False,
+        start: tuple[int, int] = (0, 0),
     ) -> Iterator[Batch]:
         """Yield the batches of all epochs one after the other, each epoch in its own shuffled order.
 
-        With ``drop_last`` an incomplete last batch is left out, unless it would be the only one.
+        Args:
+            samples: The videos.
+            epochs: Passes over them.
+            batch_size: Videos per batch.
+            stage: Part of every draw's key.
+            drop_last: Leave out an incomplete last batch, unless it would be the only one.
+            start: Epoch and batch of it to begin with; what follows is what an undisturbed run has there.
         """
         per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
 
         def plan() -> Iterator[list[Item]]:
-            for epoch in range(epochs):
+            for epoch in range(start[0], epochs):
                 order = numpy_stream(self._seed, "shuffle", stage, epoch).permutation(len(samples))
-                for start in range(0, per_epoch * batch_size, batch_size):
-                    yield [(epoch, int(i)) for i in order[start : start + batch_size]]
+                for number in range(start[1] if epoch == start[0] else 0, per_epoch):
+                    part = order[number * batch_size : (number + 1) * batch_size]
+                    yield [(epoch, position) for position in part.tolist()]
 
-        return self._batches(samples, plan(), stage)
+        return self._batches(samples, plan(), stage, self.share)
 
     def views(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
         """Yield the test views of the samples in order; clips are [B, V, T, 3, S, S]."""
-        return self._in_order(samples, batch_size, VIEWS)
+        return self._in_order(samples, batch_size, VIEWS, (0, 1))
 
     def plain(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
         """Yield one clip a sample in order, the middle frames' centre crop; clips are [B, T, 3, S, S]."""
-        return self._in_order(samples, batch_size, PLAIN)
+        return self._in_order(samples, batch_size, PLAIN, self.share)
 
-    def _in_order(self, samples: Sequence[Sample], batch_size: int, kind: int) -> Iterator[Batch]:
+    def _in_order(
+        self, samples: Sequence[Sample], batch_size: int, kind: int, share: tuple[int, int]
+    ) -> Iterator[Batch]:
         plan = (
             [(kind, i) for i in range(start, min(start + batch_size, len(samples)))]
             for start in range(0, len(samples), batch_size)
         )
-        return self._batches(samples, plan, "views")
+        return self._batches(samples, plan, "views", share)
 
-    def _batches(self, samples: Sequence[Sample], plan: Iterator[list[Item]], stage: str) -> Iterator[Batch]:
+    def _batches(
+        self, samples: Sequence[Sample], plan: Iterator[list[Item]], stage: str, share: tuple[int, int]
+    ) -> Iterator[Batch]:
         on_cuda = self._device.type == "cuda"
+        watch = Watch(self._workers)
+        labels: deque[list[int]] = deque()  # of the batches in work
+
+        def parts() -> Iterator[list[Item]]:
+            for batch in plan:
+                labels.append([samples[position].label for _, position in batch])
+                yield _part(batch, *share)
+
+        key = (self._seed, "clip", stage)
         loader = DataLoader(
-            _Clips(samples, self.spec, self._decoder, self._seed, stage),
-            batch_sampler=_Plan(list(plan)),
+            _Clips(samples, self.spec, self._decoder, self._store, key, watch),
+            batch_sampler=parts(),
             num_workers=self._workers,
             pin_memory=on_cuda,
+            timeout=min(_LOOK_S, self._limit_s) if self._workers else 0,
         )
-        batches = iter(loader)
+        with child_signals_kept():
+            batches = iter(loader)
         while True:
             start = time.perf_counter()
-            try:
-                pair = next(batches, None)
-            except VideoError as error:
-                # A worker process sends its whole traceback as the message, the cause last.
-                raise VideoError(str(error).strip().splitlines()[-1].split("VideoError: ")[-1]) from None
+            clips = self._next(batches, samples, watch)
             self.clock.waited += time.perf_counter() - start
-            if pair is None:
+            if isinstance(clips, UserError):
+                del batches  # ends the workers, also one that hangs
+                raise clips
+            if clips is None:
                 return
-            clips, labels = pair
+            told = torch.tensor(labels.popleft())
             yield Batch(
-                clips.to(self._device, non_blocking=on_cuda),
-                labels.to(self._device, non_blocking=on_cuda),
+                clip_rules.planes(clips.to(self._device, non_blocking=on_cuda)),
+                (told.pin_memory() if on_cuda else told).to(self._device, non_blocking=on_cuda),
             )
+
+    def _next(
+        self, batches: Iterator[Tensor], samples: Sequence[Sample], watch: Watch
+    ) -> Tensor | UserError | None:
+        """Return the next clips, None after the last, or what is wrong.
+
+        An error is returned and not raised, since its traceback would keep the workers alive.
+        """
+
+        def names(positions: Sequence[int]) -> str:
+            return ", ".join(f"{samples[p].id!r} ({samples[p].path})" for p in positions) or "no video"
+
+        started = time.monotonic()
+        while True:
+            try:
+                return next(batches, None)
+            except UserError as error:
+                # A worker process sends its whole traceback as the message, the cause last.
+                kind = type(error)
+                return kind(str(error).strip().splitlines()[-1].split(f"{kind.__name__}: ")[-1])
+            except RuntimeError as error:
+                cause = str(error).strip()
+                if not cause.startswith("DataLoader"):
+                    raise
+            if not cause.startswith("DataLoader timed out"):
+                return VideoError(
+                    f"a worker process died ({cause}); workers were at: {names(watch.busy())}; if memory was "
+                    "short, take fewer of them (--set workers=N)"
+                )
+            if late := watch.busy(self._limit_s):
+                return VideoError(
+                    f"not decoded within {self._limit_s:g} s: {names(late)}; its worker was ended. If the disk "
+                    "answers, use decoder=auto, or take the video out of the dataset"
+                )
+            if not watch.busy() and time.monotonic() - started > self._limit_s:
+                return VideoError(f"no batch within {self._limit_s:g} s, though no worker is at a video")
 
 
 def batches_per_epoch(num_samples: int, batch_size: int, *, drop_last: bool) -> int:
@@ -183,5 +321,8 @@ def batches_per_epoch(num_samples: int, batch_size: int, *, drop_last: bool) -> 
     return max(1, num_samples // batch_size) if drop_last else -(-num_samples // batch_size)
 
 
-class _Plan(list[list[Item]]):
-    """A list of batches that serves as a batch sampler."""
+def _part(batch: list[Item], rank: int, processes: int) -> list[Item]:
+    """Return what one of several processes decodes of a batch, the same number for each."""
+    size = -(-len(batch) // processes)
+    own = batch[rank * size : (rank + 1) * size]
+    return own + batch[-1:] * (size - len(own))

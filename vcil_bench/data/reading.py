@@ -87,7 +87,7 @@ def _in_a_thread(read: Callable[[str], Facts], path: str, limit_s: float) -> Fac
     def work() -> None:
         try:
             found.set_result(read(path))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised again where the result is taken
             found.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()  # a daemon, which the end of the process ends

@@ -1,0 +1,112 @@
+"""StPR in its first increment on clips that cost nothing to load, so that a step's time is the step's alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from rich.progress import Progress
+
+from vcil_bench import protocol
+from vcil_bench.data.loader import Batch, LoaderClock, Sample
+from vcil_bench.method import RunContext
+from vcil_bench.methods.stpr import StPR
+from vcil_bench.nets.backbones import backbone
+from vcil_bench.nets.trunk import Trunk
+from vcil_bench.stream import Task
+
+PROTOCOL = "tcd_ucf101_10x5"
+OLD, NEW = 4, 2
+
+
+class SteadyClips:
+    """In the loader's place: the same random clips again and again, and the moments at which they were taken."""
+
+    def __init__(self, batch: int, steps: int, device: torch.device) -> None:
+        """Make one batch of clips of the protocol's shape, to be yielded some times."""
+        self.spec = protocol.load(PROTOCOL).spec.clip
+        self.clock = LoaderClock()
+        self.steps = steps
+        self.taken: list[float] = []
+        shape = (batch, self.spec.frames, 3, self.spec.size, self.spec.size)
+        self.clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+        self._device = device
+
+    def training(self, samples: Sequence[Sample], *arguments: Any, **more: Any) -> Iterator[Batch]:
+        """Yield the batch, all of it of new classes."""
+        labels = OLD + torch.arange(len(self.clips), device=self._device) % NEW
+        for _ in range(self.steps):
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            self.taken.append(time.perf_counter())
+            yield Batch(self.clips, labels)
+
+    def plain(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
+        """Yield one clip of each sample."""
+        labels = torch.tensor([sample.label for sample in samples], device=self._device)
+        yield Batch(self.clips[:1].expand(len(samples), -1, -1, -1, -1), labels)
+
+    def step_s(self) -> float:
+        """Return the mean seconds of the steps after the first, and forget them."""
+        spans = [b - a for a, b in zip(self.taken[1:], self.taken[2:], strict=False)]
+        self.taken.clear()
+        return sum(spans) / len(spans)
+
+
+def trunk_of(name: str, device: torch.device, precision: str = "fp32") -> Trunk:
+    """Load a backbone with random weights, which cost what trained ones do."""
+    trunk = backbone(name).load("random")
+    trunk.to(device, precision)
+    return trunk
+
+
+def stpr(
+    trunk: Trunk,
+    loader: SteadyClips,
+    device: torch.device,
+    precision: str = "fp32",
+    tasks: int = 2,
+    **config: Any,
+) -> tuple[StPR, Task]:
+    """Return StPR grown to its last task, and that task with as many samples as the loader has steps for.
+
+    Args:
+        trunk: The backbone.
+        loader: Gives the clips.
+        device: Where to.
+        precision: The run's.
+        tasks: Tasks grown, and so experts.
+        config: What differs from the paper's.
+    """
+    context = RunContext(device, precision, 0, loader, trunk, None, Progress(disable=True))  # type: ignore[arg-type]
+    values = {"epochs": 1, "epochs_first": 1, "batch_size": len(loader.clips)} | config
+    method = context.method = StPR(StPR.resolve_config("benchmark", values)[0], context)
+    task = None
+    for index in range(tasks):
+        old = 0 if index == 0 else OLD + NEW * (index - 1)
+        ids = tuple(range(old, old + (NEW if index else OLD)))
+        names = tuple(f"class {i}" for i in ids)
+        videos = len(loader.clips) * loader.steps
+        samples = tuple(Sample(str(i), "", ids[i % len(ids)], 8) for i in range(videos))
+        task = Task(index, ids, names, old, samples)
+        method.grow(task)
+        method.to(device)
+    assert task is not None
+    return method, task
+
+
+def learn(method: StPR, task: Task, few: int = 2) -> float:
+    """Train the task and return the mean seconds of a step; statistics are taken of a few samples."""
+    loader = method.context.loader
+    assert isinstance(loader, SteadyClips)
+    plain = loader.plain
+    loader.plain = lambda samples, size: plain(samples[:few], size)  # type: ignore[method-assign]
+    method.train()
+    method.context.stages.begin(task.index)
+    method.learn(task)
+    loader.plain = plain  # type: ignore[method-assign]
+    if loader.taken and method.context.device.type == "cuda":
+        torch.cuda.synchronize(method.context.device)
+    return loader.step_s()

@@ -1,0 +1,248 @@
+"""The loader: the same batches wherever it starts and whoever shares them, and an end to what hangs."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tiny
+
+from vcil_bench.data import loader as loader_module
+from vcil_bench.data.datasets import adapter
+from vcil_bench.data.frame_store import FrameStore
+from vcil_bench.data.loader import Batch, ClipLoader, Sample
+from vcil_bench.data.manifest import prepare
+from vcil_bench.data.store_building import build
+from vcil_bench.data.video import VideoError
+from vcil_bench.protocol import ClipSpec
+from vcil_bench.randomness import numpy_stream
+
+SPEC = ClipSpec(frames=4, size=32)
+
+
+def clip_loader(**changes: Any) -> ClipLoader:
+    given = {"decoder": "auto", "workers": 0, "device": torch.device("cpu"), "seed": 1}
+    return ClipLoader(changes.pop("spec", SPEC), **{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def samples(tiny: Tiny) -> list[Sample]:
+    manifest = prepare(adapter("folder"), tiny.root, "videos.csv")
+    videos = manifest.usable("train")
+    return [
+        Sample(v.id, str(tiny.root / v.path), label, v.frames, sha256=v.sha256) for label, v in enumerate(videos)
+    ]
+
+
+@pytest.fixture(scope="module")
+def store(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    manifest = prepare(adapter("folder"), tiny.root, "videos.csv")
+    made = FrameStore(tmp_path_factory.mktemp("store"))
+    build([manifest], made, workers=1)
+    return made
+
+
+def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.clips, other.clips)
+        assert torch.equal(one.labels, other.labels)
+
+
+# --- what is in the batches
+
+
+def test_shuffles_are_those_of_their_key(samples: list[Sample]) -> None:
+    batches = list(clip_loader().training(samples, 2, 5, "task 1"))
+    labels = [batch.labels.tolist() for batch in batches]
+    orders = [numpy_stream(1, "shuffle", "task 1", epoch).permutation(12).tolist() for epoch in range(2)]
+    assert labels == [order[start : start + 5] for order in orders for start in (0, 5, 10)]
+    assert batches[0].clips.shape == (5, 4, 3, 32, 32)
+    assert (batches[0].clips.dtype, batches[0].labels.dtype) == (torch.uint8, torch.int64)
+    assert batches[0].clips.is_contiguous()
+
+
+def test_workers_change_nothing(samples: list[Sample]) -> None:
+    alone = list(clip_loader().training(samples, 2, 5, "task 1"))
+    assert_equal(list(clip_loader(workers=2).training(samples, 2, 5, "task 1")), alone)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("start", [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 1), (3, 0)])
+def test_a_start_in_the_middle_gives_the_rest(
+    samples: list[Sample], start: tuple[int, int], drop_last: bool
+) -> None:
+    per_epoch = 2 if drop_last else 3
+    undisturbed = list(clip_loader().training(samples, 3, 5, "task 1", drop_last=drop_last))
+    rest = clip_loader().training(samples, 3, 5, "task 1", drop_last=drop_last, start=start)
+    assert_equal(list(rest), undisturbed[start[0] * per_epoch + start[1] :])
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5, 7])
+def test_processes_share_a_batch(samples: list[Sample], processes: int) -> None:
+    whole = list(clip_loader().training(samples, 1, 5, "task 1"))
+    shares = [
+        list(clip_loader(share=(rank, processes)).training(samples, 1, 5, "task 1")) for rank in range(processes)
+    ]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert {len(part.clips) for part in parts} == {-(-len(batch.clips) // processes)}
+        together = torch.cat([part.clips for part in parts])
+        assert torch.equal(together[: len(batch.clips)], batch.clips)
+        assert all(torch.equal(clip, batch.clips[-1]) for clip in together[len(batch.clips) :])
+        assert all(torch.equal(part.labels, batch.labels) for part in parts)
+
+
+def test_whole_batches_and_views_are_not_shared(samples: list[Sample]) -> None:
+    shared, alone = clip_loader(share=(1, 2)), clip_loader()
+    assert_equal(list(shared.whole().training(samples, 1, 5, "x")), list(alone.training(samples, 1, 5, "x")))
+    assert_equal(list(shared.views(samples, 5)), list(alone.views(samples, 5)))
+    assert [len(batch.clips) for batch in shared.plain(samples, 5)] == [3, 3, 1]
+    assert shared.whole().clock is shared.clock
+
+
+def test_batches_are_planned_when_they_are_needed(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = 0
+    original = numpy_stream
+
+    def counted(*key: int | str) -> np.random.Generator:
+        nonlocal planned
+        planned += key[1] == "shuffle"
+        return original(*key)
+
+    monkeypatch.setattr(loader_module, "numpy_stream", counted)
+    batches = clip_loader().training(samples, 100_000, 12, "task 1")
+    next(batches)
+    assert planned <= 2
+
+
+def test_samples_are_slim(samples: list[Sample]) -> None:
+    assert not hasattr(samples[0], "__dict__")
+
+
+# --- from the store
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_store_gives_the_same_frames_nearly(
+    samples: list[Sample], store: FrameStore, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ClipSpec(frames=4, size=32, test_views=dataclasses.replace(SPEC.test_views, clips=2, crops=3))
+    decoded, stored = (
+        clip_loader(spec=spec),
+        clip_loader(spec=spec, store=store, workers=workers, decoder="decord"),
+    )
+    ways = ("training", (samples, 1, 5, "x")), ("views", (samples, 5)), ("plain", (samples, 5))
+    for name, given in ways:
+        expected = list(getattr(decoded, name)(*given))
+        with monkeypatch.context() as patch:
+            patch.setattr(loader_module, "read_frames", None)
+            found = list(getattr(stored, name)(*given))
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one.labels, other.labels)
+            assert one.clips.shape == other.clips.shape
+            assert (one.clips.int() - other.clips.int()).abs().float().mean() < 4
+
+
+def test_a_video_missing_in_the_store_is_named(samples: list[Sample], tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"video 'blue/0\.mp4': .*prepare DATASET ROOT --store"):
+        list(clip_loader(store=FrameStore(tmp_path)).plain(samples, 5))
+
+
+# --- what goes wrong
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_video_that_got_shorter_is_named(samples: list[Sample], workers: int) -> None:
+    longer = Sample("v", samples[0].path, 0, frames=40)
+    with pytest.raises(VideoError) as caught:
+        list(clip_loader(workers=workers).plain([longer], 1))
+    told = str(caught.value)
+    assert "\n" not in told
+    for part in ("video 'v'", "only 12 frames can be decoded", "40 frames were counted", "vcil-bench prepare"):
+        assert part in told
+
+
+def _hang(*_: Any) -> np.ndarray:
+    time.sleep(600)
+    raise AssertionError
+
+
+def _die(*_: Any) -> np.ndarray:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def _no_children() -> bool:
+    end = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < end:
+        time.sleep(0.05)
+    return not multiprocessing.active_children()
+
+
+@pytest.fixture
+def forked() -> None:
+    """Skip where workers are started anew, which replaced functions do not reach."""
+    if multiprocessing.get_start_method() != "fork":
+        pytest.skip("workers are not forked here")
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_decoder_that_hangs_is_ended_and_named(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    original = loader_module.read_frames
+    monkeypatch.setattr(
+        loader_module, "read_frames", lambda path, *more: (_hang if "red/1" in path else original)(path, *more)
+    )
+    batches = clip_loader(workers=workers, limit_s=2).plain(samples, 2)
+    with pytest.raises(VideoError, match=r"not decoded within 2 s: 'red/1\.mp4' \(.*decoder=auto"):
+        list(batches)
+    assert _no_children()
+
+
+@pytest.mark.usefixtures("forked")
+def test_slow_videos_are_waited_for(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loader_module.read_frames
+
+    def slow(*given: Any) -> np.ndarray:
+        time.sleep(0.25)
+        return original(*given)
+
+    monkeypatch.setattr(loader_module, "read_frames", slow)
+    assert len(list(clip_loader(workers=1, limit_s=2).plain(samples, 12))) == 1
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_killed_worker_is_told_with_its_video(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_module, "read_frames", _die)
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(VideoError, match=r"a worker process died.*'blue/0\.mp4'.*--set workers=N"):
+        list(clip_loader(workers=1).plain(samples, 12))
+    assert signal.getsignal(signal.SIGCHLD) == before
+    assert _no_children()
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+def test_other_decoders_never_run_in_this_process(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch, decoder: str
+) -> None:
+    def reader(*_: Any) -> np.ndarray:
+        return np.full((4, 48, 48, 3), os.getpid() % 256, np.uint8)
+
+    monkeypatch.setattr(loader_module, "read_frames", reader)
+    (batch,) = clip_loader(decoder=decoder).plain(samples[:1], 1)
+    assert not (batch.clips == os.getpid() % 256).any()
+    assert (next(clip_loader().plain(samples[:1], 1)).clips == os.getpid() % 256).all()

@@ -1,0 +1,58 @@
+"""Which video each worker process of a loader is at, and since when.
+
+A decoder may hang inside a library, where no exception reaches it, and the kernel may kill a process that takes
+too much memory. Both end without a word from the worker, so what it was at stands in memory that all share.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.utils.data import get_worker_info
+
+_NOTHING = -1
+
+
+class Watch:
+    """A line for each worker: the position of its video in the sample list, and when it began."""
+
+    def __init__(self, workers: int) -> None:
+        """Make the lines; this process has none."""
+        self._lines = torch.full((workers, 2), _NOTHING, dtype=torch.float64).share_memory_()
+
+    @contextmanager
+    def at(self, position: int) -> Iterator[None]:
+        """Note in a worker that it is at a video."""
+        worker = get_worker_info()
+        if worker is None:
+            yield
+            return
+        line = self._lines[worker.id]
+        line[1] = time.monotonic()
+        line[0] = position
+        yield
+        line[0] = _NOTHING  # not when an error passes: it ends the loader
+
+    def busy(self, seconds: float = 0) -> list[int]:
+        """Return the positions of the videos that workers have been at for longer than some seconds."""
+        now = time.monotonic()
+        return [int(at) for at, since in self._lines.tolist() if at != _NOTHING and now - since > seconds]
+
+
+@contextmanager
+def child_signals_kept() -> Iterator[None]:
+    """Keep torch from raising a worker's death wherever the main thread happens to be.
+
+    The next wait for a batch notices it as well, and there the video is known.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
