@@ -106,9 +106,12 @@ def test_a_checkpoint_of_another_run_is_refused(
     _interrupt(tiny, tmp_path)
     (path,) = tmp_path.glob("*/finetune/*.ckpt.safetensors")
     saved = checkpoint.load(path)
-    checkpoint.save(path, dataclasses.replace(saved, identity="other"))
+    checkpoint.save(path, dataclasses.replace(saved, identity={"config": "other"}))
     assert tiny.run("finetune", tmp_path, "--set", *QUICK) == 2
-    assert "FORCE=1" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "another" in message
+    assert "config" in message
+    assert "FORCE=1" in message
     assert tiny.run("finetune", tmp_path, "--force", "--set", *QUICK) == 0
 
 
