@@ -1,6 +1,7 @@
 """What grows with tasks, classes and videos: states on disk, the memory and time of lists.
 
-Lists are those of a made dataset of Kinetics' size, whose facts are known already, as on any run after the first.
+Lists are those of a made dataset of Kinetics' size, whose facts are known already, as on any run after the
+first.
 """
 
 from __future__ import annotations
@@ -15,9 +16,6 @@ from pathlib import Path
 
 import torch
 from common import Row, hand_over, peak_gib, seconds
-from steady import SteadyClips, stpr, trunk_of
-
-from vcil_bench import checkpoint
 
 VIDEOS = (60_000, 240_000)
 MEMORY_GOAL_GIB = 1.0
@@ -85,9 +83,7 @@ def lists() -> list[Row]:
             root.mkdir()
             for what in ("make", "expand"):
                 command = [sys.executable, __file__, what, str(root), str(videos)]
-                done = subprocess.run(
-                    command, stdout=subprocess.PIPE, text=True, check=True, env=environment
-                )
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             found[videos] = json.loads(done.stdout.splitlines()[-1])
     few, many = (found[videos] for videos in VIDEOS)
     growth = many["seconds"] / few["seconds"]
@@ -112,6 +108,10 @@ def lists() -> list[Row]:
 
 def states() -> list[Row]:
     """Measure the checkpoints of StPR after 1, 6 and 26 tasks."""
+    from steady import SteadyClips, stpr, trunk_of  # and with them all backbones, which lists do without
+
+    from vcil_bench import checkpoint
+
     device = torch.device("cpu")
     trunk = trunk_of("clip_vit_b16", device)
     rows = []
@@ -126,7 +126,7 @@ def states() -> list[Row]:
                 Row(
                     f"checkpoint of StPR after {tasks} tasks, {task.num_seen} classes",
                     f"{path.stat().st_size / 2**20:.0f} MiB",
-                    note=f"written in {write:.1f} s, read in {read:.1f} s, hashes included; an expert has 36 MiB",
+                    note=f"written in {write:.1f} s, read in {read:.1f} s, hashed; an expert has 36 MiB",
                 )
             )
     return rows

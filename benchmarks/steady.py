@@ -24,20 +24,20 @@ OLD, NEW = 4, 2
 class SteadyClips:
     """In the loader's place: the same random clips again and again, and the moments at which they were taken."""
 
-    def __init__(self, batch: int, steps: int, device: torch.device) -> None:
-        """Make one batch of clips of the protocol's shape, to be yielded some times."""
+    def __init__(self, batch: int, steps: int, device: torch.device, size: int = 224) -> None:
+        """Make one batch of clips of the protocol's length, to be yielded some times."""
         self.spec = protocol.load(PROTOCOL).spec.clip
         self.clock = LoaderClock()
         self.steps = steps
         self.taken: list[float] = []
-        shape = (batch, self.spec.frames, 3, self.spec.size, self.spec.size)
+        shape = (batch, self.spec.frames, 3, size, size)
         self.clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
         self._device = device
 
     def training(self, samples: Sequence[Sample], *arguments: Any, **more: Any) -> Iterator[Batch]:
         """Yield the batch, all of it of new classes."""
         labels = OLD + torch.arange(len(self.clips), device=self._device) % NEW
-        for _ in range(self.steps):
+        for _ in range(len(samples) // len(self.clips)):
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             self.taken.append(time.perf_counter())

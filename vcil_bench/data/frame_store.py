@@ -10,9 +10,6 @@ frames of a clip are the same with and without a store that keeps all frames.
 What it changes is the pixels. Quality 90 with halved chroma at the video's own size, over 43 real clips (UCF101,
 HMDB51, Something-Something V2, Kinetics400 and others, 8 frames each): mean absolute error 1.15 / 0.95 / 1.37 of
 255 (red, green, blue), PSNR 43.8 dB, 37.9 dB at worst. Full chroma would give 44.7 dB for 23 % more bytes.
-
-simplejpeg because it was fastest of what installs everywhere: 0.21 ms for a frame of 320x240 (torchvision 0.26,
-PIL 0.35).
 """
 
 from __future__ import annotations
@@ -29,12 +26,12 @@ from typing import Any, Self
 import av
 import filelock
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from vcil_bench.errors import UserError
 from vcil_bench.storage import cache_dir, check_writable, replacing, write_atomically
 
+from . import jpeg
 from .boxes import Box
 from .manifest import Manifest, Video
 from .video_facts import VideoError
@@ -116,9 +113,7 @@ class FrameStore:
 
     def encode(self, picture: NDArray[np.uint8]) -> bytes:
         """Return the JPEG of a uint8 RGB picture [height, width, 3]."""
-        pixels = np.ascontiguousarray(picture)  # a turned picture is a view
-        encoded: bytes = simplejpeg.encode_jpeg(pixels, self.settings["quality"], "RGB", "420")
-        return encoded
+        return jpeg.encode(picture, self.settings["quality"])
 
     def write(self, sha256: str, pictures: Iterator[tuple[int, NDArray[np.uint8]]], frames: int) -> int:
         """Store the frames of a video.
@@ -197,7 +192,7 @@ class FrameStore:
                     )
                 box = window(width, height) or Box(0, 0, width, height)
                 pixels = np.empty((len(wanted), box.height, box.width, 3), np.uint8)
-                picture = np.empty((height, width, 3), np.uint8)
+                picture = jpeg.room(height, width)
                 done: dict[int, int] = {}
                 for slot, place in enumerate(_nearest(index["number"], wanted).tolist()):
                     if place in done:
@@ -208,8 +203,7 @@ class FrameStore:
                     content = file.read(size)
                     if zlib.crc32(content) != crc:
                         raise ValueError(f"frame {place} is not what was written")
-                    # Chroma as the video's own decoder repeats it: nearer to its pixels than smoothing it.
-                    simplejpeg.decode_jpeg(content, fastupsample=True, buffer=picture)
+                    jpeg.decode(content, picture)
                     pixels[slot] = box.of(picture)
                     done[place] = slot
         except FileNotFoundError:
@@ -267,7 +261,7 @@ def _settings(quality: int, max_frames: int | None) -> dict[str, Any]:
         "max_frames": max_frames,
         "decoder": f"pyav {av.__version__}",
         "codecs": "libavcodec " + ".".join(map(str, av.library_versions["libavcodec"])),
-        "jpeg": f"simplejpeg {simplejpeg.__version__}",
+        "jpeg": jpeg.VERSION,
     }
 
 

@@ -2,6 +2,10 @@
 
 One loader serves all epochs of a training phase, so workers start once and decode across epoch borders. What the
 batches hold is planned one batch at a time: the plan of 60 epochs of 160,000 videos would fill gigabytes.
+
+Workers write clips into memory that all processes share and that is used again and again: to be given new memory
+for every clip costs as much as decoding two of its frames. It also leaves nothing to be fetched from a worker
+but a number, and so no way in which one that hangs could make the process wait that trains.
 """
 
 from __future__ import annotations
@@ -30,7 +34,9 @@ from .watch import Watch, child_signals_kept
 
 Item = tuple[int, int]  # (epoch, position in the sample list), or one of the next two in the epoch's place
 VIEWS, PLAIN = -1, -2  # the protocol's test views; one centre crop of one clip
+Job = tuple[int, list[Item]]  # the place of a batch in the memory shared with workers, and what is in it
 _LOOK_S = 2.0  # how often a loader that waits looks after its workers
+_AHEAD = 2  # batches that are given to a worker at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,9 @@ class Batch:
     """Clips on the device.
 
     Attributes:
-        clips: [B, T, 3, S, S] uint8; test batches have views in front of time, [B, V, T, 3, S, S]. Where
-            processes share a batch, this one's part, padded with its last clip to the same number for all.
+        clips: [B, T, 3, S, S] uint8; test batches have views in front of time, [B, V, T, 3, S, S]. In memory
+            the colours of a pixel lie together. Where processes share a batch, this one's part, padded with its
+            last clip to the same number for all.
         labels: [B] int64, positions in the class order; of the whole batch always.
     """
 
@@ -75,8 +82,8 @@ class LoaderClock:
     waited: float = field(default=0.0)
 
 
-class _Clips(Dataset[Tensor]):
-    """Decodes one clip for an ``Item``, pixel by pixel: [T, S, S, 3], or with views in front."""
+class _Clips(Dataset[int]):
+    """Decodes the clips of a batch, pixel by pixel, to its place on a shelf [places, B, (V,) T, S, S, 3]."""
 
     def __init__(
         self,
@@ -86,6 +93,7 @@ class _Clips(Dataset[Tensor]):
         store: FrameStore | None,
         key: tuple[int, str, str],
         watch: Watch,
+        shelf: Tensor,
     ) -> None:
         self.samples = samples
         self.spec = spec
@@ -93,11 +101,14 @@ class _Clips(Dataset[Tensor]):
         self.store = store
         self.key = key
         self.watch = watch
+        self.shelf = shelf
 
-    def __getitem__(self, item: Item) -> Tensor:
-        epoch, position = item
-        with self.watch.at(position):
-            return self._clip(epoch, self.samples[position])
+    def __getitem__(self, job: Job) -> int:
+        place, items = job
+        for number, (epoch, position) in enumerate(items):
+            with self.watch.at(position):
+                self.shelf[place, number] = self._clip(epoch, self.samples[position])
+        return place
 
     def _clip(self, epoch: int, sample: Sample) -> Tensor:
         spec = self.spec
@@ -222,7 +233,8 @@ class ClipLoader:
                     part = order[number * batch_size : (number + 1) * batch_size]
                     yield [(epoch, position) for position in part.tolist()]
 
-        return self._batches(samples, plan(), stage, self.share)
+        shape = (min(batch_size, len(samples)),)
+        return self._batches(samples, plan(), shape, stage, self.share)
 
     def views(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
         """Yield the test views of the samples in order; clips are [B, V, T, 3, S, S]."""
@@ -239,49 +251,76 @@ class ClipLoader:
             [(kind, i) for i in range(start, min(start + batch_size, len(samples)))]
             for start in range(0, len(samples), batch_size)
         )
-        return self._batches(samples, plan, "views", share)
+        views = self.spec.test_views
+        shape = min(batch_size, len(samples)), *((views.clips * views.crops,) if kind == VIEWS else ())
+        return self._batches(samples, plan, shape, "views", share)
 
     def _batches(
-        self, samples: Sequence[Sample], plan: Iterator[list[Item]], stage: str, share: tuple[int, int]
+        self,
+        samples: Sequence[Sample],
+        plan: Iterator[list[Item]],
+        shape: tuple[int, ...],
+        stage: str,
+        share: tuple[int, int],
     ) -> Iterator[Batch]:
-        on_cuda = self._device.type == "cuda"
+        """Yield what is planned; ``shape`` is the number of clips in the largest batch, and of views in each."""
         watch = Watch(self._workers)
         labels: deque[list[int]] = deque()  # of the batches in work
+        shelf = self._shelf(_share(shape[0], share[1]), *shape[1:])
 
-        def parts() -> Iterator[list[Item]]:
-            for batch in plan:
+        def jobs() -> Iterator[Job]:
+            for number, batch in enumerate(plan):
                 labels.append([samples[position].label for _, position in batch])
-                yield _part(batch, *share)
+                yield number % len(shelf), _part(batch, *share)
 
         key = (self._seed, "clip", stage)
         loader = DataLoader(
-            _Clips(samples, self.spec, self._decoder, self._store, key, watch),
-            batch_sampler=parts(),
+            _Clips(samples, self.spec, self._decoder, self._store, key, watch, shelf),
+            batch_size=None,
+            sampler=jobs(),
             num_workers=self._workers,
-            pin_memory=on_cuda,
+            prefetch_factor=_AHEAD if self._workers else None,
             timeout=min(_LOOK_S, self._limit_s) if self._workers else 0,
         )
         with child_signals_kept():
             batches = iter(loader)
         while True:
             start = time.perf_counter()
-            clips = self._next(batches, samples, watch)
+            place = self._next(batches, samples, watch)
             self.clock.waited += time.perf_counter() - start
-            if isinstance(clips, UserError):
-                del batches  # ends the workers, also one that hangs
-                raise clips
-            if clips is None:
+            if isinstance(place, UserError):
+                del batches  # ends the workers
+                raise place
+            if place is None:
                 return
-            told = torch.tensor(labels.popleft())
-            yield Batch(
-                clip_rules.planes(clips.to(self._device, non_blocking=on_cuda)),
-                (told.pin_memory() if on_cuda else told).to(self._device, non_blocking=on_cuda),
-            )
+            told = labels.popleft()
+            clips = self._on_device(shelf[place, : _share(len(told), share[1])])
+            yield Batch(clip_rules.planes(clips), self._on_device(torch.tensor(told)))
 
-    def _next(
-        self, batches: Iterator[Tensor], samples: Sequence[Sample], watch: Watch
-    ) -> Tensor | UserError | None:
-        """Return the next clips, None after the last, or what is wrong.
+    def _shelf(self, *shape: int) -> Tensor:
+        """Return memory for all batches in work: what workers have been given, and the one that is taken.
+
+        Raises:
+            UserError: There is not enough that processes can share.
+        """
+        size = self.spec.size
+        shelf = torch.empty(_AHEAD * self._workers + 1, *shape, self.spec.frames, size, size, 3, dtype=torch.uint8)
+        try:
+            return shelf.share_memory_() if self._workers else shelf
+        except RuntimeError as error:
+            raise UserError(
+                f"{self._workers} workers need {shelf.nbytes / 1e9:.2f} GB of shared memory, which is not there "
+                "(/dev/shm; docker run --shm-size); take fewer (--set workers=N)"
+            ) from error
+
+    def _on_device(self, shared: Tensor) -> Tensor:
+        """Return a copy on the device; what it was made of may be written to when this returns."""
+        if self._device.type == "cuda":
+            return shared.pin_memory().to(self._device, non_blocking=True)
+        return shared.clone().to(self._device)
+
+    def _next(self, batches: Iterator[int], samples: Sequence[Sample], watch: Watch) -> int | UserError | None:
+        """Return the place of the next batch, None after the last, or what is wrong.
 
         An error is returned and not raised, since its traceback would keep the workers alive.
         """
@@ -306,7 +345,7 @@ class ClipLoader:
                     f"a worker process died ({cause}); workers were at: {names(watch.busy())}; if memory was "
                     "short, take fewer of them (--set workers=N)"
                 )
-            if late := watch.busy(self._limit_s):
+            if late := watch.end(self._limit_s):
                 return VideoError(
                     f"not decoded within {self._limit_s:g} s: {names(late)}; its worker was ended. If the disk "
                     "answers, use decoder=auto, or take the video out of the dataset"
@@ -323,6 +362,11 @@ def batches_per_epoch(num_samples: int, batch_size: int, *, drop_last: bool) -> 
 
 def _part(batch: list[Item], rank: int, processes: int) -> list[Item]:
     """Return what one of several processes decodes of a batch, the same number for each."""
-    size = -(-len(batch) // processes)
+    size = _share(len(batch), processes)
     own = batch[rank * size : (rank + 1) * size]
     return own + batch[-1:] * (size - len(own))
+
+
+def _share(clips: int, processes: int) -> int:
+    """Return how many clips of a batch each of several processes decodes."""
+    return -(-clips // processes)

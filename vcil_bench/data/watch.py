@@ -1,16 +1,18 @@
 """Which video each worker process of a loader is at, and since when.
 
 A decoder may hang inside a library, where no exception reaches it, and the kernel may kill a process that takes
-too much memory. Both end without a word from the worker, so what it was at stands in memory that all share.
+too much memory. Both end without a word from the worker, so what it was at stands in memory that all share. One
+that hangs is killed, since it may hold Python's lock and then answers nothing else.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch.utils.data import get_worker_info
@@ -19,11 +21,11 @@ _NOTHING = -1
 
 
 class Watch:
-    """A line for each worker: the position of its video in the sample list, and when it began."""
+    """A line for each worker: the position of its video in the sample list, when it began, its process."""
 
     def __init__(self, workers: int) -> None:
         """Make the lines; this process has none."""
-        self._lines = torch.full((workers, 2), _NOTHING, dtype=torch.float64).share_memory_()
+        self._lines = torch.full((workers, 3), _NOTHING, dtype=torch.float64).share_memory_()
 
     @contextmanager
     def at(self, position: int) -> Iterator[None]:
@@ -33,15 +35,27 @@ class Watch:
             yield
             return
         line = self._lines[worker.id]
-        line[1] = time.monotonic()
+        line[1], line[2] = time.monotonic(), os.getpid()
         line[0] = position
         yield
         line[0] = _NOTHING  # not when an error passes: it ends the loader
 
     def busy(self, seconds: float = 0) -> list[int]:
         """Return the positions of the videos that workers have been at for longer than some seconds."""
+        return [position for position, _ in self._longer(seconds)]
+
+    def end(self, seconds: float) -> list[int]:
+        """Kill the workers that have been at a video for longer, and return these videos' positions."""
+        late = self._longer(seconds)
+        for _, process in late:
+            with suppress(ProcessLookupError):
+                os.kill(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+        return [position for position, _ in late]
+
+    def _longer(self, seconds: float) -> list[tuple[int, int]]:
         now = time.monotonic()
-        return [int(at) for at, since in self._lines.tolist() if at != _NOTHING and now - since > seconds]
+        lines = self._lines.tolist()
+        return [(int(at), int(pid)) for at, since, pid in lines if at != _NOTHING and now - since > seconds]
 
 
 @contextmanager

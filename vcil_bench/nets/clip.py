@@ -129,8 +129,8 @@ class ClipTrunk(Trunk):
         return self._texts[key].clone()
 
     def normalise(self, clips: Tensor) -> Tensor:
-        """Turn uint8 frames [..., 3, S, S] into CLIP's input range."""
-        return (clips.float() - self._mean) / self._std
+        """Turn uint8 frames [..., 3, S, S] into CLIP's input range, colour by colour in memory."""
+        return (clips.contiguous().float() - self._mean) / self._std
 
     def encoder(self, adapters: AdapterConfig | None = None) -> ClipEncoder:
         """Return an encoder on this trunk, with fresh adapters or (None) without any."""
