@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,7 @@ def test_a_video_that_got_shorter_is_named(samples: list[Sample], workers: int) 
     longer = Sample("v", samples[0].path, 0, frames=40)
     with pytest.raises(VideoError) as caught:
         list(clip_loader(workers=workers).plain([longer], 1))
+    assert _no_children()
     told = str(caught.value)
     assert "\n" not in told
     for part in ("video 'v'", "only 12 frames can be decoded", "40 frames were counted", "vcil-bench prepare"):
@@ -175,6 +178,12 @@ def test_a_video_that_got_shorter_is_named(samples: list[Sample], workers: int) 
 
 def _hang(*_: Any) -> np.ndarray:
     time.sleep(600)
+    raise AssertionError
+
+
+def _hang_with_the_lock(*_: Any) -> np.ndarray:
+    """Sleep as a library does that never gives Python's lock back: nothing else in the process goes on."""
+    ctypes.PyDLL(None).sleep(600)
     raise AssertionError
 
 
@@ -198,16 +207,17 @@ def forked() -> None:
 
 
 @pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("hang", [_hang, _hang_with_the_lock])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_decoder_that_hangs_is_ended_and_named(
-    samples: list[Sample], monkeypatch: pytest.MonkeyPatch, workers: int
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch, workers: int, hang: Callable[..., np.ndarray]
 ) -> None:
     original = loader_module.read_frames
     monkeypatch.setattr(
-        loader_module, "read_frames", lambda path, *more: (_hang if "red/1" in path else original)(path, *more)
+        loader_module, "read_frames", lambda path, *more: (hang if "red/1" in path else original)(path, *more)
     )
-    batches = clip_loader(workers=workers, limit_s=2).plain(samples, 2)
-    with pytest.raises(VideoError, match=r"not decoded within 2 s: 'red/1\.mp4' \(.*decoder=auto"):
+    batches = clip_loader(workers=workers, limit_s=1).plain(samples, 2)
+    with pytest.raises(VideoError, match=r"not decoded within 1 s: 'red/1\.mp4' \(.*decoder=auto"):
         list(batches)
     assert _no_children()
 

@@ -109,6 +109,8 @@ def split_assignments(
 
 def build_options(values: Mapping[str, Any]) -> RunOptions:
     """Build run options, checking types and ranges."""
+    if values.get("determinism") is False:  # how YAML reads off
+        values = {**values, "determinism": "off"}
     options = build(RunOptions, values, "run options")
     for key in ("eval_batch", "threads", "max_tasks", "micro_batch"):
         value = getattr(options, key)

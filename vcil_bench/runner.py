@@ -27,7 +27,7 @@ from . import record as records
 from . import team as teams
 from .conditions import identity
 from .data.datasets import adapter
-from .data.frame_store import FrameStore
+from .data.frame_store import FrameStore, default_root
 from .data.loader import ClipLoader
 from .data.manifest import DataError, Manifest, check_present, prepare, summary
 from .data.video import resolve_decoder
@@ -43,7 +43,7 @@ from .randomness import seed_modules
 from .record import Record, RecordData
 from .stages import Stages, check_identity
 from .staleness import reasons as stale_reasons
-from .storage import cache_dir, check_writable, file_sha256
+from .storage import check_writable, file_sha256
 from .stream import TaskStream, class_names
 from .team import Team
 from .tracking import NoTracker
@@ -129,7 +129,7 @@ def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
     """
     if not plan.options.store:
         return None
-    store = FrameStore.open(Path(plan.options.store_dir) if plan.options.store_dir else cache_dir() / "frames")
+    store = FrameStore.open(Path(plan.options.store_dir) if plan.options.store_dir else default_root())
     missing = store.missing(manifest)
     if missing:
         raise DataError(

@@ -333,6 +333,7 @@ class ClipLoader:
             try:
                 return next(batches, None)
             except UserError as error:
+                error.__traceback__ = None  # its frames hold it and the workers, until garbage is collected
                 # A worker process sends its whole traceback as the message, the cause last.
                 kind = type(error)
                 return kind(str(error).strip().splitlines()[-1].split(f"{kind.__name__}: ")[-1])

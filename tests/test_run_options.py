@@ -1,0 +1,110 @@
+"""Options that make a run fit a machine: they change what they say and nothing else, or are refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vcil_bench import record
+
+QUICK = ["epochs=2", "epochs_first=2", "batch_size=4"]
+
+
+def _steps(folder: Path) -> list[dict[str, Any]]:
+    (path,) = folder.glob("*/*/*-s1.json")
+    return record.load(path).data["steps"]
+
+
+def _data(folder: Path) -> dict[str, Any]:
+    (path,) = folder.glob("*/*/*-s1.json")
+    return record.load(path).data["data"]
+
+
+@pytest.mark.parametrize(
+    "option", ["micro_batch=1", "micro_batch=3", "feature_cache_mb=8", "determinism=strict", "determinism=off"]
+)
+def test_options_for_the_machine_give_the_same_result(option: str, tiny: Any, tmp_path: Path) -> None:
+    router = "router=clip"  # reads the frozen CLIP, of which features are kept
+    assert tiny.run("stpr", tmp_path / "plain", "--set", *QUICK, router) == 0
+    assert tiny.run("stpr", tmp_path / "other", "--set", *QUICK, router, option) == 0
+    plain, other = _steps(tmp_path / "plain"), _steps(tmp_path / "other")
+    assert [s["correct"] for s in plain] == [s["correct"] for s in other]
+    for a, b in zip(plain, other, strict=True):
+        for x, y in zip(a["losses"], b["losses"], strict=True):
+            assert x.pop("stage") == y.pop("stage")
+            assert y == pytest.approx(x, rel=5e-3, abs=1e-5)  # FSSD multiplies rounding by 1e4
+    names = {p.name for p in tmp_path.rglob("*-s1.json")}
+    assert len(names) == 1, "an option without effect must not name a variant"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains(precision: str, tiny: Any, tmp_path: Path) -> None:
+    for method in ("stpr", "icarl"):
+        assert tiny.run(method, tmp_path / method, "--set", *QUICK, f"precision={precision}") == 0
+        steps = _steps(tmp_path / method)
+        assert len(steps) == 3
+        (path,) = (tmp_path / method).glob("*/*/*-s1.json")
+        assert f"precision={precision}" in path.name
+
+
+def test_frames_from_a_store_are_said_in_the_record(tiny: Any, tmp_path: Path) -> None:
+    store = tmp_path / "frames"
+    assert tiny.main("prepare", "folder", tiny.root, "--store", store) == 0
+    sets = ["--set", *QUICK, "store=true", f"store_dir={store}"]
+    assert tiny.run("finetune", tmp_path / "stored", *sets) == 0
+    assert tiny.run("finetune", tmp_path / "video", "--set", *QUICK) == 0
+    assert _data(tmp_path / "video")["store"] is None
+    described = _data(tmp_path / "stored")["store"]
+    assert described["quality"] == 90
+    assert described["max_frames"] is None
+    assert str(store) not in str(described)
+    (path,) = (tmp_path / "stored").glob("*/*/*-s1.json")
+    assert "store=True" in path.name
+    assert "store_dir" not in path.name
+
+
+@pytest.mark.parametrize(
+    ("sets", "wanted"),
+    [
+        (["store=true", "store_dir=nowhere"], ["nowhere", "--store"]),
+        (["store_dir=x"], ["store=true"]),
+        (["micro_batch=0"], ["micro_batch", "at least 1"]),
+        (["micro_batch=2", "backbone=tsm_tiny"], ["tsm_tiny", "normalises over the batch"]),
+        (["checkpoint_minutes=-1"], ["checkpoint_minutes"]),
+        (["checkpoint_minutes=.inf"], ["checkpoint_minutes"]),
+        (["feature_cache_mb=-1"], ["feature_cache_mb"]),
+        (["determinism=full"], ["determinism", "'full'", "strict"]),
+        (["precision=half"], ["precision", "'half'", "fp16"]),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    sets: list[str], wanted: list[str], tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--data", tiny.root, "--results", tmp_path, "--device", "cpu", "--seed", "1"]
+    if not any(given.startswith("backbone") for given in sets):
+        sets = [*sets, "backbone=clip_tiny"]
+    assert tiny.main("run", "finetune", tiny.protocol, *arguments, "--set", *sets) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("vcil-bench: error:")
+    for part in wanted:
+        assert part in line
+
+
+def test_a_store_without_a_video_is_refused_before_training(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "frames"
+    assert tiny.main("prepare", "folder", tiny.root, "--store", store) == 0
+    next(store.rglob("*.frames")).unlink()
+    sets = ["--set", "store=true", f"store_dir={store}"]
+    assert tiny.run("finetune", tmp_path / "r", *sets) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "1 videos" in line
+    assert "prepare folder" in line
+
+
+def test_maps_stay_whole(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tiny.run("tcd", tmp_path, "--set", "micro_batch=2") == 2
+    assert "feature maps" in capsys.readouterr().err
