@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Tiny, record_data
 
@@ -209,6 +210,31 @@ def test_the_page_shows_findings_in_place_of_the_bare_facts() -> None:
     stored = json.loads(held)
     assert stored["runs"][0]["leaks"] == {}
     assert stored["pool"][stored["runs"][0]["data"]]["verified"] == verified
+
+
+def test_vclimb_shares_groups_where_the_official_split_shares_none() -> None:
+    """Both splits as numbers of videos per class and group, which is all of the lists that counts here."""
+    with np.load(Path(__file__).parent / "golden" / "ucf101_groups.npz", allow_pickle=False) as counts:
+        splits = {name: counts[name] for name in counts.files}
+
+    def from_counts(numbers: np.ndarray, parts: tuple[str, ...]) -> list[Listed]:
+        names = protocol.load(UCF).class_names
+        return [
+            Listed(f"{name}/g{group + 1:02}_{part}{i}", "", name, part, f"g{group + 1:02}")
+            for name, by_group in zip(names, numbers, strict=True)
+            for group, by_part in enumerate(by_group)
+            for part, count in zip(parts, by_part, strict=True)
+            for i in range(count)
+        ]
+
+    vclimb = of_lists(
+        protocol.load("vclimb_ucf101_10"), from_counts(splits["vclimb_10"], ("train", "unused", "test"))
+    )
+    official = of_lists(protocol.load(UCF), from_counts(splits["official_1"], ("train", "test")))
+    assert one(vclimb, "shared groups").level == "warning"
+    assert one(vclimb, "shared groups").text.startswith("2692 of 2726 test videos")
+    assert one(official, "shared groups").level == "ok"
+    assert one(official, "shared groups").text.startswith("0 of 3783 test videos")
 
 
 @pytest.mark.slow
