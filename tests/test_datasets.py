@@ -66,6 +66,26 @@ def test_ucf101_line_that_names_no_video_is_refused_with_its_place(ucf: Path) ->
         adapter("ucf101").list_videos(ucf, "1")
 
 
+def test_ucf101_list_that_is_no_text_is_refused(ucf: Path) -> None:
+    for content in (b"\xff\xfe\x00", b"a\0b.avi 1"):
+        (ucf / "ucfTrainTestlist/trainlist01.txt").write_bytes(content)
+        with pytest.raises(DatasetError, match=r"trainlist01\.txt: "):
+            adapter("ucf101").list_videos(ucf, "1")
+
+
+@pytest.mark.parametrize("row", ["a\0b.mp4,a,train", "a.mp4,a\0,train"])
+def test_a_csv_with_a_nul_is_refused_with_its_place(row: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text(f"path,class,split\n{row}\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"mine\.csv, line 2: holds a NUL"):
+        adapter("folder").list_videos(tmp_path, "mine.csv")
+
+
+def test_a_folder_in_place_of_a_csv_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").mkdir()
+    with pytest.raises(DatasetError, match=r"mine\.csv: cannot be read"):
+        adapter("folder").list_videos(tmp_path, "mine.csv")
+
+
 def test_ucf101_split_that_is_not_there_is_refused(ucf: Path) -> None:
     with pytest.raises(DatasetError, match=r"no split '3'; found: 1, 2$"):
         adapter("ucf101").list_videos(ucf, "3")

@@ -200,6 +200,28 @@ def test_a_decoder_that_hangs_is_killed(
     assert built.failed == [(one.videos[0].id, "not decoded within 0.5 s")]
 
 
+def test_a_decoder_that_hangs_is_left_out_of_the_estimate(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_building, "_sample", _sleep)
+    one = dataclasses.replace(manifest, videos=manifest.videos[:1])
+    told = estimate([one], FrameStore(tmp_path), limit_s=0.5)
+    assert (told.videos, told.bytes) == (1, 0)
+
+
+def test_what_a_killed_builder_left_is_swept(tmp_path: Path, manifest: Manifest) -> None:
+    store = FrameStore(tmp_path)
+    one = dataclasses.replace(manifest, videos=manifest.videos[:1])
+    blob = store.blob(one.videos[0].sha256)
+    blob.parent.mkdir()
+    abandoned, in_work = (blob.with_name(f".{blob.name}.{name}") for name in ("a", "b"))
+    for path in (abandoned, in_work):
+        path.write_bytes(b"part")
+    os.utime(abandoned, (0, 0))
+    build([one], store, workers=1)
+    assert {path.name for path in blob.parent.iterdir()} == {blob.name, in_work.name}
+
+
 _BUILD = """
 import sys
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -140,6 +141,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def go(todo: list[Cell], engine: Engine, retries: int = 1) -> bool:
     with View(lambda line: None) as view:
         return grid.run(todo, engine, ["lr=1"], retries, view.watch)
+
+
+def test_names_given_twice_are_one_cell(tiny: Tiny, tmp_path: Path) -> None:
+    asked = dataclasses.replace(request(tiny, tmp_path, "finetune", "finetune"), seeds=[1, 1])
+    assert [(cell.method, cell.seed) for cell in cells(asked)] == [("finetune", 1)]
 
 
 def test_a_cell_is_one_run_of_one_seed(tiny: Tiny, tmp_path: Path) -> None:

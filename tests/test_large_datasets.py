@@ -103,6 +103,8 @@ def test_ssv2_extracted_frames_serve_where_a_video_is_absent(tmp_path: Path) -> 
         ),
         ({"id": "1", "label": "closing"}, "video 1: .* has no id and template"),
         ("1", "video 1: 1 has no id and template"),
+        ({"id": 1, "template": "Opening [something]"}, "has no id and template"),
+        ({"id": "a\0b", "template": "Opening [something]"}, "has no id and template"),
     ],
 )
 def test_ssv2_entry_that_is_malformed_is_refused(tmp_path: Path, entry: object, said: str) -> None:
@@ -114,7 +116,7 @@ def test_ssv2_entry_that_is_malformed_is_refused(tmp_path: Path, entry: object, 
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["[{", "{}"])
+@pytest.mark.parametrize("text", ["[{", "{}", 100_000 * "["])
 def test_ssv2_list_that_is_cut_off_is_refused(tmp_path: Path, text: str) -> None:
     root = ssv2(tmp_path / "ssv2")
     (root / "something-something-v2-validation.json").write_text(text, encoding="utf-8")
@@ -231,6 +233,8 @@ def test_kinetics_without_a_list_is_refused(tmp_path: Path) -> None:
     assert adapter("kinetics400").splits(root) == []
     with pytest.raises(DatasetError, match=r"kinetics-400_val\.csv or .* is not there; it should hold"):
         adapter("kinetics400").list_videos(root, "official")
+    with pytest.raises(DatasetError, match=r"kinetics-400_val\.csv or .* is not there; it should hold"):
+        adapter("kinetics400").list_videos(root, "1")  # as prepare asks where there is no split
     with pytest.raises(
         DatasetError, match=r"has no split 'vclimb_10'; .*prepare vclimb --pickle Kinetics400_data"
     ):

@@ -78,7 +78,7 @@ def test_no_process_is_started_for_a_few_videos_or_for_none(
     many_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared(many_files, workers=2)
-    monkeypatch.setattr("vcil_bench.data.reading.ProcessPool", None)
+    monkeypatch.setattr("vcil_bench.data.killable.ProcessPool", None)
     assert len(prepared(many_files).usable("train")) == MANY / 2
     assert len(dict(read_all([str(many_files / "0.avi")], read_facts, limit_s=1))) == 1
 

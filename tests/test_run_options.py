@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from vcil_bench import record
+from vcil_bench.options import build_options
+from vcil_bench.schema import ConfigError, parse_assignments
 
 QUICK = ["epochs=2", "epochs_first=2", "batch_size=4"]
 
@@ -77,6 +79,8 @@ def test_frames_from_a_store_are_said_in_the_record(tiny: Any, tmp_path: Path) -
         (["feature_cache_mb=-1"], ["feature_cache_mb"]),
         (["determinism=full"], ["determinism", "'full'", "strict"]),
         (["precision=half"], ["precision", "'half'", "fp16"]),
+        (["threads=1000000000"], ["threads", "at most"]),
+        (["workers=1000000000"], ["workers", "at most"]),
     ],
 )
 def test_what_cannot_be_is_one_line(
@@ -90,6 +94,12 @@ def test_what_cannot_be_is_one_line(
     assert line.startswith("vcil-bench: error:")
     for part in wanted:
         assert part in line
+
+
+def test_off_means_off_though_yaml_reads_it_as_false() -> None:
+    assert build_options(parse_assignments(["determinism=off"])).determinism == "off"
+    with pytest.raises(ConfigError, match="True is not allowed"):
+        build_options({"determinism": True})
 
 
 def test_a_store_without_a_video_is_refused_before_training(

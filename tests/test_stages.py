@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from small_runs import ENTRIES, method_class
 from small_runs import quick as quick_values
 
 from vcil_bench import checkpoint, record
-from vcil_bench.stages import Stages
+from vcil_bench.stages import Place, Stages
+from vcil_bench.team import Team
 
 ROOT = Path(__file__).parent.parent
 EVERY_STEP = "checkpoint_minutes=0"
@@ -161,6 +163,35 @@ def test_seconds_of_sessions_that_died_are_counted(
     assert 1000 < costs[0]["train_s"] < 1100
     assert 500 < costs[0]["data_wait_s"] < 600
     assert costs[1]["train_s"] < 100
+
+
+def test_a_run_in_fp16_goes_on_with_its_scale_after_a_task(tiny: Any, tmp_path: Path) -> None:
+    """A scale that began anew would skip other steps than in an undisturbed run."""
+    sets = ["precision=fp16", "epochs=2", "epochs_first=4", "batch_size=2"]
+    assert tiny.run("stpr", tmp_path / "whole", "--set", *sets) == 0
+    assert tiny.run("stpr", tmp_path / "cut", "--set", *sets, "max_tasks=1") == 0
+    assert tiny.run("stpr", tmp_path / "cut", "--set", *sets) == 0
+    assert _outcome(tmp_path / "cut") == _outcome(tmp_path / "whole")
+
+
+def test_states_of_one_kind_in_the_place_of_the_other_are_named(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _leave_inside_a_task(tiny, tmp_path, monkeypatch)
+    name = path.name.replace(".stage-1.", ".ckpt.")
+    path.rename(path.with_name(name))
+    assert tiny.run("finetune", tmp_path, "--set", EVERY_STEP, *QUICK) == 2
+    assert f"{name}: another kind of state" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("leads", "raises"), [(True, pytest.raises(KeyboardInterrupt)), (False, nullcontext())])
+def test_of_several_processes_the_first_leaves_first(leads: bool, raises: Any) -> None:
+    """Else the first might wait in its next step for one that has gone, and never save."""
+    stages = Stages(team=Team(rank=int(not leads), size=2))
+    nothing: Any = None
+    with stages.stopping_softly(), raises:
+        os.kill(os.getpid(), signal.SIGTERM)
+        stages.passed(nothing, nothing, nothing, Place())
 
 
 def test_a_request_to_end_is_followed_after_saving(tiny: Any, tmp_path: Path) -> None:

@@ -161,6 +161,8 @@ def test_files_that_are_absent_or_far_too_large_are_refused(tmp_path: Path) -> N
         file.truncate(vclimb.MAX_BYTES + 1)
     with pytest.raises(VclimbError, match="bytes are more than any of the authors' files has"):
         import_pickle(tmp_path / "huge.pkl")
+    with pytest.raises(VclimbError, match="null: is not a file"):  # a device's size is 0, whatever it gives
+        import_pickle(Path("/dev/null"))
 
 
 def test_a_hostile_file_with_a_known_id_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from .errors import UserError
 from .storage import StorageError, replacing
 
-SCHEMA = 2
+SCHEMA = 3
 ADVICE = "FORCE=1 (--force) starts afresh"
 
 
@@ -41,6 +42,7 @@ class Checkpoint:
         top: Prediction arrays so far, by ``<step>/<readout>``.
         state: The method's state dict; frozen backbone weights are not in it.
         sessions: The record's sessions so far.
+        scaler: State of the loss's scale, empty unless the run is fp16.
     """
 
     identity: dict[str, str]
@@ -48,6 +50,7 @@ class Checkpoint:
     top: dict[str, NDArray[np.int16]]
     state: dict[str, Tensor]
     sessions: list[dict[str, Any]]
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -58,6 +61,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "identity": checkpoint.identity,
         "steps": checkpoint.steps,
         "sessions": checkpoint.sessions,
+        "scaler": checkpoint.scaler,
     }
     write(path, tensors, meta)
 
@@ -68,13 +72,14 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: The file is damaged or of another schema.
     """
-    tensors, meta = read(path)
+    tensors, meta = read(path, ("identity", "steps", "sessions", "scaler"))
     return Checkpoint(
         meta["identity"],
         meta["steps"],
         {k: v.numpy() for k, v in under("top/", tensors).items()},
         under("state/", tensors),
         meta["sessions"],
+        meta["scaler"],
     )
 
 
@@ -93,11 +98,15 @@ def write(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
             raise StorageError(f"{path}: cannot be written ({error})") from error
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: Path, needed: Sequence[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what ``write`` wrote, every byte checked.
 
+    Args:
+        path: The file.
+        needed: Keys that the plain data must have.
+
     Raises:
-        CheckpointError: The file is damaged or of another schema.
+        CheckpointError: The file is damaged, of another schema, or another kind of state.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -112,6 +121,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path}: checkpoint schema {schema!r}, this version reads {SCHEMA}; {ADVICE}")
     if header.get("sha256") != _digest(tensors, text):
         raise CheckpointError(f"{path}: damaged checkpoint (its content is not what was written); {ADVICE}")
+    absent = [key for key in needed if key not in meta]
+    if absent:
+        raise CheckpointError(f"{path}: another kind of state, which has no {absent[0]!r}; {ADVICE}")
     return tensors, meta
 
 

@@ -149,9 +149,9 @@ def cells(request: Request, progress: Progress) -> list[Cell]:
         registry.find(method)
     manifests: dict[tuple[str, str, Path], Manifest] = {}
     found: list[Cell] = []
-    for protocol in request.protocols:
+    for protocol in dict.fromkeys(request.protocols):  # a name given twice is one cell, not two for one file
         loaded = protocols.load(protocol)
-        for method in request.methods:
+        for method in dict.fromkeys(request.methods):
             root = request.roots.get(protocol, request.roots.get(loaded.spec.dataset.name))
             seeds = loaded.spec.seeds if request.seeds is None else request.seeds
             try:
@@ -163,7 +163,7 @@ def cells(request: Request, progress: Progress) -> list[Cell]:
             except UserError as error:
                 found.append(Cell(method, protocol, None, status="impossible", reason=str(error)))
                 continue
-            for seed in seeds:
+            for seed in dict.fromkeys(seeds):
                 found.append(cell := Cell(method, protocol, seed, plan, root))
                 _look(cell, manifest, request.rerun_stale)
     return found

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .errors import did_you_mean
 from .schema import ConfigError, build
 
+MOST_AT_ONCE = 1024  # processes or threads; far more end Python without a word
 Determinism = Literal["off", "seeded", "strict"]
 
 
@@ -35,7 +36,7 @@ class RunOptions:
             number of threads may change sums in the last bit.
         eval_batch: Test videos per batch, for speed and memory.
         micro_batch: Clips that go through a CLIP at a time while it trains, for memory: losses see the whole
-            batch, dropout is the same, so the result is the same; null takes all at once.
+            batch, dropout is the same, so the result is the same to rounding; null takes all at once.
         compile: Compile the backbone's blocks with torch.compile: a minute or so at first, then faster on GPUs.
         feature_cache_mb: Memory in MiB for features of the frozen CLIP, so that a clip seen again, as at every
             test, is not computed again; of use to methods that read the frozen CLIP.
@@ -109,8 +110,6 @@ def split_assignments(
 
 def build_options(values: Mapping[str, Any]) -> RunOptions:
     """Build run options, checking types and ranges."""
-    if values.get("determinism") is False:  # how YAML reads off
-        values = {**values, "determinism": "off"}
     options = build(RunOptions, values, "run options")
     for key in ("eval_batch", "threads", "max_tasks", "micro_batch"):
         value = getattr(options, key)
@@ -120,6 +119,10 @@ def build_options(values: Mapping[str, Any]) -> RunOptions:
         value = getattr(options, key)
         if value is not None and not 0 <= value < float("inf"):
             raise ConfigError(f"{key}: {value} must be 0 or more")
+    for key in ("workers", "threads"):
+        value = getattr(options, key)
+        if value is not None and value > MOST_AT_ONCE:
+            raise ConfigError(f"{key}: {value} must be at most {MOST_AT_ONCE}")
     if not 0 <= options.max_missing <= 1:
         raise ConfigError(f"max_missing: {options.max_missing} must lie between 0 and 1")
     if options.store_dir is not None and not options.store:

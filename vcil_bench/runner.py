@@ -299,11 +299,15 @@ class _Run:
             for step in range(start, last):
                 self._step(method, step)
         except KeyboardInterrupt:
-            self.say(f"stopped; the same command goes on after task {len(self.record['steps'])}")
+            done = len(self.record["steps"])
+            place = f"inside task {done + 1}" if self.context.stages.any_saved() else f"after task {done}"
+            self.say(f"stopped; the same command goes on {place}")
             raise
         except UserError:
             raise
         except Exception as error:
+            if self.context.stages.asked_to_stop and not self.team.leads:
+                raise KeyboardInterrupt from None  # the first process has saved and gone
             self._save_as_failed(error)
             why = _advice(error)
             if why is not None:
@@ -341,6 +345,7 @@ class _Run:
         self.record["sessions"] = [*saved.sessions, *self.record["sessions"]]
         self.record["started"] = saved.sessions[0]["started"]
         self.context.epochs_done = sum(len(step["losses"]) for step in saved.steps)
+        self.context.scaler.load_state_dict(saved.scaler)
         self.say(f"seed {self.seed}: resuming after task {done} of {len(self.stream)}")
         return method, done
 
@@ -397,7 +402,12 @@ class _Run:
             checkpoints.save(
                 records.checkpoint_path(self.path),
                 checkpoints.Checkpoint(
-                    self.identity, self.record["steps"], self.top, state, self.record["sessions"]
+                    self.identity,
+                    self.record["steps"],
+                    self.top,
+                    state,
+                    self.record["sessions"],
+                    self.context.scaler.state_dict(),
                 ),
             )
             records.save(self.path, self.record)

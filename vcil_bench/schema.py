@@ -121,6 +121,8 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal:
+        if value is False and "off" in args:
+            return "off"  # which YAML reads as false
         if value in args and type(value) in {type(arg) for arg in args}:
             return value
         choices = ", ".join(str(arg) for arg in args)

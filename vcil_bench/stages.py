@@ -71,7 +71,7 @@ class Stages:
         self._identity = identity
         self._every_s = every_s
         self._team = team or Team()
-        self._asked_to_stop = False
+        self.asked_to_stop = False
         self._names: list[str] = []
         self._draws: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._task = 0
@@ -92,6 +92,10 @@ class Stages:
         self._team.wait()
         if self._team.leads:
             self.clear()
+
+    def any_saved(self) -> bool:
+        """Tell whether the task can be gone on with from its middle."""
+        return bool(self._files())
 
     def clear(self) -> None:
         """Delete all states of stages."""
@@ -123,7 +127,7 @@ class Stages:
         path = self._file()
         if path is None or not path.exists():
             return Place()
-        tensors, meta = checkpoint.read(path)
+        tensors, meta = checkpoint.read(path, ("task", "stage"))
         if meta["task"] != self._task:
             return Place()
         check_identity(path, meta["identity"], self._identity or {})
@@ -156,13 +160,14 @@ class Stages:
             StorageError: The file cannot be written.
             KeyboardInterrupt: The process was asked to stop, and the state is safe.
         """
-        due = is_end or self._asked_to_stop or time.perf_counter() - self._saved >= self._every_s
+        due = is_end or self.asked_to_stop or time.perf_counter() - self._saved >= self._every_s
         path = self._file()
         if due and path is not None and self._team.leads:
             self._save(context, optimiser, schedule, place, path)
         if due:
             self._saved = time.perf_counter()
-        if self._asked_to_stop:
+        # The others wait for the first in their next step: were one to leave first, it could not save.
+        if self.asked_to_stop and self._team.leads:
             raise KeyboardInterrupt
 
     @contextmanager
@@ -170,7 +175,7 @@ class Stages:
         """Take a request to end (SIGTERM, as schedulers send it) as one to save first, while a stage trains."""
 
         def note(number: int, frame: FrameType | None) -> None:
-            self._asked_to_stop = True
+            self.asked_to_stop = True
 
         try:
             before = signal.signal(signal.SIGTERM, note)

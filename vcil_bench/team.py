@@ -66,13 +66,15 @@ class Team:
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up the gradients of networks, to which every process contributes its own clips' share."""
-        if self.size == 1:
+        # A process whose part is all padding has gradients too, zero ones: what has none has none anywhere.
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not gradients:
             return
-        for parameter in parameters:
-            if parameter.requires_grad:
-                if parameter.grad is None:  # all its clips were padding
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
+        together = torch.cat([gradient.flatten() for gradient in gradients])  # one exchange instead of hundreds
+        dist.all_reduce(together)
+        parts = together.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def wait(self) -> None:
         """Wait until all processes are here."""

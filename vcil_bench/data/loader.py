@@ -304,7 +304,9 @@ class ClipLoader:
             UserError: There is not enough that processes can share.
         """
         size = self.spec.size
-        shelf = torch.empty(_AHEAD * self._workers + 1, *shape, self.spec.frames, size, size, 3, dtype=torch.uint8)
+        shelf = torch.empty(
+            _AHEAD * self._workers + 1, *shape, self.spec.frames, size, size, 3, dtype=torch.uint8
+        )
         try:
             return shelf.share_memory_() if self._workers else shelf
         except RuntimeError as error:

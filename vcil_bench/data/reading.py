@@ -1,29 +1,21 @@
-"""Reading many videos at once, in processes that can be killed.
-
-FFmpeg hangs on some damaged files and crashes on others. That must not end the whole preparation; here it costs
-one worker, which is killed, and the video is named.
-"""
+"""Reading many videos at once; one whose decoder hangs or crashes is named, and the others go on."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import islice
+from concurrent.futures import Future
 from pathlib import Path
-
-from pebble import ProcessExpired, ProcessPool
 
 from vcil_bench.errors import UserError
 
 from .facts import Facts, unread
+from .killable import ProcessExpired, in_processes
 
 # Starting processes takes longer than decoding fewer and shorter clips than these.
 POOL_FROM_VIDEOS = 48
 POOL_FROM_BYTES = 8_000_000
-_AHEAD = 4  # videos handed out per worker, so that none waits; all at once would cost a gigabyte of futures
 
 
 def hung(limit_s: float) -> str:
@@ -61,23 +53,8 @@ def read_all(
         for path in paths:
             yield path, _in_a_thread(read, path, limit_s)
         return
-    workers = workers or _cores()
-    rest = iter(paths)
-    # Spawned, since a fork of a process in which torch or a progress bar runs threads can hang.
-    with ProcessPool(workers, context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            running: dict[Future[Facts], str] = {}
-            for path in islice(rest, _AHEAD * workers):
-                running[pool.schedule(read, args=[path], timeout=limit_s)] = path
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    path = running.pop(future)
-                    yield path, _outcome(future, path, limit_s)
-                    for path in islice(rest, 1):
-                        running[pool.schedule(read, args=[path], timeout=limit_s)] = path
-        except BaseException:
-            pool.stop()
-            raise
+    for path, future in in_processes(paths, read, workers=workers, limit_s=limit_s):
+        yield path, _outcome(future, path, limit_s)
 
 
 def _in_a_thread(read: Callable[[str], Facts], path: str, limit_s: float) -> Facts:
@@ -95,11 +72,6 @@ def _in_a_thread(read: Callable[[str], Facts], path: str, limit_s: float) -> Fac
         return found.result(limit_s)
     except TimeoutError:
         return unread(path, hung(limit_s))
-
-
-def _cores() -> int:
-    """Return the cores that this process may use, which on a shared machine are not all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _outcome(future: Future[Facts], path: str, limit_s: float) -> Facts:

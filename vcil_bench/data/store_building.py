@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from pebble import ProcessExpired, ProcessPool
 
 from vcil_bench.storage import StorageError
 
 from .frame_store import FrameStore, StoreError, usable
+from .killable import ProcessExpired, in_processes
 from .manifest import Manifest, Progress, Video
 from .video import content_sha256, pictures
 from .video_facts import VideoError
@@ -24,6 +23,8 @@ from .video_facts import VideoError
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 8, 6  # that an estimate decodes
 LIMIT_S = 600.0  # several times what the longest videos of these datasets take
 GB = 1e9
+
+Entry = tuple[Path, Video]  # where a video lies, and what is known of it
 
 
 @dataclass
@@ -75,15 +76,15 @@ class Estimate:
             )
 
 
-def estimate(manifests: Sequence[Manifest], store: FrameStore) -> Estimate:
+def estimate(manifests: Sequence[Manifest], store: FrameStore, *, limit_s: float = LIMIT_S) -> Estimate:
     """Tell what the videos that are not stored yet will take, from some frames of a few of them."""
-    todo = [(path, video) for path, video in _distinct(manifests) if not store.blob(video.sha256).is_file()]
+    todo = [entry for entry in _distinct(manifests) if not store.blob(entry[1].sha256).is_file()]
+    some = todo[:: math.ceil(len(todo) / SAMPLED_VIDEOS) or 1]
     sizes: list[int] = []
-    for path, video in todo[:: math.ceil(len(todo) / SAMPLED_VIDEOS) or 1]:
-        wanted = np.unique(np.linspace(0, video.frames - 1, SAMPLED_FRAMES).astype(int)).tolist()
+    for _, sampled in in_processes(some, _sample, store, limit_s=limit_s):
         try:
-            sizes += [len(store.encode(picture)) for _, picture in pictures(path, wanted)]
-        except VideoError:
+            sizes += sampled.result()
+        except (VideoError, TimeoutError, ProcessExpired):
             continue  # building names it
     frames = sum(len(store.numbers(video.frames)) for _, video in todo)
     expected = int(frames * np.mean(sizes)) if sizes else 0
@@ -113,44 +114,33 @@ def build(
     Raises:
         StorageError: A file cannot be written, as on a full disk. What is stored by then stays.
     """
+    _sweep(store)
     videos = _distinct(manifests)
-    left = iter(videos)
     built = Built()
-    running: dict[Future[bool], Video] = {}
     refused: StorageError | None = None
-    workers = workers or os.cpu_count() or 1
-    # New processes and not forks, since the caller has threads.
-    pool = ProcessPool(max_workers=workers, context=get_context("spawn"))
-    try:
-        while True:
-            while refused is None and len(running) < 2 * workers and (entry := next(left, None)):
-                path, video = entry
-                running[pool.schedule(_store_video, args=(store, path, video), timeout=limit_s)] = video
-            if not running:
-                break
-            for task in wait(running, return_when=FIRST_COMPLETED).done:
-                video = running.pop(task)
-                try:
-                    if task.result():
-                        built.made += 1
-                    else:
-                        built.kept += 1
-                except StorageError as error:
-                    refused = error  # what is running is waited for, so that nothing half-written stays
-                except VideoError as error:
-                    built.failed.append((video.id, str(error)))
-                except TimeoutError:
-                    built.failed.append((video.id, f"not decoded within {limit_s:g} s"))
-                except ProcessExpired as error:
-                    built.failed.append((video.id, f"its decoding ended the process ({error})"))
-                if progress is not None:
-                    progress(built.made + built.kept + len(built.failed), len(videos))
-        pool.close()
-    except BaseException:
-        pool.stop()
-        raise
-    finally:
-        pool.join()
+
+    def wanted() -> Iterator[Entry]:
+        for entry in videos:
+            if refused is not None:
+                return  # what is running is waited for, so that nothing half-written stays
+            yield entry
+
+    for (_, video), made in in_processes(wanted(), _store_video, store, workers=workers, limit_s=limit_s):
+        try:
+            if made.result():
+                built.made += 1
+            else:
+                built.kept += 1
+        except StorageError as error:
+            refused = error
+        except VideoError as error:
+            built.failed.append((video.id, str(error)))
+        except TimeoutError:
+            built.failed.append((video.id, f"not decoded within {limit_s:g} s"))
+        except ProcessExpired as error:
+            built.failed.append((video.id, f"its decoding ended the process ({error})"))
+        if progress is not None:
+            progress(built.made + built.kept + len(built.failed), len(videos))
     if refused is not None:
         raise StorageError(
             f"{refused}; {built.made + built.kept} of {len(videos)} videos are stored and stay: make room, or "
@@ -159,19 +149,35 @@ def build(
     return built
 
 
-def _distinct(manifests: Sequence[Manifest]) -> list[tuple[Path, Video]]:
+def _sweep(store: FrameStore) -> None:
+    """Delete what builders left that were killed while they wrote; a file of one that lives is younger."""
+    for path in store.root.glob("??/.*.frames.*"):
+        with suppress(FileNotFoundError):  # swept by another builder, or whole by now
+            if time.time() - path.stat().st_mtime > 2 * LIMIT_S:
+                path.unlink()
+
+
+def _distinct(manifests: Sequence[Manifest]) -> list[Entry]:
     """Return the usable videos by where they lie, each content once."""
     found = {video.sha256: (m.root / video.path, video) for m in manifests for video in usable(m)}
     return list(found.values())
 
 
-def _store_video(store: FrameStore, path: Path, video: Video) -> bool:
+def _sample(store: FrameStore, entry: Entry) -> list[int]:
+    """Return what some frames of a video take."""
+    path, video = entry
+    wanted = np.unique(np.linspace(0, video.frames - 1, SAMPLED_FRAMES).astype(int)).tolist()
+    return [len(store.encode(picture)) for _, picture in pictures(path, wanted)]
+
+
+def _store_video(store: FrameStore, entry: Entry) -> bool:
     """Store one video unless it is there and whole, and tell whether that was needed.
 
     Raises:
         VideoError: The video is not the one that was prepared.
         StorageError: It cannot be written.
     """
+    path, video = entry
     if store.is_whole(video.sha256):
         return False
     try:

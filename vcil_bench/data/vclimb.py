@@ -98,6 +98,8 @@ def import_pickle(path: Path) -> Imported:
         VclimbError: The file cannot be read, or it is not one of the authors'.
     """
     try:
+        if path.exists() and not path.is_file():  # a device, say, has no end
+            raise VclimbError(f"{path}: is not a file; {_where()}")
         size = path.stat().st_size
         content = path.read_bytes() if size <= MAX_BYTES else b""
     except OSError as error:

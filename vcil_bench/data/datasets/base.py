@@ -100,15 +100,30 @@ class Adapter(ABC):
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a list that are not blank; UCF101's lists end lines with CRLF."""
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """Return the lines of a list that are not blank; UCF101's lists end lines with CRLF.
+
+    Raises:
+        DatasetError: The file cannot be read, or is no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read ({error}); fetch the official list again") from error
+    _check_text(path, text)
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _check_text(path: Path | str, text: str) -> None:
+    """Refuse what no file name can hold and the system's calls would stumble over."""
+    if "\0" in text:
+        raise DatasetError(f"{path}: holds a NUL character, which text does not have; it is damaged")
 
 
 def read_rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the rows of a CSV that has the columns, each with its place for messages.
 
     Raises:
-        DatasetError: A column is missing, or the file is no CSV in UTF-8.
+        DatasetError: A column is missing, or the file cannot be read or is no CSV in UTF-8.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -120,6 +135,10 @@ def read_rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict
                     f"needed: {', '.join(columns)}"
                 )
             for row in rows:
-                yield f"{table}, line {rows.line_num}", row
+                where = f"{table}, line {rows.line_num}"
+                _check_text(where, "".join(row[c] or "" for c in columns))
+                yield where, row
+    except OSError as error:
+        raise DatasetError(f"{table}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{table}: not a CSV in UTF-8 ({error})") from error

@@ -50,7 +50,7 @@ class Kinetics400(Adapter):
     def list_videos(self, root: Path, split: str) -> list[Listed]:
         """Return the videos of a split, training videos first."""
         if split not in self.splits(root):
-            if split == "official":
+            if split == "official" or (split == "1" and not self.splits(root)):
                 absent = [part for part in _LISTS if self._list(root, part) is None]
                 raise self._refuse(root, f"{' or '.join(_LISTS[absent[0]])} is not there")
             raise self._no_split(root, split, vclimb.way_out(self.name, split, official="official"))

@@ -57,6 +57,8 @@ class SomethingV2(Adapter):
             for number, entry in enumerate(_read_json(path, list), start=1):
                 try:
                     video, label = entry["id"], re.sub(r"[\[\]]", "", entry["template"])
+                    if not isinstance(video, str) or "\0" in video:
+                        raise TypeError
                 except (TypeError, KeyError):
                     raise DatasetError(
                         f"{path}, video {number}: {str(entry)[:80]} has no id and template"
@@ -88,8 +90,8 @@ def _read_json(path: Path, kind: type) -> Any:
     """
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DatasetError(f"{path}: not JSON ({error}); fetch the official file again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: cannot be read as JSON ({error}); fetch the official file again") from error
     if not isinstance(content, kind):
         raise DatasetError(f"{path}: holds no {kind.__name__}, as the official file does; fetch that again")
     return content
