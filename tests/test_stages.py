@@ -195,21 +195,24 @@ def test_of_several_processes_the_first_leaves_first(leads: bool, raises: Any) -
 
 
 def test_a_request_to_end_is_followed_after_saving(tiny: Any, tmp_path: Path) -> None:
-    """SIGTERM, as batch systems send it before they kill; states are only saved at the end of stages here."""
-    long = ["epochs=2", "epochs_first=500", "batch_size=2"]
+    """SIGTERM, as batch systems send it before they kill; without care for it the process would die of it."""
+    long = ["epochs=2", "epochs_first=2000", "batch_size=2", "checkpoint_minutes=0.02"]
     command = [sys.executable, "-m", "vcil_bench", "run", "finetune", str(tiny.protocol)]
     command += [*tiny.arguments(tmp_path), "--seed", "1", "--set", *long]
     with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT, text=True) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("backbone"):
-                break
-        time.sleep(2)
+        deadline = time.monotonic() + 120
+        while not (saved := list(tmp_path.glob("*/finetune/*.stage-1.safetensors"))):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        asked = time.time_ns()
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
     assert process.returncode == 130, rest
-    (path,) = tmp_path.glob("*/finetune/*.stage-1.safetensors")
-    assert checkpoint.read(path)[1]["epoch"] < 500
+    assert "goes on inside task 1" in rest
+    assert saved[0].stat().st_mtime_ns >= asked  # saved once more, though it was not due
+    assert checkpoint.read(saved[0])[1]["epoch"] < 2000
 
 
 @pytest.mark.slow

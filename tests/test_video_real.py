@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from vcil_bench.data import video
+from vcil_bench.data.clips import segment_indices
+from vcil_bench.data.frame_store import FrameStore
 from vcil_bench.data.video import count_frames, probe, read_frames
 
 REAL = Path(os.environ.get("VCIL_BENCH_REAL_CLIPS", "nowhere"))
@@ -164,3 +166,21 @@ def test_real_turned_clips_agree_with_decord() -> None:
         ours, theirs = read_frames(path, [0, 2]), read_frames(path, [0, 2], decoder="decord")
         assert ours.shape == theirs.shape
         assert np.abs(ours.astype(int) - theirs).mean() < 1
+
+
+@pytest.mark.slow
+def test_the_frame_store_changes_real_pixels_as_little_as_is_said(tmp_path: Path) -> None:
+    """The PSNR that README and ``data/frame_store.py`` state, over eight frames of every clip."""
+    store = FrameStore(tmp_path)
+    ratios = []
+    for row in _facts(_real("clips")):
+        path = REAL / "clips" / row["path"]
+        frames = count_frames(path)
+        indices = segment_indices(frames, 8)
+        pixels = read_frames(path, indices)
+        store.write("0" * 64, enumerate(pixels), len(pixels))
+        error = pixels.astype(np.float64) - store.read("0" * 64, range(len(pixels)))
+        ratios.append(10 * np.log10(255**2 / np.square(error).mean().clip(1e-9)))
+    assert len(ratios) == 43
+    assert np.mean(ratios) == pytest.approx(43.8, abs=1)
+    assert min(ratios) == pytest.approx(37.9, abs=1)

@@ -61,6 +61,13 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def _add_assignments(parser: argparse.ArgumentParser, text: str) -> None:
+    """Let a command take ``--set``, which may stand several times and take several assignments each time."""
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="assignments", help=text
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="vcil-bench", description="Benchmark Video Class-Incremental Learning methods.")
     parser.add_argument("--version", action="version", version=f"vcil-bench {__version__}")
@@ -71,15 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
     run.add_argument("--seed", default="all", help="one of the protocol's seeds, or all (default)")
     run.add_argument("--data", type=Path, metavar="ROOT", help="folder of the dataset")
-    run.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="assignments",
-        help="method config, run options, and protocol.KEY for a derived protocol",
-    )
+    _add_assignments(run, "method config, run options, and protocol.KEY for a derived protocol")
     run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
     run.add_argument("--force", action="store_true", help="move finished records aside and run anew")
@@ -97,15 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=ROOT",
         help="folder of a dataset, or for one protocol that of its dataset",
     )
-    grid.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="assignments",
-        help="for every run, as for 'run'",
-    )
+    _add_assignments(grid, "for every run, as for 'run'")
     grid.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     grid.add_argument("--gpus", default="all", help="all (default), none, or numbers joined by commas")
     grid.add_argument("--jobs", type=int, metavar="N", help="runs at a time per GPU, or on the processor (1)")
@@ -141,15 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check class orders, lists, and what train and test share")
     verify.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
     verify.add_argument("--data", type=Path, metavar="ROOT", help="folder of the dataset; its lists are enough")
-    verify.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="assignments",
-        help="backbone and weights to judge (default: all that fit), and protocol.KEY",
-    )
+    _add_assignments(verify, "backbone and weights to judge (default: all that fit), and protocol.KEY")
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
     verify.set_defaults(run=_verify)
 

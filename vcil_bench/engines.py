@@ -111,7 +111,7 @@ class SubmititEngine(Engine):
         try:
             import submitit
         except ImportError as error:
-            raise EngineError("a cluster needs submitit: pip install 'vcil-bench[cluster]'") from error
+            raise EngineError("a cluster needs submitit: pip install 'submitit>=1.5'") from error
         self.slots = slots
         self.remote = cluster == "slurm"
         wanted: dict[str, Any] = {"timeout_min": DAY_MIN, "gpus_per_node": int(self.remote)}
