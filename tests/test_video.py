@@ -334,7 +334,7 @@ def test_decoder_names(made: Callable[[str], Path]) -> None:
     ("decoder", "module", "hint"),
     [
         ("decord", "decord", "pip install decord"),
-        ("torchcodec", "torchcodec.decoders", r"vcil-bench\[torchcodec\]"),
+        ("torchcodec", "torchcodec.decoders", r"pip install torchcodec=="),
     ],
 )
 def test_a_missing_decoder_is_explained_and_not_needed(

@@ -86,7 +86,7 @@ READERS: dict[str, tuple[str, str, Callable[[Any, str | os.PathLike[str], list[i
     "decord": ("decord", "'pip install decord' (Linux x86_64 and Windows only)", _decord),
     "torchcodec": (
         "torchcodec.decoders",
-        "'pip install torchcodec' and the system's FFmpeg libraries",
+        "'pip install torchcodec==0.14.0' (beside torch 2.12) and the system's FFmpeg libraries",
         _torchcodec,
     ),
 }
