@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from clip_factory import encode_frames
+from double_precision import double_precision
 
 from vcil_bench.record import RecordData
 
@@ -81,6 +82,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def one_thread() -> None:
     """Keep torch to one thread: the nets of tests are too small for more, which collapse on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Let whole runs compute in float64; to be named before fixtures that make networks."""
+    with double_precision():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from double_precision import check_equal_trainings, double_precision
 
 from vcil_bench import record
 from vcil_bench.options import build_options
@@ -24,20 +25,28 @@ def _data(folder: Path) -> dict[str, Any]:
     return record.load(path).data["data"]
 
 
+ROUTER = "router=clip"  # reads the frozen CLIP, of which features are kept
+
+
+@pytest.fixture(scope="module")
+def plain(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run StPR in float64 without an option."""
+    folder = tmp_path_factory.mktemp("plain")
+    with double_precision():
+        assert tiny.run("stpr", folder, "--set", *QUICK, ROUTER) == 0
+    return folder
+
+
+@pytest.mark.training
 @pytest.mark.parametrize(
     "option", ["micro_batch=1", "micro_batch=3", "feature_cache_mb=8", "determinism=strict", "determinism=off"]
 )
-def test_options_for_the_machine_give_the_same_result(option: str, tiny: Any, tmp_path: Path) -> None:
-    router = "router=clip"  # reads the frozen CLIP, of which features are kept
-    assert tiny.run("stpr", tmp_path / "plain", "--set", *QUICK, router) == 0
-    assert tiny.run("stpr", tmp_path / "other", "--set", *QUICK, router, option) == 0
-    plain, other = _steps(tmp_path / "plain"), _steps(tmp_path / "other")
-    assert [s["correct"] for s in plain] == [s["correct"] for s in other]
-    for a, b in zip(plain, other, strict=True):
-        for x, y in zip(a["losses"], b["losses"], strict=True):
-            assert x.pop("stage") == y.pop("stage")
-            assert y == pytest.approx(x, rel=5e-3, abs=1e-5)  # FSSD multiplies rounding by 1e4
-    names = {p.name for p in tmp_path.rglob("*-s1.json")}
+def test_options_for_the_machine_give_the_same_result(
+    option: str, float64: None, tiny: Any, plain: Path, tmp_path: Path
+) -> None:
+    assert tiny.run("stpr", tmp_path, "--set", *QUICK, ROUTER, option) == 0
+    check_equal_trainings(_steps(plain), _steps(tmp_path))
+    names = {p.name for folder in (plain, tmp_path) for p in folder.rglob("*-s1.json")}
     assert len(names) == 1, "an option without effect must not name a variant"
 
 

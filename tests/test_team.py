@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from double_precision import check_equal_trainings
 from small_runs import ENTRIES, method_class
 from small_runs import quick as quick_values
 
 from vcil_bench import record
 
 ROOT = Path(__file__).parent.parent
+IN_FLOAT64 = Path(__file__).parent / "double_precision.py"
 SPLIT = sorted(name for name in ENTRIES if method_class(name).splits_batches)
 
 
@@ -27,11 +29,11 @@ def _run(
         values["batch_size"] = 5  # 3 and 2 clips a process
     sets = [f"{k}={json.dumps(v)}" for k, v in values.items() if k != "template"]
     arguments = [a.replace("clip_tiny", backbone) for a in tiny.arguments(folder)]
-    module = ["vcil_bench", "run", method, str(tiny.protocol), *arguments, "--seed", "1"]
-    launch = ["-m"]
+    run = [str(IN_FLOAT64), "run", method, str(tiny.protocol), *arguments, "--seed", "1"]
+    launch = []
     if processes > 1:
-        launch += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    command = [sys.executable, *launch, *module, "--set", "threads=1", *sets]
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *launch, *run, "--set", "threads=1", *sets]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
 
@@ -46,24 +48,23 @@ def _check_two_equal_one(tiny: Any, method: str, tmp_path: Path, backbone: str =
         found[processes] = record.load(path)
     one, two = found[1].data, found[2].data
     assert two["environment"]["processes"] == 2
-    assert [s["correct"] for s in one["steps"]] == [s["correct"] for s in two["steps"]]
-    for a, b in zip(one["steps"], two["steps"], strict=True):
-        for epoch_a, epoch_b in zip(a["losses"], b["losses"], strict=True):
-            assert epoch_a.pop("stage") == epoch_b.pop("stage")
-            assert epoch_b == pytest.approx(epoch_a, rel=2e-3, abs=1e-5)
+    check_equal_trainings(one["steps"], two["steps"])
 
 
+@pytest.mark.training
 def test_two_processes_give_the_counts_of_one(tiny: Any, tmp_path: Path) -> None:
     _check_two_equal_one(tiny, "stpr", tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize("method", [name for name in SPLIT if name != "stpr"])
 def test_two_processes_give_the_counts_of_one_for_every_method(method: str, tiny: Any, tmp_path: Path) -> None:
     _check_two_equal_one(tiny, method, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize("method", ["tcd", "icarl"])
 def test_a_batch_norm_in_training_sees_the_batch_of_all_processes(
     method: str, tiny: Any, tmp_path: Path
