@@ -54,7 +54,8 @@ class StPRConfig:
             I_{b-1,c} with c in the current task that is consistent in its indices; ``stored``: statistics of
             the old classes, saved after their task and averaged over classes.
         importance_clamp: Set negative importance (T·mu < 0) to zero, since it would reward drift.
-        importance_floor: Least variance, against division by zero for classes of identical features.
+        importance_floor: Least variance, against division by zero for classes of identical features. With few
+            videos a class the floor is reached, I is 1e6 T·mu, and rounding of the features counts most.
         normalise: Use unit-length V̄s and V_st in statistics, V_tem and fusion, as they are trained; with
             raw CLIP norms w = 1e4 would swamp the loss.
         dynamics: Whether V_tem is the difference of V_st and V̄s ``after`` both are normalised (as they are
@@ -396,6 +397,13 @@ def shared_semantic_distillation(new: Tensor, old: Tensor, importance: Tensor) -
     """L_FSSD: squared drift of V̄s between encoders, weighted per channel, averaged over videos and channels.
 
     ``1 / (N D) sum_i sum_j I_{y_i,j} (old_ij - new_ij)^2``.
+
+    Conditioning: the relative error is about ``2 eps |V| / |drift|``, where eps is the rounding of the features as
+    the network gives them. It is lost before this function is called, so float64 or another scale in here brings
+    nothing: on the embedded clips (seed 1000), with two sets of a processor's kernels, the epochs' means agree to
+    7e-6 in float32 and to 3e-6 with importance and loss in float64, all counts equal in both. While nothing has
+    drifted the term is rounding alone: about 1e-9 in float32, which harms nobody. In bf16 it is not small: there
+    the mean over a task's first epoch came out 76 and 41 % too large, over later ones 2 to 10 %.
 
     Args:
         new: [N, D] features under the encoder in training.
