@@ -398,12 +398,12 @@ def shared_semantic_distillation(new: Tensor, old: Tensor, importance: Tensor) -
 
     ``1 / (N D) sum_i sum_j I_{y_i,j} (old_ij - new_ij)^2``.
 
-    Conditioning: the relative error is about ``2 eps |V| / |drift|``, where eps is the rounding of the features as
-    the network gives them. It is lost before this function is called, so float64 or another scale in here brings
-    nothing: on the embedded clips (seed 1000), with two sets of a processor's kernels, the epochs' means agree to
-    7e-6 in float32 and to 3e-6 with importance and loss in float64, all counts equal in both. While nothing has
-    drifted the term is rounding alone: about 1e-9 in float32, which harms nobody. In bf16 it is not small: there
-    the mean over a task's first epoch came out 76 and 41 % too large, over later ones 2 to 10 %.
+    Conditioning: the relative error is about ``2 eps |V| / |drift|``, where eps is the rounding of the features
+    as the network gives them. It is lost before this function is called, so float64 or another scale in here
+    brings nothing: on the embedded clips (seed 1000), with two sets of a processor's kernels, the epochs' means
+    agree to 7e-6 in float32 and to 3e-6 with importance and loss in float64, all counts equal in both. While
+    nothing has drifted the term is rounding alone: about 1e-9 in float32, which harms nobody. In bf16 it is not
+    small: there the mean over a task's first epoch came out 76 and 41 % too large, over later ones 2 to 10 %.
 
     Args:
         new: [N, D] features under the encoder in training.

@@ -153,9 +153,7 @@ def test_importance_is_measured_under_the_old_encoder_before_training(
     assert (importance[:2] == 0).all()
 
 
-def test_anchors_are_class_means_under_the_trained_encoder(
-    float64: None, stream: TaskStream, tiny: Any
-) -> None:
+def test_anchors_are_class_means_under_the_trained_encoder(float64: None, stream: TaskStream, tiny: Any) -> None:
     trunk = backbone("clip_tiny").load(None)
     cls = method_class("stpr")
     method = learn(cls, config_of(cls, lr=0.1), trunk, stream, tiny, 2)
