@@ -29,6 +29,7 @@ class Child:
         self.output = output
         sys.stdout.flush()
         sys.stderr.flush()
+        self._code: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
             self._be(work)
@@ -55,20 +56,24 @@ class Child:
     def wait(self) -> int:
         """Return its exit code, negative for the signal that ended it."""
         deadline = time.monotonic() + LIMIT_S
-        while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
+        while (code := self.poll()) is None:
             if time.monotonic() > deadline:
-                self.kill()
                 pytest.fail(f"a child was still running: {self.text()}")
             time.sleep(0.01)
+        return code
+
+    def poll(self) -> int | None:
+        """Return its exit code, None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait for something to come true while it runs."""
         deadline = time.monotonic() + LIMIT_S
         while not condition():
-            assert os.waitpid(self.pid, os.WNOHANG)[0] == 0, f"the child ended before: {self.text()}"
+            assert self.poll() is None, f"the child ended before: {self.text()}"
             assert time.monotonic() < deadline, self.text()
             time.sleep(0.01)
 
@@ -78,9 +83,9 @@ class Child:
 
     def kill(self) -> None:
         """End it for good, if it is still there."""
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 @contextlib.contextmanager

@@ -288,7 +288,7 @@ def _speaking() -> Iterator[None]:
 def _unlike(name: str, rank: int) -> TeamError:
     return TeamError(
         f"process {rank} holds another {name!r} than process 0, though all compute it alike: the method depends "
-        "on the process or on clips that are not gathered, or the machines are of different kinds; run it in one "
+        "on the process or on clips that are not gathered, or machines are of different kinds; run it in one "
         "process"
     )
 
