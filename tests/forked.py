@@ -1,4 +1,4 @@
-"""Runs of commands in forked children: as real as a new process, without the seconds that torch takes to start."""
+"""Commands in forked children: as real as a new process, without the seconds that torch takes to start."""
 
 from __future__ import annotations
 
