@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from small_runs import ENTRIES, method_class
 from small_runs import quick as quick_values
 
 from vcil_bench import checkpoint, record
-from vcil_bench.stages import Place, Stages
-from vcil_bench.team import Team
+from vcil_bench.stages import Stages
 
 ROOT = Path(__file__).parent.parent
 EVERY_STEP = "checkpoint_minutes=0"
@@ -182,37 +180,6 @@ def test_states_of_one_kind_in_the_place_of_the_other_are_named(
     path.rename(path.with_name(name))
     assert tiny.run("finetune", tmp_path, "--set", EVERY_STEP, *QUICK) == 2
     assert f"{name}: another kind of state" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("leads", "raises"), [(True, pytest.raises(KeyboardInterrupt)), (False, nullcontext())])
-def test_of_several_processes_the_first_leaves_first(leads: bool, raises: Any) -> None:
-    """Else the first might wait in its next step for one that has gone, and never save."""
-    stages = Stages(team=Team(rank=int(not leads), size=2))
-    nothing: Any = None
-    with stages.stopping_softly(), raises:
-        os.kill(os.getpid(), signal.SIGTERM)
-        stages.passed(nothing, nothing, nothing, Place())
-
-
-def test_a_request_to_end_is_followed_after_saving(tiny: Any, tmp_path: Path) -> None:
-    """SIGTERM, as batch systems send it before they kill; without care for it the process would die of it."""
-    long = ["epochs=2", "epochs_first=2000", "batch_size=2", "checkpoint_minutes=0.02"]
-    command = [sys.executable, "-m", "vcil_bench", "run", "finetune", str(tiny.protocol)]
-    command += [*tiny.arguments(tmp_path), "--seed", "1", "--set", *long]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT, text=True) as process:
-        assert process.stderr is not None
-        deadline = time.monotonic() + 120
-        while not (saved := list(tmp_path.glob("*/finetune/*.stage-1.safetensors"))):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.02)
-        asked = time.time_ns()
-        process.send_signal(signal.SIGTERM)
-        rest = process.stderr.read()
-    assert process.returncode == 130, rest
-    assert "goes on inside task 1" in rest
-    assert saved[0].stat().st_mtime_ns >= asked  # saved once more, though it was not due
-    assert checkpoint.read(saved[0])[1]["epoch"] < 2000
 
 
 @pytest.mark.slow

@@ -32,24 +32,29 @@ if TYPE_CHECKING:
     from .data.manifest import Manifest
     from .protocol import Protocol
     from .registry import Entry
+    from .stopping import StopRequest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 done, 1 a run failed, 2 the user's input cannot be used."""
+    options = _parser().parse_args(arguments)
     try:
-        options = _parser().parse_args(arguments)
         return int(options.run(options))
     except UserError as error:
         print(f"vcil-bench: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except (SystemExit, GeneratorExit) as error:  # of a plugin or a library: nothing here ends so
+        print(f"vcil-bench: error: the command was ended by {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # The reader of our output (head, less) has closed it; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
+DRAWING_S = 60.0  # for another process to draw the same picture
 LINES = 20  # of a list printed before the rest is left to the report file
 
 
@@ -196,17 +201,31 @@ def _bar(progress: Progress, text: str) -> Callable[[int, int], None]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .stopping import StopRequest
+
+    stop = StopRequest()
+    with stop.heard():
+        return _run_until(options, stop)
+
+
+def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
+    """Run, with the torch it needs; a request to stop is heard from here on."""
     from . import protocol
 
     seed = _seed(options.seed)
     protocol.load(options.protocol)  # the commonest slips are answered before torch is imported
 
-    from . import runner
-    from .evaluation import EvaluationError
-    from .plan import make_plan
-    from .report.curves import draw
-    from .report.tables import Group, markdown, rows
-    from .training import TrainingError
+    with stop.held_back():  # raised inside an import, it would be dropped, or leave half a module
+        from . import runner
+        from .evaluation import EvaluationError
+        from .plan import make_plan
+        from .report.curves import draw
+        from .report.tables import Group, markdown, rows
+        from .run_files import unfinished_files
+        from .storage import locked, remove
+        from .team import TeamError
+        from .training import TrainingError
+    stop.follow()
 
     plan = make_plan(
         options.method,
@@ -216,14 +235,17 @@ def _run(options: argparse.Namespace) -> int:
         results=options.results,
         device=options.device,
     )
+    stop.follow()
     with _progress() as progress:
 
         def say(line: str) -> None:
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         try:
-            records = runner.run(plan, data=options.data, force=options.force, progress=progress, say=say)
-        except (TrainingError, EvaluationError) as error:
+            records = runner.run(
+                plan, data=options.data, force=options.force, progress=progress, say=say, stop=stop
+            )
+        except (TrainingError, EvaluationError, TeamError) as error:
             print(f"vcil-bench: the run failed: {error}", file=sys.stderr)
             return 1
     if not _leads():
@@ -235,7 +257,12 @@ def _run(options: argparse.Namespace) -> int:
         print(f"record: {record.path}")
     if any(record.complete for record in records):
         picture = records[0].path.with_name(plan.variant)
-        curves = draw(rows(group), f"{plan.method.name} on {plan.protocol.label}", picture)
+        with locked(
+            picture.with_name(f"{picture.name}.svg"), wait_s=DRAWING_S
+        ):  # runs of other seeds draw it, too
+            for path in unfinished_files(picture.with_name(f"{picture.name}.svg")):
+                remove(path)
+            curves = draw(rows(group), f"{plan.method.name} on {plan.protocol.label}", picture)
         print(f"curve:  {curves[1]}")
     return 0
 

@@ -11,6 +11,7 @@ from .errors import did_you_mean
 from .schema import ConfigError, build
 
 MOST_AT_ONCE = 1024  # processes or threads; far more end Python without a word
+LONGEST_TIMEOUT = 7 * 24 * 60  # minutes
 Determinism = Literal["off", "seeded", "strict"]
 
 
@@ -42,6 +43,8 @@ class RunOptions:
             test, is not computed again; of use to methods that read the frozen CLIP.
         checkpoint_minutes: Minutes of training between two states that a run killed inside a task goes on from;
             0 saves after every step.
+        rank_timeout_minutes: Where torchrun has started several processes, minutes that one may say nothing
+            before the others give up; a first reading of the data may take longer.
         max_tasks: Stop after so many tasks and leave a partial record, which the same command without it goes
             on from; null runs all.
         tracker: Where losses and accuracies go while training, beside the record: ``tensorboard``, or
@@ -64,6 +67,7 @@ class RunOptions:
     compile: bool = False
     feature_cache_mb: int = 0
     checkpoint_minutes: float = 10.0
+    rank_timeout_minutes: float = 30.0
     max_tasks: int | None = None
     tracker: str | None = None
     max_missing: float = 0.1
@@ -74,7 +78,7 @@ class RunOptions:
 WITHOUT_EFFECT = frozenset(
     {
         *("workers", "threads", "eval_batch", "max_tasks", "max_missing", "tracker", "determinism", "store_dir"),
-        *("micro_batch", "compile", "feature_cache_mb", "checkpoint_minutes"),
+        *("micro_batch", "compile", "feature_cache_mb", "checkpoint_minutes", "rank_timeout_minutes"),
     }
 )
 
@@ -119,6 +123,9 @@ def build_options(values: Mapping[str, Any]) -> RunOptions:
         value = getattr(options, key)
         if value is not None and not 0 <= value < float("inf"):
             raise ConfigError(f"{key}: {value} must be 0 or more")
+    if not 0 < options.rank_timeout_minutes <= LONGEST_TIMEOUT:
+        given = options.rank_timeout_minutes
+        raise ConfigError(f"rank_timeout_minutes: {given} must be more than 0 and at most {LONGEST_TIMEOUT}")
     for key in ("workers", "threads"):
         value = getattr(options, key)
         if value is not None and value > MOST_AT_ONCE:

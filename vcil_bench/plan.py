@@ -180,8 +180,14 @@ def _device(name: str) -> torch.device:
     """Return a device that is really there; with several processes, this process's own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and size_of_team() > 1:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    if size_of_team() > 1:
+        if name.startswith("cuda:"):
+            raise RunError(
+                f"--device {name}: all processes of torchrun would share one GPU; give --device cuda, of which "
+                "each takes its own, and choose among them with CUDA_VISIBLE_DEVICES"
+            )
+        if name == "cuda":
+            name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,10 +40,13 @@ from .protocol import MemorySpec
 from .provenance import environment
 from .randomness import seed_modules
 from .record import Record, RecordData
+from .run_files import clear_finished, leftovers, unfinished_files
 from .stages import Stages, check_identity
 from .staleness import reasons as stale_reasons
-from .storage import check_writable, file_sha256
+from .stopping import StopRequest
+from .storage import Busy, check_writable, file_sha256, locked, remove
 from .stream import TaskStream, class_names
+from .surroundings import left_as_found
 from .team import Team
 from .tracking import NoTracker
 from .tracking import find as find_tracker
@@ -56,7 +58,15 @@ Say = Callable[[str], None]
 DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process set another number
 
 
-def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: Say) -> list[Record]:
+def run(
+    plan: Plan,
+    *,
+    data: Path | None,
+    force: bool,
+    progress: Progress,
+    say: Say,
+    stop: StopRequest | None = None,
+) -> list[Record]:
     """Run a plan: reuse finished records, resume unfinished ones, do the rest.
 
     Args:
@@ -65,6 +75,7 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
         force: Move records that are there aside, drop checkpoints of unfinished runs, and run anew.
         progress: Progress bars.
         say: Takes the lines a user reads.
+        stop: Tells whether the process was asked to stop; None where nobody listens.
 
     Returns:
         The records of all seeds, in order.
@@ -72,7 +83,10 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
     Raises:
         UserError: Stale or corrupt records, missing data or weights.
     """
-    team = teams.join(plan.device)
+    if plan.device.type == "cuda":
+        torch.cuda.set_device(plan.device)  # or what names no device makes a context on the first GPU as well
+    stop = stop or StopRequest()
+    team = teams.join(plan.device, plan.options.rank_timeout_minutes)
     if not team.leads:
         say = _silent
     manifest = None
@@ -94,8 +108,9 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
         say(_counts(manifest))
         say(f"backbone {trunk.name}: weights {trunk.weights.source}, {trunk.weights.pretraining}")
         for seed in todo:
-            _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say).go(force)
-    teams.leave()
+            stop.follow()
+            _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say, stop).go(force)
+    team.leave()
     return [records.load(plan.path(seed)) for seed in plan.seeds]
 
 
@@ -140,7 +155,13 @@ def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
 
 
 def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool:
-    """Tell whether a seed needs no work; ``manifest`` is that of data given on the command line.
+    """Tell whether a seed needs no work; what a finished run has left beside its record is cleared away.
+
+    Args:
+        plan: The run.
+        seed: Of the class order.
+        manifest: Of data that were given on the command line.
+        say: Takes the lines a user reads.
 
     Raises:
         RunError: The record is complete but stale.
@@ -165,6 +186,7 @@ def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool
         raise RunError(
             f"{path}: finished, but stale: {'; '.join(why)}; FORCE=1 (--force) moves it aside and runs anew"
         )
+    clear_finished(path)
     say(f"seed {seed}: finished before, {path}")
     return True
 
@@ -226,15 +248,17 @@ class _Run:
         team: Team,
         progress: Progress,
         say: Say,
+        stop: StopRequest,
     ) -> None:
         self.plan = plan
+        self.stop = stop
         self.store = store
         self.team = team
         self.seed = seed
         self.stream = stream
         self.manifest = manifest
         self.say = say
-        self.path = plan.path(seed)
+        self.path = plan.path(seed).absolute()  # whatever becomes of the working directory
         options = plan.options
         self.run_seed = seed if options.run_seed is None else options.run_seed
         workers = options.workers
@@ -261,7 +285,7 @@ class _Run:
         )
         self.record = self._new_record(manifest)
         self.identity = identity(self.record, plan)
-        self.context.stages = Stages(self.path, self.identity, 60 * options.checkpoint_minutes, team)
+        self.context.stages = Stages(self.path, self.identity, 60 * options.checkpoint_minutes, team, stop)
         self.top: dict[str, NDArray[Any]] = {}
 
     def go(self, force: bool) -> None:
@@ -270,20 +294,19 @@ class _Run:
         Args:
             force: Move a record that is there aside and drop the checkpoint of an unfinished run.
         """
-        lock = filelock.FileLock(self.path.with_suffix(".lock"), timeout=0)
         try:
-            with lock if self.team.leads else contextlib.nullcontext():
+            with locked(self.path) if self.team.leads else contextlib.nullcontext():
                 # Only now is it certain that no other run works on this seed, or has just finished it.
                 done = self.team.leads and not force and finished(self.plan, self.seed, self.manifest, self.say)
-                if force and self.team.leads:
-                    if self.path.exists():
+                if self.team.leads:
+                    if force and self.path.exists():
                         self.say(f"moved aside: {records.supersede(self.path)}")
-                    records.checkpoint_path(self.path).unlink(missing_ok=True)
-                    self.context.stages.clear()
+                    for path in leftovers(self.path) if force or done else unfinished_files(self.path):
+                        remove(path)
                 if not self.team.agree(done):
                     self._go()
                 self.team.wait()
-        except filelock.Timeout as error:
+        except Busy as error:
             raise RunError(f"{self.path}: another process is running this seed") from error
 
     def _go(self) -> None:
@@ -296,8 +319,12 @@ class _Run:
         try:
             method, start = self._restore()
             last = min(self.plan.options.max_tasks or len(self.stream), len(self.stream))
+            if self.team.leads:
+                # What this session trains may get into the result, and the next thing that happens be its end.
+                records.save(self.path, self.record)
             for step in range(start, last):
                 self._step(method, step)
+                self.stop.follow()
         except KeyboardInterrupt:
             done = len(self.record["steps"])
             place = f"inside task {done + 1}" if self.context.stages.any_saved() else f"after task {done}"
@@ -305,10 +332,15 @@ class _Run:
             raise
         except UserError:
             raise
-        except Exception as error:
-            if self.context.stages.asked_to_stop and not self.team.leads:
-                raise KeyboardInterrupt from None  # the first process has saved and gone
+        except BaseException as error:  # SystemExit, too: whoever ends Python has not finished the run
+            if self.stop.asked and self.team.size > 1:
+                raise KeyboardInterrupt from None  # another process was asked as well, and has gone
             self._save_as_failed(error)
+            if not isinstance(error, Exception):
+                raise TrainingError(
+                    f"{self.plan.method.name}: code of the method, or below it, ended Python with "
+                    f"{type(error).__name__}: {error}"
+                ) from error
             why = _advice(error)
             if why is not None:
                 raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
@@ -318,7 +350,7 @@ class _Run:
         if len(self.record["steps"]) == len(self.stream) and self.team.leads:
             self._finish()
 
-    def _save_as_failed(self, error: Exception) -> None:
+    def _save_as_failed(self, error: BaseException) -> None:
         """Leave a record that says why the run ended."""
         self.record["status"] = "failed"
         self.record["reason"] = f"{type(error).__name__}: {error}"
@@ -329,25 +361,39 @@ class _Run:
         """Construct the method; if there is a checkpoint of this run, bring it back to where that was."""
         cumulative = self.plan.method.data_access == "cumulative"
         seed_modules(self.run_seed, "init")
-        method = self.plan.method(self.plan.config, self.context).to(self.plan.device)
+        with left_as_found(self.plan.method.name, "__init__"):
+            method = self.plan.method(self.plan.config, self.context).to(self.plan.device)
         self.context.method = method
         path = records.checkpoint_path(self.path)
+        earlier = self._earlier_sessions()
         if not path.exists():
+            self._join_sessions(earlier)
             return method, 0
         saved = checkpoints.load(path)
         check_identity(path, saved.identity, self.identity)
         done = len(saved.steps)
         for step in range(done):
             seed_modules(self.run_seed, "grow", step)
-            method.grow(self.stream.task(step, cumulative=cumulative))
+            with left_as_found(method.name, "grow"):
+                method.grow(self.stream.task(step, cumulative=cumulative))
         method.to(self.plan.device).load_state_dict(saved.state)
         self.record["steps"], self.top = saved.steps, saved.top
-        self.record["sessions"] = [*saved.sessions, *self.record["sessions"]]
-        self.record["started"] = saved.sessions[0]["started"]
+        self._join_sessions(earlier or saved.sessions)
         self.context.epochs_done = sum(len(step["losses"]) for step in saved.steps)
         self.context.scaler.load_state_dict(saved.scaler)
         self.say(f"seed {self.seed}: resuming after task {done} of {len(self.stream)}")
         return method, done
+
+    def _earlier_sessions(self) -> list[dict[str, Any]]:
+        """Return the sessions of this same run that the record on disk tells of, killed ones among them."""
+        if not self.path.exists():
+            return []
+        found = records.load(self.path).data
+        return found["sessions"] if identity(found, self.plan) == self.identity else []
+
+    def _join_sessions(self, earlier: list[dict[str, Any]]) -> None:
+        self.record["sessions"] = [*earlier, *self.record["sessions"]]
+        self.record["started"] = self.record["sessions"][0]["started"]
 
     def _step(self, method: Method, step: int) -> None:
         """Learn one task, test on all tasks so far, and make both safe on disk."""
@@ -361,17 +407,24 @@ class _Run:
         stages = self.context.stages
         stages.begin(step)
         seed_modules(self.run_seed, "grow", step)
-        method.grow(task)
+        with left_as_found(method.name, "grow"):
+            method.grow(task)
         method.to(self.plan.device).train()
         seed_modules(self.run_seed, "learn", step)
         shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
-        method.learn(task)
+        with left_as_found(method.name, "learn"):
+            method.learn(task)
+        self.stop.follow()
+        floating = [name for name, buffer in method.named_buffers() if buffer.is_floating_point()]
+        self.team.check_alike(method.state_dict(), [name for name in floating if name in shapes])
         train_s, learnt = stages.train_s(), time.perf_counter()
         method.eval()
         state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         _check_structure(method, shapes, state)
         tests = [self.stream.test(i) for i in range(step + 1)]
-        found = evaluate(method, self.context, tests, task.num_seen, self.plan.options.eval_batch)
+        with left_as_found(method.name, "predict"):
+            found = evaluate(method, self.context, tests, task.num_seen, self.plan.options.eval_batch)
+        self.stop.follow()
         ended = time.perf_counter()
         if any(not torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items()):
             raise EvaluationError(f"{method.name}: predict changed the method's state; it must not")
@@ -439,7 +492,8 @@ class _Run:
         self.record["status"] = "complete"
         self.record["finished"] = records.now()
         records.save(self.path, self.record)
-        records.checkpoint_path(self.path).unlink(missing_ok=True)
+        for path in leftovers(self.path):
+            remove(path)
 
     def _new_record(self, manifest: Manifest) -> RecordData:
         plan, protocol, entry = self.plan, self.plan.protocol, self.plan.entry
@@ -545,8 +599,10 @@ def _check_budget(method: Method, use: MemoryUse, budget: MemorySpec | None, num
     """Refuse exemplars beyond what the protocol allows.
 
     Raises:
-        TrainingError: Says what is kept and what is allowed.
+        TrainingError: Says what is kept and what is allowed, or that it is not told.
     """
+    if not isinstance(use, MemoryUse):
+        raise TrainingError(f"{method.name}: memory_use must give a MemoryUse, it gave {use!r}")
     videos = 0
     if budget is not None:
         videos = budget.total if budget.total is not None else (budget.per_class or 0) * num_seen

@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +25,9 @@ import torch
 from torch import Tensor
 
 from . import checkpoint
+from .run_files import stage_files, stage_path
+from .stopping import StopRequest
+from .storage import remove
 from .team import Team
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Stages:
         identity: dict[str, str] | None = None,
         every_s: float = float("inf"),
         team: Team | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
         """Remember where states go.
 
@@ -65,13 +67,14 @@ class Stages:
             identity: What must agree for a run to go on.
             every_s: Seconds between two states of a stage; its end is saved in any case.
             team: The processes of the run, of which the first writes.
+            stop: Tells whether the process was asked to stop.
         """
         self.resumed = False
         self._path = path
         self._identity = identity
         self._every_s = every_s
         self._team = team or Team()
-        self.asked_to_stop = False
+        self._stop = stop or StopRequest()
         self._names: list[str] = []
         self._draws: tuple[dict[str, Tensor], dict[str, Any]] | None = None
         self._task = 0
@@ -100,7 +103,7 @@ class Stages:
     def clear(self) -> None:
         """Delete all states of stages."""
         for path in self._files():
-            path.unlink(missing_ok=True)
+            remove(path)
 
     def train_s(self) -> float:
         """Return the seconds spent on the task's training, those of sessions that died included."""
@@ -160,43 +163,45 @@ class Stages:
             StorageError: The file cannot be written.
             KeyboardInterrupt: The process was asked to stop, and the state is safe.
         """
-        due = is_end or self.asked_to_stop or time.perf_counter() - self._saved >= self._every_s
+        asked = self._team.any(self._stop.asked)
+        due = is_end or asked or time.perf_counter() - self._saved >= self._every_s
         path = self._file()
         if due and path is not None and self._team.leads:
             self._save(context, optimiser, schedule, place, path)
         if due:
             self._saved = time.perf_counter()
-        # The others wait for the first in their next step: were one to leave first, it could not save.
-        if self.asked_to_stop and self._team.leads:
+        if asked:
+            self._team.leave()  # together, or the first might be ended with the others before it has saved
             raise KeyboardInterrupt
+
+    def lost_data(
+        self,
+        context: RunContext,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None,
+        place: Place,
+    ) -> None:
+        """Follow a request to stop where no batch comes any more: the same signal has ended the workers.
+
+        Raises:
+            StorageError: The file cannot be written.
+            KeyboardInterrupt: The process was asked to stop, and the state is safe.
+        """
+        if self._stop.asked and self._team.size == 1:  # others may be in the middle of a step
+            self.passed(context, optimiser, schedule, place)
 
     @contextmanager
     def stopping_softly(self) -> Iterator[None]:
-        """Take a request to end (SIGTERM, as schedulers send it) as one to save first, while a stage trains."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self.asked_to_stop = True
-
-        try:
-            before = signal.signal(signal.SIGTERM, note)
-        except ValueError:  # only the main thread may ask; elsewhere a request ends the process as ever
+        """Take a request to stop as one to save first, while a stage trains."""
+        with self._stop.held_back(even_twice=self._team.size > 1):
             yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def _file(self) -> Path | None:
         """Return where the state of the stage in work lies."""
-        if self._path is None:
-            return None
-        return self._path.with_suffix(f".stage-{len(self._names)}.safetensors")
+        return None if self._path is None else stage_path(self._path, len(self._names))
 
     def _files(self) -> list[Path]:
-        if self._path is None:
-            return []
-        return sorted(self._path.parent.glob(f"{_escaped(self._path.stem)}.stage-*.safetensors"))
+        return [] if self._path is None else stage_files(self._path)
 
     def _save(
         self,
@@ -274,11 +279,6 @@ def check_identity(path: Path, saved: dict[str, str], now: dict[str, str]) -> No
             f"{path}: saved by a run with another {', '.join(changed)}; go on under the same conditions, or "
             f"{checkpoint.ADVICE}"
         )
-
-
-def _escaped(stem: str) -> str:
-    """Return a file name for ``glob`` to take literally; a variant's name may hold brackets."""
-    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in stem)
 
 
 def _optimiser_state(optimiser: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

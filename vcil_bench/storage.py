@@ -1,4 +1,4 @@
-"""Files: written so that nothing is lost (to a temporary name, flushed, renamed), hashed, and where they go."""
+"""Files: written so that nothing is lost (to a temporary name, flushed, renamed), locked, hashed, deleted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
+
 from .errors import UserError
 
 
 class StorageError(UserError):
     """A folder or file that cannot be written."""
+
+
+class Busy(StorageError):
+    """Another process works on the same files."""
 
 
 def file_sha256(path: Path) -> str:
@@ -64,6 +70,59 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def remove(path: Path) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        StorageError: It cannot be deleted, or is a folder.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be deleted ({error.strerror or error}); move it away") from error
+
+
+def lock_path(path: Path) -> Path:
+    """Return where the lock of a file, and of what is named after it, lies."""
+    return path.with_name(f"{path.stem}.lock")
+
+
+@contextmanager
+def locked(path: Path, *, wait_s: float = 0) -> Iterator[None]:
+    """Have ``path``, and what is named after it, to oneself.
+
+    The lock lies beside what it guards, since nodes that share a disk share nothing else, and is removed by the
+    one who holds it; whoever gets hold of a removed one asks anew (filelock >= 3.24).
+
+    Args:
+        path: The file; its ending does not matter.
+        wait_s: Seconds to wait for another process.
+
+    Raises:
+        Busy: Another process has it.
+        StorageError: The disk cannot lock files, or not write them.
+    """
+    place = lock_path(path)
+    lock = filelock.FileLock(place, timeout=wait_s)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise Busy(f"{path}: another process works on it; if none does, delete {place}") from error
+    except OSError as error:
+        raise StorageError(
+            f"{place}: cannot be locked ({error.strerror or error}); choose a folder on another disk, or mount "
+            "this one with locks"
+        ) from error
+    try:
+        yield
+    finally:
+        try:
+            if os.name == "posix":  # elsewhere an open file cannot be removed, and filelock does it
+                remove(place)
+        finally:
+            lock.release()
+
+
 def check_writable(folder: Path) -> None:
     """Refuse a folder in which no file can be made, before any work is done for it.
 
@@ -72,7 +131,7 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test."):
+        with tempfile.TemporaryFile(dir=folder):  # without a name, so that a kill leaves nothing
             pass
     except OSError as error:
         raise StorageError(

@@ -6,12 +6,16 @@ something else. Here networks run on a process's own clips and hand out the feat
 from all; what stands behind them (heads, experts, losses) is computed by every process alike. A process's
 gradient of a network is then the share of its own clips, and their sum is the gradient that a single process
 has.
+
+What every process computes alike must stay alike. Where nothing is exchanged, GPUs that add in another order let
+it drift: so the first process's gradients of heads and experts are everybody's, and after a task all states are
+compared.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +23,15 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+PREPARING = timedelta(days=2)  # for what all wait for the first process to do: reading a large dataset
+# GPUs may add in any order, which buffers that were computed and not exchanged show (means, importance); more
+# than this share of a buffer's largest value is no rounding, not even in bf16.
+ROUNDING = 1e-2
+
+
+class TeamError(RuntimeError):
+    """Another process of the run has gone, says nothing, or holds something else."""
 
 
 @dataclass
@@ -29,11 +42,16 @@ class Team:
         rank: This process, 0 for the one that writes.
         size: Number of processes.
         total: Clips of the batch in work, of which this process holds its part; None where clips are whole.
+        aside: What processes say to each other besides tensors of the training, through the processors: there a
+            wait ends with an error, while a GPU that waits lets no signal through.
+        preparing: The same, for waits of hours.
     """
 
     rank: int = 0
     size: int = 1
     total: int | None = None
+    aside: dist.ProcessGroup | None = None
+    preparing: dist.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
@@ -71,31 +89,100 @@ class Team:
         if not gradients:
             return
         together = torch.cat([gradient.flatten() for gradient in gradients])  # one exchange instead of hundreds
-        dist.all_reduce(together)
-        parts = together.split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        with _speaking():
+            dist.all_reduce(together)
+        _spread(together, gradients)
+
+    def take_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Take the first process's gradients of what every process computes alike."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not gradients:
+            return
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        with _speaking():
+            dist.broadcast(together, 0)
+        _spread(together, gradients)
+
+    def check_alike(self, state: Mapping[str, Tensor], computed: Iterable[str]) -> None:
+        """Refuse to go on where processes hold different states; of rounding, all take the first process's.
+
+        Costs one pass over the state, and one exchange of a number per tensor.
+
+        Args:
+            state: Parameters and buffers by name, the same names everywhere.
+            computed: Names of floating buffers, which may differ in rounding. All others are the same to the bit
+                by what is exchanged in training.
+
+        Raises:
+            TeamError: Names the first tensor that differs, and a process that holds another.
+        """
+        if self.size == 1:
+            return
+        for name in computed:
+            self._take(name, state[name])
+        own = torch.stack([_bits(tensor) for tensor in state.values()])
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        with _speaking():
+            dist.all_gather(parts, own, group=self.aside)
+        for rank, part in enumerate(parts):
+            different = (part != parts[0]).nonzero().flatten().tolist()
+            if different:
+                raise _unlike(list(state)[different[0]], rank)
+
+    def _take(self, name: str, tensor: Tensor) -> None:
+        """Put the first process's values in the place of a tensor's, if they are the same to rounding."""
+        first = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        with _speaking():
+            dist.broadcast(first, 0, group=self.aside)
+        own = tensor.detach().cpu()
+        close = torch.equal(first, own) or bool(
+            (first.double() - own.double()).abs().max() <= ROUNDING * first.double().abs().max()
+        )
+        far = torch.zeros(self.size, dtype=torch.int64)
+        far[self.rank] = int(not close)
+        with _speaking():
+            dist.all_reduce(far, group=self.aside)
+        if far.any():
+            raise _unlike(name, int(far.argmax()))
+        with torch.no_grad():
+            tensor.copy_(first)
 
     def wait(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:
-            dist.barrier()
+            with _speaking():
+                dist.barrier(group=self.aside)
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """Let the first process do what it finds done afterwards by the others."""
+        """Let the first process do, for hours if it must, what it finds done afterwards by the others."""
         if not self.leads:
-            self.wait()
+            self._wait_for_leader()
         yield
         if self.leads:
-            self.wait()
+            self._wait_for_leader()
+
+    def _wait_for_leader(self) -> None:
+        if self.size > 1:
+            with _speaking():
+                dist.barrier(group=self.preparing)
 
     def agree(self, value: bool) -> bool:
         """Return what the first process says."""
         if self.size == 1:
             return value
-        said = torch.tensor([int(value)], device=_comm_device())
-        dist.broadcast(said, 0)
+        said = torch.tensor([int(value)])
+        with _speaking():
+            dist.broadcast(said, 0, group=self.aside)
+        return bool(said.item())
+
+    def any(self, value: bool) -> bool:
+        """Return whether any process says so."""
+        if self.size == 1:
+            return value
+        said = torch.tensor([int(value)])
+        with _speaking():
+            dist.all_reduce(said, dist.ReduceOp.MAX, group=self.aside)
         return bool(said.item())
 
     def collect(self, rows: Tensor, total: int) -> Tensor:
@@ -103,11 +190,18 @@ class Team:
         if self.size == 1:
             return rows
         longest = -(-total // self.size)
-        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded = rows.new_zeros(longest, *rows.shape[1:], device="cpu")
         padded[: len(rows)] = rows
-        parts = [torch.empty_like(padded, device=_comm_device()) for _ in range(self.size)]
-        dist.all_gather(parts, padded.to(_comm_device()))
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        with _speaking():
+            dist.all_gather(parts, padded, group=self.aside)
         return torch.stack(parts, dim=1).flatten(0, 1)[:total].to(rows.device)
+
+    def leave(self) -> None:
+        """Part from the other processes when all are here, so that none is taken for one that died."""
+        if self.size > 1:
+            self.wait()
+            dist.destroy_process_group()
 
 
 class _Gather(torch.autograd.Function):
@@ -117,7 +211,8 @@ class _Gather(torch.autograd.Function):
     def forward(context, local: Tensor, rank: int, size: int) -> Tensor:  # type: ignore[no-untyped-def]
         context.own = slice(rank * len(local), (rank + 1) * len(local))
         parts = [torch.empty_like(local) for _ in range(size)]
-        dist.all_gather(parts, local)
+        with _speaking():
+            dist.all_gather(parts, local)
         return torch.cat(parts)
 
     @staticmethod
@@ -131,13 +226,15 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(context, tensor: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         summed = tensor.clone()
-        dist.all_reduce(summed)
+        with _speaking():
+            dist.all_reduce(summed)
         return summed
 
     @staticmethod
     def backward(context, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         summed = gradient.clone()
-        dist.all_reduce(summed)
+        with _speaking():
+            dist.all_reduce(summed)
         return summed
 
 
@@ -146,23 +243,69 @@ def size_of_team() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join(device: torch.device) -> Team:
-    """Meet the other processes that ``torchrun`` has started."""
+def join(device: torch.device, minutes: float) -> Team:
+    """Meet the other processes that ``torchrun`` has started.
+
+    Args:
+        device: This process's.
+        minutes: How long a process may say nothing, before the others give up.
+
+    Raises:
+        TeamError: They are not there.
+    """
     if size_of_team() == 1:
         return Team()
-    if not dist.is_initialized():
+    limit = timedelta(minutes=minutes)
+    with _speaking():
         if device.type == "cuda":
-            torch.cuda.set_device(device)
-        # Preparing a large dataset, for which the others wait, takes hours.
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=2))
-    return Team(dist.get_rank(), dist.get_world_size())
+            # A GPU's watchdog ends the process without a word to the user, so it speaks last.
+            dist.init_process_group("nccl", timeout=limit + timedelta(minutes=1), device_id=device)
+            aside = dist.new_group(backend="gloo", timeout=limit)
+        else:
+            dist.init_process_group("gloo", timeout=limit)
+            aside = None
+        preparing = dist.new_group(backend="gloo", timeout=PREPARING)
+    return Team(dist.get_rank(), dist.get_world_size(), aside=aside, preparing=preparing)
 
 
-def leave() -> None:
-    """Part from the other processes."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+@contextmanager
+def _speaking() -> Iterator[None]:
+    """Tell an exchange that failed from what fails in this process.
+
+    Raises:
+        TeamError: The cause, and what to do.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        cause = str(error).strip().splitlines()[0]
+        raise TeamError(
+            "another process of this run has ended, or said nothing for longer than rank_timeout_minutes "
+            f"({cause}); see what it has written; the same command goes on from the last state"
+        ) from error
 
 
-def _comm_device() -> torch.device:
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+def _unlike(name: str, rank: int) -> TeamError:
+    return TeamError(
+        f"process {rank} holds another {name!r} than process 0, though all compute it alike: the method depends "
+        "on the process or on clips that are not gathered, or machines are of different kinds; run it in one "
+        "process"
+    )
+
+
+def _spread(together: Tensor, gradients: list[Tensor]) -> None:
+    """Put parts of a flat tensor back where they came from."""
+    parts = together.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor's values, read as whole numbers and each times its place, on the CPU."""
+    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    flat = tensor.detach().contiguous().reshape(-1).view(words)
+    total = torch.zeros((), dtype=torch.int64)
+    for part in flat.split(2**22):  # 64 MB on the way
+        places = torch.arange(1, 2 * len(part), 2, device=part.device)
+        total = 31 * total + (part * places).sum().cpu()
+    return total

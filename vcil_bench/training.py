@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from .data.loader import Batch, Sample, batches_per_epoch
+from .errors import UserError
 from .method import RunContext
 from .stages import Place
 
@@ -122,7 +123,11 @@ class Epoch:
             parameter.grad = None  # what has piled up is neither summed over processes nor scaled again
         scaler.scale(total).backward()
         if team.total is not None:
-            team.sum_gradients(self._context.network_parameters())
+            networks = self._context.network_parameters()
+            team.sum_gradients(networks)
+            shared = {id(p) for p in networks}
+            given = [p for group in optimiser.param_groups for p in group["params"]]
+            team.take_gradients(p for p in (*given, *others) if id(p) not in shared)
         if clip_norm is not None:
             scaler.unscale_(optimiser)
         for parameter, before in zip(others, piled, strict=True):
@@ -209,7 +214,11 @@ def epochs(
 
     def batches() -> Iterator[Batch]:
         while place.step < per_epoch:
-            batch = next(stream)
+            try:
+                batch = next(stream)
+            except UserError:
+                stages.lost_data(context, optimiser, schedule, place)
+                raise
             team.total = len(batch.labels) if team.size > 1 else None
             yield batch
             team.total = None
