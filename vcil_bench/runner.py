@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from . import checkpoint as checkpoints
-from . import determinism
+from . import cores, determinism
 from . import record as records
 from . import team as teams
 from .conditions import identity
@@ -239,8 +238,8 @@ class _Run:
         self.run_seed = seed if options.run_seed is None else options.run_seed
         workers = options.workers
         if workers is None:
-            workers = min(16, os.cpu_count() or 1) if plan.device.type == "cuda" else 1
-        torch.set_num_threads(options.threads or plan.backbone.threads or DEFAULT_THREADS)
+            workers = cores.decode_workers(on_gpu=plan.device.type == "cuda")
+        torch.set_num_threads(options.threads or plan.backbone.threads or cores.threads(DEFAULT_THREADS))
         self.context = RunContext(
             device=plan.device,
             precision=options.precision,
