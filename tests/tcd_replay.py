@@ -35,6 +35,7 @@ from vcil_bench.method import RunContext
 from vcil_bench.methods import tcd
 from vcil_bench.nets.tsm import TSMTrunk
 from vcil_bench.nets.weights import WeightsInfo
+from vcil_bench.runner import within_reach
 from vcil_bench.stream import Task, TaskStream
 from vcil_bench.training import Epoch
 
@@ -276,7 +277,8 @@ class Replay:
             rows, dim = method.head.weight.shape
             method.head.weight.data = torch.from_numpy(inputs.first_proxies(self.case, rows, dim))
         method.train()
-        method.learn(task)
+        with within_reach(method, self.context, task):
+            method.learn(task)
         method.eval()
         t = task.index
         for label in range(task.num_seen):

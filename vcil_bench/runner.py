@@ -32,6 +32,7 @@ from .data.manifest import DataError, Manifest, check_present, prepare, summary
 from .data.video import resolve_decoder
 from .errors import UserError
 from .evaluation import EvaluationError, evaluate
+from .memory import exemplars_of
 from .method import MemoryUse, Method, RunContext
 from .nets.trunk import Trunk
 from .nets.weights import given_file, is_path
@@ -43,7 +44,7 @@ from .record import Record, RecordData
 from .stages import Stages, check_identity
 from .staleness import reasons as stale_reasons
 from .storage import check_writable, file_sha256
-from .stream import TaskStream, class_names
+from .stream import Task, TaskStream, class_names
 from .team import Team
 from .tracking import NoTracker
 from .tracking import find as find_tracker
@@ -359,12 +360,13 @@ class _Run:
             torch.cuda.reset_peak_memory_stats(self.plan.device)
         stages = self.context.stages
         stages.begin(step)
-        seed_modules(self.run_seed, "grow", step)
-        method.grow(task)
-        method.to(self.plan.device).train()
-        seed_modules(self.run_seed, "learn", step)
-        shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
-        method.learn(task)
+        with within_reach(method, self.context, task):
+            seed_modules(self.run_seed, "grow", step)
+            method.grow(task)
+            method.to(self.plan.device).train()
+            seed_modules(self.run_seed, "learn", step)
+            shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
+            method.learn(task)
         train_s, learnt = stages.train_s(), time.perf_counter()
         method.eval()
         state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
@@ -523,6 +525,13 @@ def _advice(error: Exception) -> str | None:
             "the same result (on CLIP), precision=bf16 halves activations, a smaller eval_batch helps in testing"
         )
     return determinism.advice(error) if isinstance(error, RuntimeError) else None
+
+
+def within_reach(method: Method, context: RunContext, task: Task) -> contextlib.AbstractContextManager[None]:
+    """Keep the loader from old videos that are not in the method's exemplar memory."""
+    if method.data_access == "cumulative":
+        return contextlib.nullcontext()
+    return context.loader.limited_to(task.train, lambda: exemplars_of(method))
 
 
 def _check_structure(method: Method, shapes: dict[str, torch.Size], state: dict[str, torch.Tensor]) -> None:
