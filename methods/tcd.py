@@ -49,13 +49,17 @@ class TCDConfig(ClassifierConfig):
         proxies: Per class.
         balanced_epochs: Epochs of the head's fine-tuning on exemplars after each increment.
         balanced_lr: Its rate, on the head times ``head_lr``. Their option says 1e-4, but their schedule sets the
-            training's rate in every epoch, whose milestones 20 epochs do not reach: so 1e-3.
+            training's rate in every epoch, whose milestones 20 epochs do not reach: so 1e-3. Here it stays so
+            however many epochs there are; in their code it would fall at the first milestone.
         authors_code: Follow what their code does where it departs from what it sets out to do: (1) proxies of
             new classes are stepped twice per update, for they stand in the optimiser twice; (2) proxies of old
             classes are not trained in an increment; (3) gradients of everything outside the optimiser (old
             proxies, in the fine-tuning the whole network) pile up from step to step and count in the norm that
             is clipped, which shrinks the head's steps; (4) with other than 8 frames the importance loses time.
             False trains all proxies once and clears every gradient. The published numbers come from the code.
+            Not followed: their optimiser compares the rows of a block of proxies with the number of old classes
+            to tell old from new, and where new ones have as many rows takes them for the old (a first step as
+            large as the base task).
     """
 
     importance: bool = True

@@ -17,6 +17,7 @@ from vcil_bench.data.manifest import prepare
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.trunk import Trunk
 from vcil_bench.randomness import seed_modules
+from vcil_bench.runner import within_reach
 from vcil_bench.stream import TaskStream
 
 ENTRIES = registry.find_all()
@@ -80,7 +81,8 @@ def learn(
         seed_modules(1, "grow", step)
         method.grow(task)
         seed_modules(1, "learn", step)
-        method.train().learn(task)
+        with within_reach(method, method.context, task):
+            method.train().learn(task)
     return method.eval()
 
 

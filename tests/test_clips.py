@@ -111,6 +111,18 @@ def test_test_crops_equal_the_authors(crops: int) -> None:
         assert [[b.left, b.top, b.left + b.width, b.top + b.height, b.mirror] for b in found] == boxes
 
 
+@pytest.mark.parametrize("size", [32, 33])
+def test_the_centre_crop_is_that_of_torchvision(size: int) -> None:
+    from torchvision.transforms import CenterCrop  # half a second that most tests do without
+
+    crop = CenterCrop(size)
+    for width in range(size, size + 12):
+        for height in range(size, size + 12):
+            places = torch.arange(width * height).view(1, height, width)
+            (box,) = crop_boxes(width, height, size, 1)
+            assert crop(places)[0, 0, 0] == box.top * width + box.left, (width, height)
+
+
 def test_multiscale_windows_equal_the_authors() -> None:
     data = golden("tcd_14")
     size = int(data["crop_size"])

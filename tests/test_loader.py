@@ -24,6 +24,7 @@ from vcil_bench.data.loader import Batch, ClipLoader, Sample
 from vcil_bench.data.manifest import prepare
 from vcil_bench.data.store_building import build
 from vcil_bench.data.video import VideoError
+from vcil_bench.errors import TrainingError
 from vcil_bench.protocol import ClipSpec
 from vcil_bench.randomness import numpy_stream
 
@@ -130,6 +131,67 @@ def test_batches_are_planned_when_they_are_needed(
 
 def test_samples_are_slim(samples: list[Sample]) -> None:
     assert not hasattr(samples[0], "__dict__")
+
+
+# --- what a method may see
+
+
+def passes(loader: ClipLoader, samples: list[Sample]) -> list[Callable[[], Any]]:
+    """Return every way of asking for clips; batches need not be taken."""
+    return [
+        lambda: loader.training(samples, 1, 5, "x"),
+        lambda: loader.plain(samples, 5),
+        lambda: loader.views(samples, 5),
+        lambda: loader.whole().training(samples, 1, 5, "x"),
+    ]
+
+
+def test_a_task_and_its_exemplars_are_within_reach(samples: list[Sample]) -> None:
+    exemplar = dataclasses.replace(samples[5], stored=(1, 4, 7))
+    fewer, relabelled = (
+        dataclasses.replace(exemplar, stored=(4,)),
+        dataclasses.replace(samples[0], label=99, stored=(0, 1)),
+    )
+    loader = clip_loader()
+    with loader.limited_to(samples[:4], lambda: [exemplar, samples[6]]):
+        for ask in passes(loader, [*samples[:4], relabelled, exemplar, fewer, samples[6]]):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"id": "other", "path": "other.mp4"},
+            "video 'other' is neither of the task nor in",
+        ),
+        ({"path": "other.mp4"}, "is neither of the task nor in"),
+        ({"sha256": "0" * 64}, "is neither of the task nor in"),
+        ({"stored": None}, r"an exemplar of which only the frames \[1, 4, 7\] were kept"),
+        ({"stored": (1, 2)}, r"an exemplar of which only the frames \[1, 4, 7\] were kept"),
+    ],
+)
+def test_other_videos_and_frames_are_out_of_reach_until_the_task_is_learnt(
+    samples: list[Sample], changes: dict[str, Any], message: str
+) -> None:
+    exemplar = dataclasses.replace(samples[5], stored=(1, 4, 7))
+    loader, wanted = clip_loader(), [*samples[:4], dataclasses.replace(exemplar, **changes)]
+    with loader.limited_to(samples[:4], lambda: [exemplar]):
+        for ask in passes(loader, wanted):
+            with pytest.raises(TrainingError, match=message):
+                ask()
+    for ask in passes(loader, wanted):
+        ask()
+
+
+def test_exemplars_are_those_of_the_moment(samples: list[Sample]) -> None:
+    kept: list[Sample] = []
+    loader = clip_loader()
+    with loader.limited_to(samples[:4], lambda: kept):
+        with pytest.raises(TrainingError):
+            loader.plain(samples[4:5], 5)
+        kept.append(samples[4])
+        loader.plain(samples[4:5], 5)
 
 
 # --- from the store

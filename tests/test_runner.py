@@ -351,6 +351,24 @@ def test_a_method_that_breaks_the_contract_fails_at_its_first_task(
     assert record.load(written).data["steps"] == []
 
 
+def test_old_videos_that_bypass_the_memory_end_the_run(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "hoarder.py"
+    path.write_text(
+        "from .zero_shot import ZeroShot\n\n\n"
+        "class Hoarder(ZeroShot):\n    name = 'hoarder'\n    seen = ()\n\n"
+        "    def learn(self, task):\n"
+        "        self.seen += task.train\n"
+        "        for _ in self.context.loader.training(self.seen, 1, 4, 'all'):\n            pass\n"
+    )
+    assert tiny.run(path, tmp_path / "r") == 1
+    assert "is neither of the task nor in the exemplar memory" in capsys.readouterr().err
+    (written,) = (tmp_path / "r").glob("*/hoarder/*.json")
+    found = record.load(written).data
+    assert (found["status"], len(found["steps"])) == ("failed", 1)
+
+
 def test_a_resumed_run_tells_its_history(tiny: Any, tmp_path: Path) -> None:
     _interrupt(tiny, tmp_path)
     (path,) = tmp_path.glob("*/finetune/*.json")

@@ -1,8 +1,8 @@
-"""The one exception a user may cause, so that the command line can tell it from a defect.
+"""The exceptions that a user or a method may cause, so that the command line can tell them from a defect.
 
 Everything that a wrong command, a missing dataset, a bad YAML or a broken video can trigger derives from
-``UserError``; the command line prints its message in one line and exits with code 2. Any other exception is
-a programming error and keeps its traceback.
+``UserError``; the command line prints its message in one line and exits with code 2. Training that a method
+cannot go on with ends a run as failed. Any other exception is a programming error and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from collections.abc import Iterable
 
 class UserError(ValueError):
     """An input that cannot be used; the message names the value, the allowed ones and the way out."""
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on, such as a loss that is no longer a number."""
 
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:

@@ -131,6 +131,12 @@ class ExemplarMemory(nn.Module):
         return dataclasses.replace(sample, stored=tuple(self._frames_of(sample)) or None)
 
 
+def exemplars_of(method: nn.Module) -> list[Sample]:
+    """Return what the memories of a method keep at the moment."""
+    memories = [module for module in method.modules() if isinstance(module, ExemplarMemory)]
+    return [sample for memory in memories for sample in memory.samples()]
+
+
 def nearest_to_mean_order(features: Tensor, k: int) -> list[int]:
     """Rank videos by the cosine of their feature with the class mean, largest first.
 

@@ -32,7 +32,7 @@ class RunOptions:
         store: Read frames from the frame store that ``prepare --store`` built, not from the videos; JPEG changes
             pixels slightly.
         store_dir: Folder of the frame store; null takes the one in the user's cache.
-        workers: Decoding processes; null means 1 on CPU, up to 16 on a GPU.
+        workers: Decoding processes; null means 1 on CPU, on a GPU the run's share of the cores, up to 16.
         threads: CPU threads of torch; null takes torch's default, or the backbone's where it has one. Another
             number of threads may change sums in the last bit.
         eval_batch: Test videos per batch, for speed and memory.

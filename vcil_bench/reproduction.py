@@ -75,8 +75,9 @@ def page(found: Mapping[str, Reproduction]) -> str:
         "Made by `make reproduction` from `methods/reproduction.yaml` and the methods' own docstrings.",
         "Each method is checked against published code function by function, on inputs and outputs recorded "
         "from that code (`tests/golden`), or against a second computation of its formulas where no code exists. "
-        "That says nothing about whole runs: **no number of a published table has been reproduced yet.** The "
-        f"standard tolerance is {STANDARD}.",
+        "That says nothing about whole runs, but for TCD's, where a small run of the authors' code is followed "
+        "from the first weights to the last prediction: **no number of a published table has been reproduced "
+        f"yet.** The standard tolerance is {STANDARD}.",
         "A free choice is a value or a rule on which the paper, and the code where there is some, say nothing, "
         "or two things. It stands with its reason under the method's config; `--set KEY=VALUE` takes the other.",
         _overview(found),

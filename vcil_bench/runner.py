@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from . import checkpoint as checkpoints
-from . import determinism
+from . import cores, determinism
 from . import record as records
 from . import team as teams
 from .conditions import identity
@@ -32,6 +31,7 @@ from .data.manifest import DataError, Manifest, check_present, prepare, summary
 from .data.video import resolve_decoder
 from .errors import UserError
 from .evaluation import EvaluationError, evaluate
+from .memory import exemplars_of
 from .method import MemoryUse, Method, RunContext
 from .nets.trunk import Trunk
 from .nets.weights import given_file, is_path
@@ -45,7 +45,7 @@ from .stages import Stages, check_identity
 from .staleness import reasons as stale_reasons
 from .stopping import StopRequest
 from .storage import Busy, check_writable, file_sha256, locked, remove
-from .stream import TaskStream, class_names
+from .stream import Task, TaskStream, class_names
 from .surroundings import left_as_found
 from .team import Team
 from .tracking import NoTracker
@@ -263,8 +263,8 @@ class _Run:
         self.run_seed = seed if options.run_seed is None else options.run_seed
         workers = options.workers
         if workers is None:
-            workers = min(16, os.cpu_count() or 1) if plan.device.type == "cuda" else 1
-        torch.set_num_threads(options.threads or plan.backbone.threads or DEFAULT_THREADS)
+            workers = cores.decode_workers(on_gpu=plan.device.type == "cuda")
+        torch.set_num_threads(options.threads or plan.backbone.threads or cores.threads(DEFAULT_THREADS))
         self.context = RunContext(
             device=plan.device,
             precision=options.precision,
@@ -406,14 +406,15 @@ class _Run:
             torch.cuda.reset_peak_memory_stats(self.plan.device)
         stages = self.context.stages
         stages.begin(step)
-        seed_modules(self.run_seed, "grow", step)
-        with left_as_found(method.name, "grow"):
-            method.grow(task)
-        method.to(self.plan.device).train()
-        seed_modules(self.run_seed, "learn", step)
-        shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
-        with left_as_found(method.name, "learn"):
-            method.learn(task)
+        with within_reach(method, self.context, task):
+            seed_modules(self.run_seed, "grow", step)
+            with left_as_found(method.name, "grow"):
+                method.grow(task)
+            method.to(self.plan.device).train()
+            seed_modules(self.run_seed, "learn", step)
+            shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
+            with left_as_found(method.name, "learn"):
+                method.learn(task)
         self.stop.follow()
         floating = [name for name, buffer in method.named_buffers() if buffer.is_floating_point()]
         self.team.check_alike(method.state_dict(), [name for name in floating if name in shapes])
@@ -578,6 +579,13 @@ def _advice(error: Exception) -> str | None:
             "the same result (on CLIP), precision=bf16 halves activations, a smaller eval_batch helps in testing"
         )
     return determinism.advice(error) if isinstance(error, RuntimeError) else None
+
+
+def within_reach(method: Method, context: RunContext, task: Task) -> contextlib.AbstractContextManager[None]:
+    """Keep the loader from old videos that are not in the method's exemplar memory."""
+    if method.data_access == "cumulative":
+        return contextlib.nullcontext()
+    return context.loader.limited_to(task.train, lambda: exemplars_of(method))
 
 
 def _check_structure(method: Method, shapes: dict[str, torch.Size], state: dict[str, torch.Tensor]) -> None:

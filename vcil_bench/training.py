@@ -17,13 +17,10 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from .data.loader import Batch, Sample, batches_per_epoch
+from .errors import TrainingError as TrainingError
 from .errors import UserError
 from .method import RunContext
 from .stages import Place
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on, such as a loss that is no longer a number."""
 
 
 def sgd(

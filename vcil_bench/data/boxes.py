@@ -28,12 +28,13 @@ class Box:
 def crop_boxes(width: int, height: int, size: int, crops: int) -> list[Box]:
     """Return the test crops of a frame of ``width`` x ``height``.
 
-    One is the centre crop. 3, 5 and 10 follow TCD ops/transforms.py (GroupFullResSample, GroupOverSample):
-    offsets are multiples of ``floor((side - size) / 4)``, so the far crops may end up to 3 pixels short of the
-    edge; of the 10, each position comes plain, then mirrored.
+    One is the centre crop, rounded as torchvision's ``CenterCrop`` does it (TCD train/train_i_cl.py): halves to
+    the even number. 3, 5 and 10 follow TCD ops/transforms.py (GroupFullResSample, GroupOverSample): offsets are
+    multiples of ``floor((side - size) / 4)``, so the far crops may end up to 3 pixels short of the edge; of the
+    10, each position comes plain, then mirrored.
     """
     if crops == 1:
-        return [Box((width - size) // 2, (height - size) // 2, size, size)]
+        return [Box(round((width - size) / 2), round((height - size) / 2), size, size)]
     w, h = (width - size) // 4, (height - size) // 4
     corners = [(0, 0), (4 * w, 0), (0, 4 * h), (4 * w, 4 * h), (2 * w, 2 * h)]
     places = [(0, 2 * h), (4 * w, 2 * h), (2 * w, 2 * h)] if crops == 3 else corners

@@ -7,7 +7,6 @@ it costs one process.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired as ProcessExpired
 from pebble import ProcessPool
+
+from vcil_bench import cores
 
 _AHEAD = 4  # jobs handed out per worker, so that none waits; all at once would cost a gigabyte of futures
 
@@ -42,7 +43,7 @@ def in_processes(
         The job, and its result or what it raised: also ``TimeoutError`` if it was killed, ``ProcessExpired`` if
         its process died.
     """
-    workers = workers or _cores()
+    workers = workers or cores.allowed()
     rest = iter(jobs)
     # Spawned, since a fork of a process in which torch or a progress bar runs threads can hang.
     with ProcessPool(workers, context=multiprocessing.get_context("spawn")) as pool:
@@ -58,8 +59,3 @@ def in_processes(
         except BaseException:
             pool.stop()
             raise
-
-
-def _cores() -> int:
-    """Return the cores that this process may use, which on a shared machine are not all of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

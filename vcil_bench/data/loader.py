@@ -13,7 +13,8 @@ from __future__ import annotations
 import copy
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vcil_bench.errors import UserError
+from vcil_bench.errors import TrainingError, UserError
 from vcil_bench.protocol import ClipSpec
 from vcil_bench.randomness import numpy_stream
 
@@ -80,6 +81,42 @@ class LoaderClock:
     """Seconds spent waiting for data, which tells whether decoding limits a run."""
 
     waited: float = field(default=0.0)
+
+
+class _Reach:
+    """What is within a method's reach while it learns a task: the task's videos, and the exemplars it keeps."""
+
+    def __init__(self, task: Sequence[Sample], kept: Callable[[], Iterable[Sample]]) -> None:
+        self._task = {_content(sample) for sample in task}
+        self._kept = kept
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Refuse what is beyond it.
+
+        Raises:
+            TrainingError: Names the first such video.
+        """
+        others = [sample for sample in samples if _content(sample) not in self._task]
+        if not others:
+            return
+        kept = {_content(sample): sample for sample in self._kept()}
+        for sample in others:
+            exemplar = kept.get(_content(sample))
+            if exemplar is None:
+                what = "is neither of the task nor in the exemplar memory"
+            elif exemplar.stored is None or (sample.stored and set(sample.stored) <= set(exemplar.stored)):
+                continue
+            else:
+                what = f"is an exemplar of which only the frames {list(exemplar.stored)} were kept"
+            raise TrainingError(
+                f"video {sample.id!r} {what}; keep videos of earlier tasks in vcil_bench.memory.ExemplarMemory, "
+                'an attribute of the method, or declare data_access = "cumulative"'
+            )
+
+
+def _content(sample: Sample) -> tuple[str, str, str]:
+    """Return what says which video a sample reads, from its file or from a frame store."""
+    return sample.id, sample.path, sample.sha256
 
 
 class _Clips(Dataset[int]):
@@ -190,6 +227,7 @@ class ClipLoader:
         self.spec = spec
         self.clock = LoaderClock()
         self.share = share
+        self._reach: list[_Reach] = []  # at most one; a list, since twins share it
         self._decoder = decoder
         self._store = store
         self._limit_s = limit_s
@@ -203,6 +241,23 @@ class ClipLoader:
         twin = copy.copy(self)
         twin.share = (0, 1)
         return twin
+
+    @contextmanager
+    def limited_to(self, task: Sequence[Sample], kept: Callable[[], Iterable[Sample]]) -> Iterator[None]:
+        """Decode nothing but a task's videos and exemplars, and of these only the frames that were kept.
+
+        Args:
+            task: The task's videos.
+            kept: Gives the exemplars that the method keeps at the moment.
+
+        Raises:
+            TrainingError: From ``training``, ``plain`` and ``views``, if they are asked for others.
+        """
+        self._reach.append(_Reach(task, kept))
+        try:
+            yield
+        finally:
+            self._reach.pop()
 
     def training(
         self,
@@ -233,6 +288,7 @@ class ClipLoader:
                     part = order[number * batch_size : (number + 1) * batch_size]
                     yield [(epoch, position) for position in part.tolist()]
 
+        self._check(samples)
         shape = (min(batch_size, len(samples)),)
         return self._batches(samples, plan(), shape, stage, self.share)
 
@@ -244,9 +300,14 @@ class ClipLoader:
         """Yield one clip a sample in order, the middle frames' centre crop; clips are [B, T, 3, S, S]."""
         return self._in_order(samples, batch_size, PLAIN, self.share)
 
+    def _check(self, samples: Sequence[Sample]) -> None:
+        for reach in self._reach:
+            reach.check(samples)
+
     def _in_order(
         self, samples: Sequence[Sample], batch_size: int, kind: int, share: tuple[int, int]
     ) -> Iterator[Batch]:
+        self._check(samples)
         plan = (
             [(kind, i) for i in range(start, min(start + batch_size, len(samples)))]
             for start in range(0, len(samples), batch_size)
