@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import filelock
 import numpy as np
@@ -40,7 +40,8 @@ from .plan import Plan, RunError, plain_values
 from .protocol import MemorySpec
 from .provenance import environment
 from .randomness import seed_modules
-from .record import Record, RecordData
+from .record import Record
+from .record_schema import Costs, Memory, RecordData
 from .stages import Stages, check_identity
 from .staleness import reasons as stale_reasons
 from .storage import check_writable, file_sha256
@@ -378,7 +379,7 @@ class _Run:
 
         memory = method.memory_use()
         _check_budget(method, memory, self.plan.protocol.spec.memory, task.num_seen)
-        costs = {
+        costs: Costs = {
             "train_s": round(train_s, 3),
             "eval_s": round(ended - learnt, 3),
             "data_wait_s": round(clock.waited, 3),
@@ -386,7 +387,7 @@ class _Run:
             "parameters": self.context.backbone.num_parameters + sum(p.numel() for p in method.parameters()),
             "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
             "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
-            "memory": dataclasses.asdict(memory),
+            "memory": cast("Memory", dataclasses.asdict(memory)),
         }
         self.record["steps"].append(
             {
@@ -447,7 +448,7 @@ class _Run:
         spec = protocol.spec
         started, here = records.now(), environment(plan.device, plan.options, self.team.size)
         found = summary(manifest)
-        return {
+        made = {
             "schema": records.SCHEMA,
             "run_id": f"{protocol.label}/{method.name}/{plan.variant}-s{self.seed}",
             "status": "partial",
@@ -514,6 +515,7 @@ class _Run:
             "sessions": [{"started": started, "environment": here}],
             "environment": here,
         }
+        return cast("RecordData", made)
 
 
 def _advice(error: Exception) -> str | None:
