@@ -218,7 +218,7 @@ def _check_values(value: Any, where: str, depth: int = 0) -> None:
     elif isinstance(value, str):
         value.encode()  # half a character could not be written again
     elif isinstance(value, int | float) and not -LARGEST_NUMBER < value < LARGEST_NUMBER:
-        raise ValueError(f"{where}: {value:.3g} is no finite number below 2^53")
+        raise ValueError(f"{where}: {str(value)[:24]} is no finite number below 2^53")
 
 
 def _check(data: RecordData) -> None:

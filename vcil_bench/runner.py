@@ -167,6 +167,11 @@ def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool
             f"{path}: finished, but stale: {'; '.join(why)}; FORCE=1 (--force) moves it aside and runs anew"
         )
     say(f"seed {seed}: finished before, {path}")
+    if not records.has_predictions(found):
+        say(
+            f"warning: its predictions, {records.predictions_path(path)}, are gone: the record counts, but reports "
+            "lack its confusions and paired comparisons; put the file back, or run anew with --force"
+        )
     return True
 
 
