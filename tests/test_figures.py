@@ -49,6 +49,7 @@ def saved(
         arrays = {
             f"top5/{i}/cnn": np.stack([np.array(one)] * 5, axis=1).astype(np.int16) for i, one in enumerate(best)
         }
+        arrays |= {"videos": np.array([f"v{i}" for i in range(len(LABELS))])}
         arrays |= {"labels": np.array(LABELS, np.int16), "task": np.array(TASKS, np.int16)}
         npz = records.predictions_path(path)
         data["predictions"] = {"file": npz.name, "sha256": records.save_predictions(npz, arrays)}
@@ -205,8 +206,9 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             records.save_predictions(path, content)
         else:
             path.write_bytes(b"PK\x03\x04 and no more")
-        with pytest.raises(RecordError, match="corrupt predictions"):
+        with pytest.raises(RecordError) as caught:
             figures.predictions(found, "cnn")
+        assert str(path) in str(caught.value)
 
 
 def points(figure: Figure) -> list[dict[str, tuple[float, float]]]:
@@ -326,7 +328,9 @@ def test_a_single_task_can_be_drawn(tmp_path: Path) -> None:
     data["classes_per_task"] = [3]
     data["steps"][0]["costs"] = costs(0, 0, 0.0)
     path = records.record_path(tmp_path, "made_up", "alpha", "default", 1)
+    data["steps"][0]["classes_seen"] = 3
     arrays = {"labels": np.array([0, 0, 1, 2]), "task": np.zeros(4, int), "top5/0/cnn": np.zeros((4, 5), int)}
+    arrays["videos"] = np.array(["a", "b", "c", "d"])
     npz = records.predictions_path(path)
     data["predictions"] = {"file": npz.name, "sha256": records.save_predictions(npz, arrays)}
     records.save(path, data)

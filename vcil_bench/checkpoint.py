@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import UserError
+from .record_schema import Session, Step
 from .storage import StorageError, replacing
 
 SCHEMA = 3
@@ -46,10 +47,10 @@ class Checkpoint:
     """
 
     identity: dict[str, str]
-    steps: list[dict[str, Any]]
+    steps: list[Step]
     top: dict[str, NDArray[np.int16]]
     state: dict[str, Tensor]
-    sessions: list[dict[str, Any]]
+    sessions: list[Session]
     scaler: dict[str, Any] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .options import WITHOUT_EFFECT
-from .record import RecordData
+from .record_schema import RecordData
 from .storage import file_sha256
 
 if TYPE_CHECKING:

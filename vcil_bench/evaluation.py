@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from .data.loader import Sample
 from .method import Method, RunContext
-
-TOP = 5
+from .record import TOP
 
 
 class EvaluationError(RuntimeError):

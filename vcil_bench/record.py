@@ -11,19 +11,24 @@ import hashlib
 import io
 import json
 import re
+import struct
+import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UserError
 from .metrics import METRICS, accuracy_matrix
+from .record_schema import RecordData
 from .storage import write_atomically
 
 SCHEMA = 1
@@ -34,51 +39,14 @@ class RecordError(UserError):
     """A record file that is damaged, of another schema, or inconsistent."""
 
 
-class RecordData(TypedDict):
-    """The JSON of a record, schema 1."""
-
-    schema: int
-    run_id: str  # <protocol label>/<method>/<variant>-s<seed>
-    status: str  # complete | partial | failed
-    reason: str | None  # why it failed
-    started: str  # UTC, ISO 8601, of the first session
-    finished: str | None
-    protocol: dict[str, Any]  # name, label, version, fingerprint, overrides, dataset, metrics, spec
-    method: dict[str, Any]  # name, paper, readouts, origin, file, sha256, bases, distribution, version
-    variant: str  # what the command line changed, "default" if nothing
-    seed: int  # of the class order
-    run_seed: int  # of initialisation, shuffling and frame sampling
-    config: dict[str, dict[str, Any]]  # key -> value, origin (default | recipe ... | command line)
-    options: dict[str, dict[str, Any]]  # the same for run options
-    class_order: list[int]
-    class_names: list[str]  # in id order
-    classes_per_task: list[int]
-    test_videos: list[int]  # per task
-    steps: list[dict[str, Any]]  # step, classes_seen, correct {readout: [per task]}, costs, losses
-    predictions: dict[str, str] | None  # file, sha256
-    data: dict[str, Any]  # kind, dataset, split, root, manifest_sha256, counts, left_out, decoder, verified
-    weights: dict[str, Any]  # name, source, sha256, pretraining
-    sessions: list[dict[str, Any]]  # started and environment of each process, one per resumption
-    environment: dict[str, Any]  # of the last session: git, python, torch, device, threads, command ...
-
-
 # What a record's data section says of videos that training and testing share (``data.manifest.summary``).
 LEAKS = ("test_videos_sharing_a_group_with_train", "identical_files_in_train_and_test")
+TOP = 5  # best labels stored of every prediction
 LARGEST_ARRAY = 2**28  # bytes; the names of 200,000 test videos take a quarter of it
 REFERENCE = "reference"  # folder of the records that come with the harness
-# What readers of a record rely on, section by section.
-SECTIONS = {
-    "protocol": (
-        *("name", "label", "version", "title", "fingerprint", "origin", "overrides", "dataset"),
-        *("metrics", "seeds"),
-    ),
-    "method": (
-        *("name", "paper", "readouts", "origin", "file", "sha256", "bases"),
-        *("data_access", "uses_memory"),
-    ),
-    "data": ("kind", "dataset", "manifest_sha256", "left_out"),
-    "weights": ("name", "source", "sha256", "pretraining"),
-}
+LARGEST_NUMBER = 2**53  # beyond it JavaScript, which shows records, rounds whole numbers
+DEEPEST = 32  # levels of nested values; what walks through them need not fear for its stack
+ADVICE = "move it away or run again with --force"
 
 
 @dataclass(frozen=True)
@@ -159,27 +127,22 @@ def load(path: Path) -> Record:
         RecordError: Names the file and what is wrong with it.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise RecordError(f"{path}: corrupt record ({error}); move it away or run again with --force") from error
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)
+    except (OSError, ValueError, RecursionError) as error:  # a ValueError, too, are numbers of 5000 digits
+        raise RecordError(f"{path}: corrupt record ({error}); {ADVICE}") from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise RecordError(f"{path}: record schema {schema!r}, this version reads schema {SCHEMA}")
-    missing = [key for key in RecordData.__annotations__ if key not in data]
-    if missing:
-        raise RecordError(f"{path}: corrupt record (no {missing[0]!r}); move it away or run again with --force")
     try:
+        _check_values(data, "$")
+        msgspec.convert(data, RecordData)
         _check(data)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-        advice = "move it away or run again with --force"
-        raise RecordError(f"{path}: inconsistent record ({error}); {advice}") from error
-    try:
-        _check_predictions(path, data)
-    except (KeyError, TypeError, IndexError, ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordError(
-            f"{predictions_path(path)}: damaged predictions ({error}); run again with --force"
-        ) from error
-    return Record(path, data)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise RecordError(f"{path}: inconsistent record ({error}); {ADVICE}") from error
+    found = Record(path, data)
+    if has_predictions(found):
+        _check_predictions(found)
+    return found
 
 
 def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
@@ -228,98 +191,174 @@ def supersede(path: Path) -> Path:
     return target
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a mapping of a file's keys and values, none of which may silently replace another."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
+
+
+def _check_values(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse what JSON of Python's can hold and no reader can use, wherever it stands.
+
+    Raises:
+        ValueError: Names the place.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"{where}: nested more than {DEEPEST} levels deep")
+    if isinstance(value, dict):
+        for key, one in value.items():
+            _check_values(key, where, depth)
+            _check_values(one, f"{where}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for i, one in enumerate(value):
+            _check_values(one, f"{where}[{i}]", depth + 1)
+    elif isinstance(value, str):
+        value.encode()  # half a character could not be written again
+    elif isinstance(value, int | float) and not -LARGEST_NUMBER < value < LARGEST_NUMBER:
+        raise ValueError(f"{where}: {str(value)[:24]} is no finite number below 2^53")
+
+
 def _check(data: RecordData) -> None:
-    """Check the counts against each other, so that a damaged record cannot become a number."""
-    if data["status"] not in ("complete", "partial", "failed"):
-        raise ValueError(f"status {data['status']!r}")
-    totals, steps = data["test_videos"], data["steps"]
-    if len(data["classes_per_task"]) != len(totals) or sum(data["classes_per_task"]) != len(data["class_order"]):
+    """Check the counts against each other, so that a damaged record cannot become a number.
+
+    Raises:
+        ValueError: Names what does not agree.
+    """
+    totals, steps, sizes = data["test_videos"], data["steps"], data["classes_per_task"]
+    order, names, readouts = data["class_order"], data["class_names"], data["method"]["readouts"]
+    if len(sizes) != len(totals) or sum(sizes) != len(order):
         raise ValueError("tasks and class order do not agree")
-    if data["status"] == "complete" and len(steps) != len(totals):
-        raise ValueError(f"{len(steps)} steps of {len(totals)} in a complete record")
-    for i, step in enumerate(steps):
-        for readout in data["method"]["readouts"]:
-            counts = step["correct"][readout]
-            if len(counts) != i + 1 or not all(
-                isinstance(c, int) and 0 <= c <= n for c, n in zip(counts, totals, strict=False)
-            ):
-                raise ValueError(f"counts of step {i}, readout {readout!r}")
-    if not all(isinstance(n, int) and n >= 1 for n in totals):
-        raise ValueError(f"test videos {totals}")
-    for section, keys in SECTIONS.items():
-        for key in keys:
-            data[section][key]  # type: ignore[literal-required]
-    for where, value, kind in _typed(data):
-        if not isinstance(value, kind):
-            raise ValueError(f"{where} {value!r}")
-    if sorted(data["class_order"]) != list(range(len(data["class_order"]))):
+    if sorted(order) != list(range(len(order))):
         raise ValueError("the class order holds a class twice or lacks one")
-    if not data["method"]["readouts"] or not data["protocol"]["seeds"]:
-        raise ValueError("no readout, or no seed")
-    json.dumps(data, ensure_ascii=False).encode("utf-8")  # half a character could not be written again
+    if len(names) != len(order):
+        raise ValueError(f"{len(names)} class names of {len(order)} classes")
+    if len(steps) > len(totals) or (data["status"] == "complete" and len(steps) != len(totals)):
+        raise ValueError(f"{len(steps)} steps of {len(totals)} in a {data['status']} record")
+    if len(set(readouts)) != len(readouts):
+        raise ValueError(f"a readout is there twice: {readouts}")
+    for i, step in enumerate(steps):
+        if (step["step"], step["classes_seen"]) != (i, sum(sizes[: i + 1])):
+            raise ValueError(f"step {i} says it is step {step['step']} with {step['classes_seen']} classes seen")
+        for readout in readouts:
+            counts = step["correct"].get(readout, [])
+            if len(counts) != i + 1 or any(c > n for c, n in zip(counts, totals, strict=False)):
+                raise ValueError(f"counts of step {i}, readout {readout!r}: {counts}")
     metrics = data["protocol"]["metrics"]
     for metric in (metrics["headline"], *metrics["also"]):
         if metric not in METRICS:
             raise ValueError(f"unknown metric {metric!r}")
 
 
-def _typed(data: RecordData) -> list[tuple[str, Any, type]]:
-    """Return what reports index or iterate, with the type it must have."""
-    found: list[tuple[str, Any, type]] = [
-        ("seed", data["seed"], int),
-        ("protocol.seeds", data["protocol"]["seeds"], list),
-        ("protocol.overrides", data["protocol"]["overrides"], dict),
-        ("method.bases", data["method"]["bases"], dict),
-        ("method.readouts", data["method"]["readouts"], list),
-        ("data.left_out", data["data"]["left_out"], list),
-        ("config", data["config"], dict),
-        ("options", data["options"], dict),
-        ("environment", data["environment"], dict),
-        ("sessions", data["sessions"], list),
-        ("predictions", data["predictions"], (dict, type(None))),  # type: ignore[list-item]
-    ]
-    found += [(f"protocol.seeds[{i}]", seed, int) for i, seed in enumerate(data["protocol"]["seeds"] or ())]
-    found += [
-        (f"{name}.{key}", value, dict) for name in ("config", "options") for key, value in data[name].items()
-    ]
-    verified = data["data"].get("verified", [])  # left out by older records
-    found += [("data.verified", verified, list)]
-    found += [
-        (f"data.verified[{i}].{key}", one[key], str)
-        for i, one in enumerate(verified)
-        for key in ("level", "check", "text")
-    ]
-    found += [(f"costs of step {i}", step.get("costs"), dict) for i, step in enumerate(data["steps"])]
-    return found
+@dataclass(frozen=True)
+class Predictions:
+    """Stored predictions of a run, of V test videos in the order of the tasks.
+
+    Attributes:
+        videos: Names [V].
+        labels: Labels [V]; they count classes in the order in which they are learnt.
+        tasks: Task of each video [V].
+        best: Per readout and step, the label that each video tested so far was taken for.
+    """
+
+    videos: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    tasks: NDArray[np.int64]
+    best: dict[str, list[NDArray[np.int64]]]
 
 
-def _check_predictions(path: Path, data: RecordData) -> None:
-    """Check the counts against the predictions they were made from, where these lie beside the record.
+def has_predictions(found: Record) -> bool:
+    """Tell whether the predictions of a run lie beside its record."""
+    return found.data["predictions"] is not None and predictions_path(found.path).is_file()
+
+
+def read_predictions(found: Record) -> Predictions:
+    """Read the predictions beside a record.
+
+    Raises:
+        RecordError: They are damaged, or not those the record was written with.
+    """
+    path, stored = predictions_path(found.path), found.data["predictions"]
+    assert stored is not None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != stored["sha256"]:
+        raise RecordError(
+            f"{path}: not the predictions that {found.path.name} was written with; run again with --force"
+        )
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as members:
+            largest = max((member.file_size for member in members.infolist()), default=0)
+        if largest > LARGEST_ARRAY:
+            raise ValueError(f"an array of {largest} bytes, more than any run predicts")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return _arrays(found.data, arrays)
+    except _UNREADABLE as error:
+        raise RecordError(f"{path}: damaged predictions ({error}); run again with --force") from error
+
+
+# What zipfile, zlib and numpy raise on bytes that are no npz of theirs.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+)
+
+
+def _arrays(data: RecordData, arrays: Mapping[str, NDArray[Any]]) -> Predictions:
+    """Check an npz's arrays against a record's tasks.
+
+    Raises:
+        ValueError: Names the array that does not fit.
+    """
+    totals, ends = data["test_videos"], np.cumsum(data["classes_per_task"])
+    labels = _whole(arrays, "labels", (sum(totals),), int(ends[-1]))
+    tasks = _whole(arrays, "task", (sum(totals),), len(totals))
+    videos = np.asarray(arrays["videos"])
+    if videos.shape != labels.shape or videos.dtype.kind != "U":
+        raise ValueError("'videos' are not the names of the test videos")
+    if not np.array_equal(tasks, np.repeat(np.arange(len(totals)), totals)):
+        raise ValueError("other test videos than the record's")
+    best = {
+        readout: [
+            _whole(arrays, f"top5/{i}/{readout}", (sum(totals[: i + 1]), TOP), int(ends[i]), lowest=-1)[:, 0]
+            for i in range(len(data["steps"]))
+        ]
+        for readout in data["method"]["readouts"]
+    }
+    if any((one < 0).any() for steps in best.values() for one in steps):
+        raise ValueError("a video that was taken for no class")
+    return Predictions(videos, labels, tasks, best)
+
+
+def _whole(
+    arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], end: int, lowest: int = 0
+) -> NDArray[np.int64]:
+    """Return an array of whole numbers of this shape, none below ``lowest``, none ``end`` or above."""
+    found = np.asarray(arrays[name])
+    if found.dtype.kind not in "iu" or found.shape != shape:
+        raise ValueError(f"{name!r} holds {found.dtype} of shape {found.shape}, not whole numbers of {shape}")
+    if found.min() < lowest or found.max() >= end:
+        raise ValueError(f"{name!r} holds numbers outside {lowest}..{end - 1}")
+    return found.astype(np.int64)
+
+
+def _check_predictions(found: Record) -> None:
+    """Check the counts against the predictions they were made from.
 
     Raises:
         RecordError: The predictions are not those the record was written with, or give other counts.
     """
-    stored, source = data["predictions"], predictions_path(path)
-    if stored is None or not source.is_file():
-        return
-    content = source.read_bytes()
-    if hashlib.sha256(content).hexdigest() != stored["sha256"]:
-        raise RecordError(
-            f"{source}: not the predictions that {path.name} was written with; run again with --force"
-        )
-    with zipfile.ZipFile(io.BytesIO(content)) as members:
-        largest = max((member.file_size for member in members.infolist()), default=0)
-    if largest > LARGEST_ARRAY:
-        raise ValueError(f"an array of {largest} bytes, more than any run predicts")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        labels, tasks = arrays["labels"], arrays["task"]
-        for i, step in enumerate(data["steps"]):
-            for readout in data["method"]["readouts"]:
-                best = arrays[f"top5/{i}/{readout}"][:, 0]
-                seen = len(best)
-                hits = tasks[:seen][best == labels[:seen]]
-                if np.bincount(hits, minlength=i + 1).tolist() != step["correct"][readout]:
-                    raise RecordError(
-                        f"{path}: its counts of step {i}, readout {readout!r}, are not those of its "
-                        "predictions; it was changed by hand, run again with --force"
-                    )
+    stored = read_predictions(found)
+    for i, step in enumerate(found.data["steps"]):
+        for readout, steps in stored.best.items():
+            seen = len(steps[i])
+            hits = stored.tasks[:seen][steps[i] == stored.labels[:seen]]
+            if np.bincount(hits, minlength=i + 1).tolist() != step["correct"][readout]:
+                raise RecordError(
+                    f"{found.path}: its counts of step {i}, readout {readout!r}, are not those of its "
+                    "predictions; it was changed by hand, run again with --force"
+                )

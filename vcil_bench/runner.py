@@ -12,7 +12,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ from .plan import Plan, RunError, plain_values
 from .protocol import MemorySpec
 from .provenance import environment
 from .randomness import seed_modules
-from .record import Record, RecordData
+from .record import Record
+from .record_schema import Costs, Memory, RecordData
 from .run_files import clear_finished, leftovers, unfinished_files
 from .stages import Stages, check_identity
 from .staleness import reasons as stale_reasons
@@ -188,6 +189,11 @@ def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool
         )
     clear_finished(path)
     say(f"seed {seed}: finished before, {path}")
+    if not records.has_predictions(found):
+        say(
+            f"warning: its predictions, {records.predictions_path(path)}, are gone: the record counts, but "
+            "reports lack its confusions and paired comparisons; put the file back, or run anew with --force"
+        )
     return True
 
 
@@ -432,7 +438,7 @@ class _Run:
 
         memory = method.memory_use()
         _check_budget(method, memory, self.plan.protocol.spec.memory, task.num_seen)
-        costs = {
+        costs: Costs = {
             "train_s": round(train_s, 3),
             "eval_s": round(ended - learnt, 3),
             "data_wait_s": round(clock.waited, 3),
@@ -440,7 +446,7 @@ class _Run:
             "parameters": self.context.backbone.num_parameters + sum(p.numel() for p in method.parameters()),
             "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
             "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
-            "memory": dataclasses.asdict(memory),
+            "memory": cast("Memory", dataclasses.asdict(memory)),
         }
         self.record["steps"].append(
             {
@@ -502,7 +508,7 @@ class _Run:
         spec = protocol.spec
         started, here = records.now(), environment(plan.device, plan.options, self.team.size)
         found = summary(manifest)
-        return {
+        made = {
             "schema": records.SCHEMA,
             "run_id": f"{protocol.label}/{method.name}/{plan.variant}-s{self.seed}",
             "status": "partial",
@@ -569,6 +575,7 @@ class _Run:
             "sessions": [{"started": started, "environment": here}],
             "environment": here,
         }
+        return cast("RecordData", made)
 
 
 def _advice(error: Exception) -> str | None:

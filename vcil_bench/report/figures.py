@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import textwrap
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLoc
 from numpy.typing import NDArray
 
 from vcil_bench.metrics import METRICS
-from vcil_bench.record import Record, RecordError, predictions_path
+from vcil_bench.record import Record, has_predictions, read_predictions
 
 from .curves import curves_figure, legends
 from .style import (
@@ -112,14 +111,10 @@ def write_all(group: Group, folder: Path) -> Drawn:
         files = accuracy_matrix(row, group.title, stem)
         caption = f"Accuracy on each task after each step, {title}."
         pictures.append(_picture("accuracy_matrix", caption, files, row))
-        without = [str(r.data["seed"]) for r in row.complete if not _stored(r)]
+        without = [str(r.data["seed"]) for r in row.complete if not has_predictions(r)]
         if without:
             notes.append(f"{title}: no predictions of seed {', '.join(without)}, needed for the confusions")
-        try:
-            files = confusion(row, group.title, folder / "confusion" / name)
-        except RecordError as error:
-            notes.append(f"{title}: no confusions: {error}")
-            continue
+        files = confusion(row, group.title, folder / "confusion" / name)
         if files:
             caption = f"Which tasks are taken for which, {title}."
             pictures.append(_picture("confusion", caption, files, row))
@@ -390,8 +385,8 @@ def mean_matrix(row: Row) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Stored predictions of one run and readout.
+class Taken:
+    """What the test videos of one run were taken for by one readout.
 
     Attributes:
         task: Task of every test video [N], in the order of the tasks.
@@ -402,31 +397,17 @@ class Predictions:
     best: list[NDArray[np.int64]]
 
 
-def predictions(record: Record, readout: str) -> Predictions | None:
-    """Read the predictions beside a record, None where they are missing.
-
-    Raises:
-        RecordError: The file cannot be read.
-    """
-    if not _stored(record):
+def predictions(record: Record, readout: str) -> Taken | None:
+    """Read the predictions beside a record, None where they are missing."""
+    if not has_predictions(record):
         return None
-    path = predictions_path(record.path)
+    stored = read_predictions(record)
     # Labels count the classes in the order of the tasks.
     ends = np.cumsum(record.data["classes_per_task"])
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            task = arrays["task"].astype(np.int64)
-            labels = [arrays[f"top5/{i}/{readout}"][:, 0] for i in range(len(ends))]
-        if any((one < 0).any() or (one >= ends[step]).any() for step, one in enumerate(labels)):
-            raise ValueError("a class that was not learnt yet")
-        if np.bincount(task, minlength=len(ends)).tolist() != record.data["test_videos"]:
-            raise ValueError("other test videos than the record's")
-    except (OSError, KeyError, IndexError, ValueError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{path}: corrupt predictions ({error}); move the record away or run again") from error
-    return Predictions(task, [np.searchsorted(ends, one, side="right") for one in labels])
+    return Taken(stored.tasks, [np.searchsorted(ends, one, side="right") for one in stored.best[readout]])
 
 
-def task_confusion(found: Predictions) -> NDArray[np.float64]:
+def task_confusion(found: Taken) -> NDArray[np.float64]:
     """Return the share of each task's videos [S, S] that is taken for each task after the last step."""
     number = len(found.best)
     counts = np.zeros((number, number))
@@ -434,7 +415,7 @@ def task_confusion(found: Predictions) -> NDArray[np.float64]:
     return counts / counts.sum(axis=1, keepdims=True)
 
 
-def old_new_confusion(found: Predictions) -> NDArray[np.float64]:
+def old_new_confusion(found: Taken) -> NDArray[np.float64]:
     """Return, after every step, how much is taken for old that is new and the reverse.
 
     Returns:
@@ -452,11 +433,6 @@ def old_new_confusion(found: Predictions) -> NDArray[np.float64]:
 def _picture(kind: str, caption: str, files: Sequence[Path], row: Row | None = None) -> Picture:
     svg, png = files
     return Picture(kind, caption, svg, png, row)
-
-
-def _stored(record: Record) -> bool:
-    """Whether the record's predictions lie beside it."""
-    return record.data["predictions"] is not None and predictions_path(record.path).is_file()
 
 
 def _row_name(row: Row) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vcil_bench.record import RecordError, load_all
+from vcil_bench.errors import UserError
+from vcil_bench.record import Record, RecordError, load_all
 from vcil_bench.storage import check_writable, write_atomically
 
 from . import latex, papers, site
@@ -34,11 +38,50 @@ def write(results: Path, out: Path) -> Written:
     """Write the report of all records below ``results`` into ``out``; the same input gives the same bytes.
 
     ``index.html`` is the page; ``index.md`` the same tables as text; ``papers/`` the papers' tables as Markdown,
-    CSV and LaTeX; one folder per protocol its table and figures. Records that cannot be read are left out, named
-    on the page and returned.
+    CSV and LaTeX; one folder per protocol its table and figures. Records that cannot be read or drawn are left
+    out, named on the page and returned.
     """
     check_writable(out)
     found, errors = load_all(results)
+    try:
+        return _draw(results, out, found, errors)
+    except UserError:
+        raise
+    except Exception:
+        undrawn = [error for one in found if (error := _undrawable(results, one)) is not None]
+        if not undrawn:
+            raise  # it is no record's fault alone
+        named = {error.path for error in undrawn}
+        return _draw(results, out, [one for one in found if one.path not in named], [*errors, *undrawn])
+
+
+class DrawingError(RecordError):
+    """A record that was read, and of which no report can be drawn."""
+
+    def __init__(self, path: Path, cause: Exception) -> None:
+        frame = traceback.extract_tb(cause.__traceback__)[-1]
+        where = f"{Path(frame.filename).name}, line {frame.lineno}"
+        super().__init__(
+            f"{path}: cannot be drawn ({type(cause).__name__}: {cause}; {where}); move it away, and tell the "
+            "authors of this version, which took it for sound"
+        )
+        self.path = path
+
+
+def _undrawable(results: Path, record: Record) -> DrawingError | None:
+    """Draw the report of one record alone, and say why that cannot be done; None if it can."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _draw(results, Path(folder), [record], [])
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other records are drawn without this one
+            return DrawingError(record.path, error)
+    return None
+
+
+def _draw(results: Path, out: Path, found: list[Record], errors: Sequence[RecordError]) -> Written:
+    """Write the report of these records, and name those that are left out."""
     notes: list[str] = []
     made = papers.tables(found)
     index = ["# Results", ""]
@@ -67,7 +110,7 @@ def write(results: Path, out: Path) -> Written:
     heads = [out / "index.html", out / "index.md"]
     write_atomically(heads[0], page.encode())
     write_atomically(heads[1], "\n".join(index).encode())
-    return Written([*heads, *files], errors, notes, len(found))
+    return Written([*heads, *files], list(errors), notes, len(found))
 
 
 def _papers(made: list[papers.Table], folder: Path) -> list[Path]:

@@ -296,14 +296,15 @@ def _likeness(record: Record) -> tuple[str, ...]:
     A method's own backbone and the budget follow from the protocol and stand in one line.
     """
     data = record.data
-    backbone = data["options"].get("backbone", {})
-    chosen = data["weights"]["name"] if backbone.get("origin") == "command line" else ""
+    backbone = data["options"].get("backbone")
+    chosen = data["weights"]["name"] if backbone and backbone["origin"] == "command line" else ""
     return chosen, _computing(record), data["weights"]["pretraining"]
 
 
 def _computing(record: Record) -> str:
     """Return the precision and the kind of frames of a run, empty for fp32 on frames from videos."""
-    precision = record.data["options"].get("precision", {}).get("value", "fp32")
+    given = record.data["options"].get("precision")
+    precision = str(given["value"]) if given else "fp32"
     store = record.data["data"].get("store")
     parts = [precision] if precision != "fp32" else []
     if store:

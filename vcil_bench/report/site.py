@@ -83,7 +83,7 @@ class _Pool:
 
 
 def build(
-    records: list[Record], errors: list[RecordError], groups: list[Group], extra_tables: list[PaperTable]
+    records: list[Record], errors: Sequence[RecordError], groups: list[Group], extra_tables: list[PaperTable]
 ) -> str:
     """Return the page; the same input gives the same text.
 
@@ -130,17 +130,6 @@ def _embedded(value: Any) -> str:
     """Return JSON that a browser reads whatever its texts hold: ``<`` written out, so that no tag can end it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as strict JSON has it: numbers that are none, which Python writes, become text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value
 
 
 def _data(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
@@ -280,8 +269,9 @@ def _band(curves: Sequence[NDArray[np.float64]]) -> dict[str, list[float]]:
 
 
 def _training_seconds(record: Record) -> float | None:
-    times = [step["costs"].get("train_s") for step in record.data["steps"]]
-    return None if not times or None in times else float(sum(times))
+    steps = record.data["steps"]
+    times = [time for step in steps if (time := step["costs"].get("train_s")) is not None]
+    return sum(times) if times and len(times) == len(steps) else None
 
 
 def _memory(records: Iterable[Record]) -> dict[str, int] | None:
@@ -290,7 +280,11 @@ def _memory(records: Iterable[Record]) -> dict[str, int] | None:
     uses = [use for use in found if use]
     if not uses:
         return None
-    return {key: max(use.get(key) or 0 for use in uses) for key in ("videos", "frames", "bytes")}
+    return {
+        "videos": max(use["videos"] for use in uses),
+        "frames": max(use["frames"] for use in uses),
+        "bytes": max(use["bytes"] for use in uses),
+    }
 
 
 class _Staleness:
@@ -332,7 +326,9 @@ def _run(
         "losses": _losses(steps),
         # Newer records say what was verified in words; older ones hold the bare facts.
         "leaks": {
-            key: data["data"][key] for key in LEAKS if "verified" not in data["data"] and data["data"].get(key)
+            key: data["data"][key]  # type: ignore[literal-required]
+            for key in LEAKS
+            if "verified" not in data["data"] and data["data"].get(key)
         },
         "sessions": [
             {"started": session.get("started"), **_environment(session.get("environment") or {}, pool)}
@@ -347,14 +343,14 @@ def _run(
         *("protocol", "method", "config", "options", "data", "weights"),
         *("class_names", "class_order", "classes_per_task", "test_videos"),
     ):
-        run[key] = pool.add(_plain(data[key]))  # type: ignore[literal-required]
-    return _plain(run)
+        run[key] = pool.add(data[key])  # type: ignore[literal-required]
+    return run
 
 
 def _environment(environment: Mapping[str, Any], pool: _Pool) -> dict[str, Any]:
     """Part an environment into the command, which is every run's own, and the rest, which runs share."""
     rest = {key: value for key, value in environment.items() if key != "command"}
-    return {"environment": pool.add(_plain(rest)), "command": environment.get("command")}
+    return {"environment": pool.add(rest), "command": environment.get("command")}
 
 
 def _values(record: Record) -> dict[str, dict[str, float]]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcil_bench.metrics import METRICS
-from vcil_bench.record import Record, predictions_path
+from vcil_bench.record import Record, has_predictions, read_predictions
 
 REPLICATES = 1000
 SEED = 0  # of the draws, so that a report repeats to the byte
@@ -159,22 +159,19 @@ class _Outcome:
     @classmethod
     def of(cls, record: Record, readout: str) -> _Outcome | None:
         """Read the predictions beside a record; None if there are none."""
-        path = predictions_path(record.path)
-        if not path.is_file():
+        if not has_predictions(record):
             return None
-        with np.load(path, allow_pickle=False) as arrays:
-            videos, labels, tasks = arrays["videos"], arrays["labels"], arrays["task"]
-            steps = len(record.data["steps"])
-            correct = np.zeros((steps, len(videos)), dtype=bool)
-            for i in range(steps):
-                best = arrays[f"top5/{i}/{readout}"][:, 0]
-                correct[i, : len(best)] = best == labels[: len(best)]
-        order = np.argsort(videos, kind="stable")
-        classes = np.asarray(record.data["class_order"])[labels]
+        stored = read_predictions(record)
+        steps = stored.best[readout]
+        correct = np.zeros((len(steps), len(stored.videos)), dtype=bool)
+        for i, best in enumerate(steps):
+            correct[i, : len(best)] = best == stored.labels[: len(best)]
+        order = np.argsort(stored.videos, kind="stable")
+        classes = np.asarray(record.data["class_order"])[stored.labels]
         return cls(
-            videos[order],
+            stored.videos[order],
             classes[order],
-            tasks[order].astype(np.int64),
+            stored.tasks[order],
             correct[:, order],
             np.asarray(record.data["classes_per_task"], dtype=np.float64),
         )

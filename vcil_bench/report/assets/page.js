@@ -529,10 +529,8 @@
   function losses(run) {
     if (!run.losses.terms.length) return { node: el("p", { class: "quiet", text: "None recorded." }), draw: null };
     const plot = el("div", { class: "plot small" });
-    const odd = run.losses.terms.some((term) => run.losses[term].some((value) => typeof value === "string"));
     const said = ["Mean over each epoch; lines part the steps."];
     if (run.losses.every > 1) said.push(`One epoch in ${run.losses.every} is drawn.`);
-    if (odd) said.push("Gaps are values that are no numbers (NaN or infinite).");
     return {
       node: el("div", {}, el("p", { class: "quiet", text: said.join(" ") }), plot),
       draw: (light) => drawLosses(run, plot, light), plot,

@@ -1,0 +1,218 @@
+"""The form of a record, declared once: what a file must hold before anything reads a number from it.
+
+Types are exact (``true`` is no number, a text no list); what is not declared may hold anything, since records of
+later versions say more. What the types alone cannot say, such as counts that fit their totals, is checked in
+``record``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from msgspec import Meta
+
+LARGEST_SEED = 2**32 - 1  # numpy's and torch's generators take no larger one
+READOUT = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # part of the names of arrays, and of files
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Amount = Annotated[float, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, le=LARGEST_SEED)]
+Name = Annotated[str, Meta(min_length=1)]
+Readout = Annotated[str, Meta(pattern=READOUT)]
+
+
+class Dataset(TypedDict):
+    """The protocol's dataset."""
+
+    name: Name
+
+
+class Metrics(TypedDict):
+    """The protocol's metrics, by their names in ``metrics``."""
+
+    headline: str
+    also: list[str]
+
+
+class Budget(TypedDict):
+    """Exemplars that the protocol allows."""
+
+    per_class: int | None
+    total: int | None
+    frames: int | str
+
+
+class Spec(TypedDict):
+    """The protocol written out, as far as tables read it."""
+
+    memory: NotRequired[Budget | None]
+
+
+class Protocol(TypedDict):
+    """What was run."""
+
+    name: Name
+    label: Name
+    version: int
+    title: str
+    fingerprint: Name
+    origin: Name
+    overrides: dict[str, Any]
+    dataset: Dataset
+    metrics: Metrics
+    seeds: Annotated[list[Seed], Meta(min_length=1)]
+    spec: NotRequired[Spec]
+
+
+class Method(TypedDict):
+    """Who ran it, and from which source."""
+
+    name: Name
+    paper: str
+    readouts: Annotated[list[Readout], Meta(min_length=1)]
+    data_access: Literal["task", "cumulative"]
+    uses_memory: bool
+    origin: Name  # built-in | installed | file
+    file: Name
+    sha256: str | None
+    bases: dict[str, str | None]
+    distribution: NotRequired[str | None]
+    version: NotRequired[str | None]
+
+
+class Setting(TypedDict):
+    """A key of a config, and who set it: default, recipe ..., command line."""
+
+    value: Any
+    origin: str
+
+
+class Memory(TypedDict):
+    """Exemplars kept after a step."""
+
+    videos: Count
+    frames: Count
+    bytes: Count
+
+
+class Costs(TypedDict, total=False):
+    """What a step cost."""
+
+    train_s: Amount
+    eval_s: Amount
+    data_wait_s: Amount
+    peak_device_mb: Amount | None
+    parameters: Count
+    trainable: Count
+    state_bytes: Count
+    memory: Memory
+
+
+class Step(TypedDict):
+    """What one step of the protocol gave."""
+
+    step: Count
+    classes_seen: Positive
+    correct: dict[str, list[Count]]  # per readout, of every task so far
+    costs: Costs
+    losses: list[dict[str, float | str]]  # per epoch: stage, epoch and every loss term
+
+
+class Predictions(TypedDict):
+    """The file with the predictions of every test video."""
+
+    file: Name
+    sha256: Name
+
+
+class LeftOut(TypedDict):
+    """A video that could not be used."""
+
+    id: str
+    split: str
+    problem: str
+
+
+class Store(TypedDict):
+    """The frame store that frames were read from."""
+
+    quality: int
+    max_frames: int | None
+
+
+class Finding(TypedDict):
+    """What verification found."""
+
+    level: Literal["ok", "note", "warning", "error"]
+    check: str
+    text: str
+
+
+class Data(TypedDict):
+    """The videos."""
+
+    kind: Literal["real", "synthetic"]
+    dataset: str
+    split: NotRequired[str]
+    root: NotRequired[str]
+    manifest_sha256: str
+    train_videos: NotRequired[Count]
+    test_videos: NotRequired[Count]
+    left_out: list[LeftOut]
+    decoder: NotRequired[str]
+    store: NotRequired[Store | None]
+    test_videos_sharing_a_group_with_train: NotRequired[Count | None]  # None where groups are unknown
+    identical_files_in_train_and_test: NotRequired[list[Any]]
+    verified: NotRequired[list[Finding]]  # left out by older records
+
+
+class Weights(TypedDict):
+    """Pretrained weights, see ``nets.weights.WeightsInfo``."""
+
+    name: Name
+    source: Name
+    sha256: str
+    pretraining: str
+
+
+class Environment(TypedDict):
+    """Where a process ran: git, python, torch, device, threads and more."""
+
+    git: NotRequired[str | None]
+    command: NotRequired[str | None]
+
+
+class Session(TypedDict):
+    """One process that worked on the run."""
+
+    started: str
+    environment: Environment
+
+
+class RecordData(TypedDict):
+    """The JSON of a record, schema 1."""
+
+    schema: int
+    run_id: Name  # <protocol label>/<method>/<variant>-s<seed>
+    status: Literal["complete", "partial", "failed"]
+    reason: str | None  # why it failed
+    started: str  # UTC, ISO 8601, of the first session
+    finished: str | None
+    protocol: Protocol
+    method: Method
+    variant: Name  # what the command line changed, "default" if nothing
+    seed: Seed  # of the class order
+    run_seed: Seed  # of initialisation, shuffling and frame sampling
+    config: dict[str, Setting]
+    options: dict[str, Setting]  # run options
+    class_order: list[Count]
+    class_names: list[str]  # in id order
+    classes_per_task: list[Positive]
+    test_videos: list[Positive]  # per task
+    steps: list[Step]
+    predictions: Predictions | None
+    data: Data
+    weights: Weights
+    sessions: list[Session]  # one per resumption
+    environment: Environment  # of the last session
