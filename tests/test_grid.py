@@ -12,14 +12,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 import yaml
-from conftest import PROTOCOL, Tiny
+from conftest import PROTOCOL, Tiny, record_data
 from rich.progress import Progress
 
 from vcil_bench import grid
-from vcil_bench.engines import Ended, Engine, EngineError, Job, LocalEngine, SubmititEngine, visible_gpus
+from vcil_bench import record as records
+from vcil_bench.cluster import SubmititEngine
+from vcil_bench.engines import Ended, Engine, EngineError, Job, LocalEngine, Refused, visible_gpus
 from vcil_bench.errors import UserError
 from vcil_bench.grid import Cell, Request
 from vcil_bench.grid_view import View, table
@@ -75,9 +78,12 @@ def grid_arguments(tiny: Tiny, results: Path, method: str | Path = "zero_shot") 
 
 
 class Scripted(Engine):
-    """Ends commands as a script says, one ending per start, and keeps what was started."""
+    """Ends commands as a script says, one ending per start, and keeps what was started.
 
-    def __init__(self, slots: int, *endings: tuple[int, str]) -> None:
+    A command that ends with 0 leaves a record; an exception in the place of an ending is raised at the start.
+    """
+
+    def __init__(self, slots: int, *endings: tuple[int, str] | EngineError) -> None:
         self.slots = slots
         self.endings = list(endings)
         self.commands: list[list[str]] = []
@@ -85,10 +91,15 @@ class Scripted(Engine):
         self.running: set[ScriptedJob] = set()
 
     def start(self, slot: int, command: Sequence[str], log: Path) -> Job:
+        ending = self.endings.pop(0)
+        if isinstance(ending, EngineError):
+            raise ending
         self.commands.append(list(command))
-        code, line = self.endings.pop(0)
+        code, line = ending
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(line + "\n", encoding="utf-8")
+        if code == 0:
+            records.save(log.with_suffix(".json"), record_data())
         job = ScriptedJob(self, code)
         self.running.add(job)
         self.most = max(self.most, len(self.running))
@@ -96,10 +107,15 @@ class Scripted(Engine):
 
 
 class ScriptedJob(Job):
+    asked_before = 0
+
     def __init__(self, engine: Scripted, code: int) -> None:
         self.engine, self.code = engine, code
 
     def poll(self) -> Ended | None:
+        if self.asked_before:
+            self.asked_before -= 1
+            return None
         self.engine.running.discard(self)
         return Ended(self.code)
 
@@ -182,13 +198,175 @@ def test_only_what_died_is_tried_again(
     assert str(cell.log) in table([cell])
 
 
-def test_a_second_attempt_goes_on_and_forces_nothing(tiny: Tiny, tmp_path: Path) -> None:
+def test_every_attempt_is_the_same_command_and_forces_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    """A scheduler may repeat it by itself, long after the stale record is gone."""
     (cell,) = cells(request(tiny, tmp_path, seeds=[1]))
-    cell.force = True
     engine = Scripted(1, (-9, ""), (0, ""))
     go([cell], engine)
-    assert (cell.status, ["--force" in command for command in engine.commands]) == ("done", [True, False])
+    assert cell.status == "done"
+    first, second = engine.commands
+    assert first == second
+    assert "--force" not in first
     assert "done (2 attempts)" in table([cell])
+
+
+def test_a_stale_record_is_moved_aside_once_right_before_its_cell_starts(tiny: Tiny, tmp_path: Path) -> None:
+    file = method(tmp_path, "changing", "pass")
+    assert tiny.run(file, tmp_path / "results") == 0
+    file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    (cell,) = cells(request(tiny, tmp_path / "results", str(file), seeds=[1], rerun_stale=True))
+    records.checkpoint_path(cell.path).touch()
+    state = cell.path.with_suffix(".stage-1.safetensors")
+    state.touch()
+    assert cell.path.exists()
+    go([cell], Scripted(1, (-9, ""), (0, "")))
+    assert (cell.status, cell.attempts) == ("done", 2)
+    assert len(list(cell.path.parent.glob("superseded/*/*.json"))) == 1
+    assert not records.checkpoint_path(cell.path).exists()
+    assert not state.exists()
+
+
+def test_a_stale_record_that_is_being_written_fails_its_cell_alone(tiny: Tiny, tmp_path: Path) -> None:
+    file = method(tmp_path, "changing", "pass")
+    assert tiny.run(file, tmp_path / "results") == 0
+    file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    one, two = cells(request(tiny, tmp_path / "results", str(file), rerun_stale=True))
+    with filelock.FileLock(one.path.with_suffix(".lock")):
+        go([one, two], Scripted(1, (0, "")))
+    assert (one.status, two.status) == ("failed", "done")
+    assert "another process is running this seed" in one.reason
+
+
+def test_a_cell_is_done_when_its_record_is(tiny: Tiny, tmp_path: Path) -> None:
+    """Code below a method may end Python with 0; a process may be killed after its work was done."""
+    one, two = cells(request(tiny, tmp_path))
+    records.save(two.path, record_data())
+    engine = Scripted(1, (0, ""), (-9, ""))
+    start = engine.start
+
+    def without_record(slot: int, command: Sequence[str], log: Path) -> Job:
+        job = start(slot, command, log)
+        one.path.unlink(missing_ok=True)
+        return job
+
+    engine.start = without_record  # type: ignore[method-assign]
+    go([one, two], engine, retries=0)
+    assert (one.status, one.attempts) == ("failed", 1)
+    assert "without a record" in one.reason
+    assert two.status == "done"
+
+
+@pytest.mark.parametrize(("steps", "status"), [(1, "failed"), (2, "done")])
+def test_max_tasks_is_what_a_partial_record_must_hold(
+    tiny: Tiny, tmp_path: Path, steps: int, status: str
+) -> None:
+    asked = request(tiny, tmp_path, seeds=[1], assignments=["backbone=clip_tiny", "max_tasks=2"])
+    (cell,) = cells(asked)
+    engine = Scripted(1, (0, ""))
+    start = engine.start
+
+    def partial(slot: int, command: Sequence[str], log: Path) -> Job:
+        job = start(slot, command, log)
+        rows = [[4], [2, 1]][:steps]
+        records.save(cell.path, record_data(status="partial", correct=rows))
+        return job
+
+    engine.start = partial  # type: ignore[method-assign]
+    go([cell], engine)
+    assert cell.status == status
+
+
+def test_a_record_of_another_machine_may_be_seen_late(tiny: Tiny, tmp_path: Path) -> None:
+    (cell,) = cells(request(tiny, tmp_path, seeds=[1]))
+    engine = Scripted(1, (0, ""))
+    engine.lag_s = 60.0
+    start = engine.start
+
+    def hidden(slot: int, command: Sequence[str], log: Path) -> Job:
+        job = start(slot, command, log)
+        cell.path.rename(cell.path.with_suffix(".unseen"))
+        return job
+
+    engine.start = hidden  # type: ignore[method-assign]
+    looks = 0
+
+    def watch(running: Sequence[Cell], all_cells: Sequence[Cell]) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 5:
+            assert cell.status is None
+            cell.path.with_suffix(".unseen").rename(cell.path)
+
+    assert grid.run([cell], engine, [], 0, watch)
+    assert cell.status == "done"
+
+
+# ---- an engine that does not take every command
+
+FULL = Refused("job submit limit", away=False)
+AWAY = Refused("unable to contact the controller", away=True)
+
+
+class Slow(Scripted):
+    """Runs a command until it has been asked about it some times."""
+
+    def start(self, slot: int, command: Sequence[str], log: Path) -> Job:
+        job = super().start(slot, command, log)
+        assert isinstance(job, ScriptedJob)
+        job.asked_before = 3
+        return job
+
+
+def test_a_refused_command_waits_and_nothing_that_runs_is_stopped(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "AGAIN_S", 0.05)
+    todo = cells(request(tiny, tmp_path, "zero_shot", "finetune"))
+    engine = Slow(9, (0, ""), (0, ""), FULL, FULL, AWAY, (0, ""), FULL, (0, ""))
+    told: list[str] = []
+    assert grid.run(todo, engine, [], 0, lambda running, all_cells: None, told.append)
+    assert [cell.status for cell in todo] == ["done"] * 4
+    assert [cell.attempts for cell in todo] == [1] * 4
+    assert not engine.endings
+    (line,) = told
+    assert "2 jobs go on" in line
+
+
+def test_no_more_is_handed_in_than_an_engine_took(tiny: Tiny, tmp_path: Path) -> None:
+    """After a refusal a command follows where one has ended; another try beyond that waits a minute."""
+    todo = cells(request(tiny, tmp_path, "zero_shot", "finetune"))
+    engine = Slow(9, (0, ""), FULL, (0, ""), (0, ""), (0, ""))
+    assert go(todo, engine, 0)
+    assert engine.most == 1
+    assert {cell.status for cell in todo} == {"done"}
+
+
+def test_a_retry_that_is_refused_is_tried_again(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "AGAIN_S", 0.01)
+    (cell,) = cells(request(tiny, tmp_path, seeds=[1]))
+    assert go([cell], Scripted(1, (-9, ""), AWAY, FULL, (0, "")), retries=1)
+    assert (cell.status, cell.attempts) == ("done", 2)
+
+
+def test_what_was_never_taken_is_an_error_at_once(tiny: Tiny, tmp_path: Path) -> None:
+    todo = cells(request(tiny, tmp_path))
+    with pytest.raises(Refused, match="job submit limit"):
+        go(todo, Scripted(1, FULL))
+
+
+def test_a_cluster_that_does_not_answer_is_waited_for_a_while(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "AGAIN_S", 0.01)
+    (cell,) = cells(request(tiny, tmp_path, seeds=[1]))
+    assert go([cell], Scripted(1, AWAY, AWAY, (0, "")))
+    assert cell.status == "done"
+    monkeypatch.setattr(grid, "UNANSWERED_S", 0.05)
+    (cell,) = cells(request(tiny, tmp_path, seeds=[2]))
+    with pytest.raises(Refused, match="unable to contact"):
+        go([cell], Scripted(1, *[AWAY] * 1000))
 
 
 def test_ctrl_c_stops_what_runs_and_starts_nothing_more(tiny: Tiny, tmp_path: Path) -> None:
@@ -216,11 +394,22 @@ def test_impossible_cells_are_named_before_anything_starts(
     assert "protocol.memory.per_class" in error
     assert "--skip-impossible" in error
     assert not (tmp_path / "results/without").exists()
-    monkeypatch.setattr(LocalEngine, "start", lambda *_: ScriptedJob(Scripted(1), 0))
+    engine = Scripted(1, (0, ""), (0, ""))
+    monkeypatch.setattr(LocalEngine, "start", lambda _, *given: engine.start(*given))
     assert tiny.main(*arguments, "--skip-impossible") == 0
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[3] for line in shown[2:5]] == ["done", "done", "impossible"]
     assert shown[6].startswith("impossible: icarl on")
+
+
+def test_a_grid_of_impossible_runs_has_not_succeeded(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*grid_arguments(tiny, tmp_path), "--seeds", "77", "--skip-impossible"]
+    assert tiny.main(*arguments) == 2
+    printed = capsys.readouterr()
+    assert "impossible: zero_shot on" in printed.out
+    assert "nothing was run" in printed.err
 
 
 @pytest.mark.parametrize(
@@ -280,7 +469,7 @@ def test_stale_records_are_refused_or_run_anew(tiny: Tiny, tmp_path: Path) -> No
     assert cell.status == "impossible"
     assert "the method file changed; --rerun-stale moves it aside" in cell.reason
     (cell,) = cells(request(tiny, tmp_path / "results", str(accident), seeds=[1], rerun_stale=True))
-    assert (cell.status, cell.force) == (None, True)
+    assert (cell.status, cell.stale) == (None, True)
 
 
 def test_gpus_are_those_that_the_environment_shows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +494,27 @@ def test_every_slot_has_its_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     logs = [(tmp_path / f"{slot}.log").read_text(encoding="utf-8").splitlines() for slot in (0, 1)]
     assert [log[1:] for log in logs] == [["5 --device cuda"], ["7 --device cuda"]]
     assert all(log[0].startswith(f"$ {sys.executable} -c ") for log in logs)
+
+
+@pytest.mark.parametrize(("gpus", "jobs", "shares"), [(["5", "7"], 1, 2), (["5"], 3, 3), ([], 4, 4), ([], 1, 1)])
+def test_runs_side_by_side_share_the_processor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: list[str], jobs: int, shares: int
+) -> None:
+    monkeypatch.setattr("vcil_bench.engines._cores", lambda: 12)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    show = "import os; print(os.environ['VCIL_BENCH_SHARES'], os.environ.get('OMP_NUM_THREADS'))"
+    job = LocalEngine(gpus, jobs).start(0, [sys.executable, "-c", show], tmp_path / "log")
+    while job.poll() is None:
+        time.sleep(0.01)
+    threads = 12 // shares if shares > 1 else None
+    assert (tmp_path / "log").read_text(encoding="utf-8").splitlines()[1] == f"{shares} {threads}"
+
+
+def test_runs_share_a_machine_with_no_more_than_there_are(tiny: Tiny, tmp_path: Path) -> None:
+    (cell,) = cells(request(tiny, tmp_path, seeds=[1]))
+    engine = Scripted(8, (0, ""))
+    go([cell], engine)
+    assert engine.slots == 1
 
 
 def test_a_cluster_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

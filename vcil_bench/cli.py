@@ -269,7 +269,8 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
 
 def _grid(options: argparse.Namespace) -> int:
     from . import grid, grid_view
-    from .engines import Engine, LocalEngine, SubmititEngine, visible_gpus
+    from .cluster import SubmititEngine
+    from .engines import Engine, LocalEngine, visible_gpus
 
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: at least 1 run at a time is needed; leave it out for 1")
@@ -286,6 +287,10 @@ def _grid(options: argparse.Namespace) -> int:
         options.results,
         options.rerun_stale,
     )
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
     engine: Engine
     if options.engine == "local":
         engine = LocalEngine(visible_gpus(options.gpus), options.jobs or 1)
@@ -293,7 +298,8 @@ def _grid(options: argparse.Namespace) -> int:
         cluster = "slurm" if options.engine == "slurm" else "local"
         # A cluster has a queue of its own, this machine has not.
         slots = options.jobs or (grid.ALL_AT_ONCE if cluster == "slurm" else 1)
-        engine = SubmititEngine(cluster, options.results / "submitit", parse_assignments(options.slurm), slots)
+        wanted = parse_assignments(options.slurm)
+        engine = SubmititEngine(cluster, options.results / "submitit", wanted, slots, say)
     with _progress() as progress:
         cells = grid.cells(request, progress)
     impossible = [cell for cell in cells if cell.status == "impossible"]
@@ -302,16 +308,14 @@ def _grid(options: argparse.Namespace) -> int:
         raise UserError(
             f"{impossible[0].name}{more}: {impossible[0].reason}; --skip-impossible runs the grid without"
         )
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
-
     todo = [cell for cell in cells if cell.status is None]
     with grid_view.View(say) as view:
-        ended = grid.run(todo, engine, options.assignments, options.retries, view.watch)
+        ended = grid.run(todo, engine, options.assignments, options.retries, view.watch, say)
     print(grid_view.table(cells))
     if not ended:
         return 130
+    if len(impossible) == len(cells):
+        raise UserError("nothing was run: no run of this grid is possible, for the reasons above")
     return int(any(cell.status == "failed" for cell in cells))
 
 

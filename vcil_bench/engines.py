@@ -1,7 +1,7 @@
-"""Where the runs of a grid are executed: on this machine's GPUs or processor, or on a cluster.
+"""Where the runs of a grid are executed, and how they are ended: on this machine's GPUs or processor.
 
 An engine starts a command with its output in a file and tells when it has ended. What runs mean, and whether
-they are tried again, is the grid's business.
+they are tried again, is the grid's business. ``cluster.py`` is the engine of a cluster.
 """
 
 from __future__ import annotations
@@ -15,22 +15,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 
-if TYPE_CHECKING:
-    import submitit
-
-GRACE_S = 30.0  # for a run to stop by itself before it is killed; what it loses is made again when it is resumed
-DAY_MIN = 24 * 60
+GRACE_S = 30.0  # for a run to save its state and end, each of the two times it is asked before it is killed
 PROMPT = "$ "  # begins the line of a log that names the command of an attempt
-# What submitit asks of every scheduler under a name of its own; other parameters are Slurm's.
-SHARED = frozenset({"timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"})
+SHARES = "VCIL_BENCH_SHARES"  # tells a run how many runs share this machine side by side
 
 
 class EngineError(UserError):
     """GPUs that are not there, or a cluster that cannot be used."""
+
+
+class Refused(EngineError):
+    """A command that was not taken, though another time it may be.
+
+    Attributes:
+        away: Nobody answered, so that nothing is known about the command.
+    """
+
+    def __init__(self, message: str, *, away: bool) -> None:
+        """Say why, and whether it was an answer."""
+        super().__init__(message)
+        self.away = away
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Job(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Ask it to stop, as Ctrl-C does."""
+        """Ask it to save its state and end; may be asked again."""
 
     @abstractmethod
     def kill(self) -> None:
@@ -62,13 +69,19 @@ class Engine(ABC):
 
     Attributes:
         slots: How many it takes at a time.
+        lag_s: Seconds until what a command wrote before it ended is certain to be seen here.
     """
 
     slots: int
+    lag_s = 0.0
 
     @abstractmethod
     def start(self, slot: int, command: Sequence[str], log: Path) -> Job:
-        """Start a command in a free slot; ``--device`` is added, output is appended to ``log``."""
+        """Start a command in a free slot; ``--device`` is added, output is appended to ``log``.
+
+        Raises:
+            Refused: It was not taken.
+        """
 
 
 class LocalEngine(Engine):
@@ -86,66 +99,14 @@ class LocalEngine(Engine):
 
     def start(self, slot: int, command: Sequence[str], log: Path) -> Job:
         """Start a process in a session of its own, so that Ctrl-C reaches it through the grid alone."""
-        environment = {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)] if self.gpus else ""}
-        if not self.gpus and self.slots > 1:  # threads of several runs would wait for each other
-            threads = max(1, (os.cpu_count() or 1) // self.slots)
+        environment = {
+            "CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)] if self.gpus else "",
+            SHARES: str(self.slots),  # its workers are a share of the processor's cores, as its threads are
+        }
+        if self.slots > 1:  # threads of several runs would wait for each other
+            threads = max(1, _cores() // self.slots)
             environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
-        return _Process([*command, "--device", "cuda" if self.gpus else "cpu"], log, environment)
-
-
-class SubmititEngine(Engine):
-    """Jobs of a Slurm cluster through submitit, or of submitit's own executor on this machine."""
-
-    def __init__(self, cluster: str, folder: Path, parameters: Mapping[str, Any], slots: int) -> None:
-        """Find the cluster.
-
-        Args:
-            cluster: ``slurm`` or ``local``.
-            folder: Where submitit keeps its files; the nodes must see it.
-            parameters: What jobs ask for: ``SHARED`` names, or those of sbatch (``partition``, ``qos``, ...).
-            slots: How many jobs are handed in at a time.
-
-        Raises:
-            EngineError: submitit is not installed, there is no cluster, or a parameter is unknown.
-        """
-        try:
-            import submitit
-        except ImportError as error:
-            raise EngineError("a cluster needs submitit: pip install 'submitit>=1.5'") from error
-        self.slots = slots
-        self.remote = cluster == "slurm"
-        wanted: dict[str, Any] = {"timeout_min": DAY_MIN, "gpus_per_node": int(self.remote)}
-        wanted |= {key if key in SHARED else f"slurm_{key}": value for key, value in parameters.items()}
-        if "slurm_time" in wanted:
-            del wanted["timeout_min"]
-        self.device = "cuda" if wanted["gpus_per_node"] or "slurm_gres" in wanted else "cpu"
-        try:
-            self.executor = submitit.AutoExecutor(folder, cluster=cluster)
-            self.executor.update_parameters(name="vcil-bench", **wanted)
-        except (RuntimeError, ValueError, NameError, TypeError, AssertionError) as error:
-            why = " ".join(str(error).split())
-            raise EngineError(f"--engine {cluster}: {why}; shared parameters: {', '.join(SHARED)}") from error
-
-    def start(self, slot: int, command: Sequence[str], log: Path) -> Job:
-        """Hand in a job."""
-        import submitit
-
-        try:
-            job = self.executor.submit(execute, [*command, "--device", self.device], str(log))
-        except submitit.core.utils.FailedJobError as error:
-            raise EngineError(f"the cluster refused a job: {' '.join(str(error).split())}") from error
-        return _ClusterJob(job, self.remote)
-
-
-def execute(command: list[str], log: str) -> int:
-    """Run a command on a node and return its exit code; a module's function, since submitit pickles it."""
-    process = _Process(command, Path(log), {})
-    try:
-        return process.wait()
-    except BaseException:
-        process.stop()  # told first, it can still say where it stopped, even if this process is killed now
-        process.wait()
-        raise
+        return Process([*command, "--device", "cuda" if self.gpus else "cpu"], log, environment)
 
 
 def visible_gpus(asked: str) -> list[str]:
@@ -177,8 +138,16 @@ def visible_gpus(asked: str) -> list[str]:
     return chosen
 
 
-class _Process(Job):
+def _cores() -> int:
+    """Return how many cores this process may use, which a container or a job may limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Process(Job):
+    """A process of this machine, in a session of its own."""
+
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        """Start it, with ``environment`` beside this process's own."""
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             output.write(f"{PROMPT}{shlex.join(command)}\n".encode())
@@ -193,40 +162,25 @@ class _Process(Job):
             )
 
     def poll(self) -> Ended | None:
+        """Return how it ended, or None while it is running."""
         code = self._process.poll()
         return None if code is None else Ended(code)
 
-    def wait(self) -> int:
-        return self._process.wait()
-
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGINT)
+        """Send SIGTERM, upon which a run saves its state and ends."""
+        self._process.terminate()
 
     def kill(self) -> None:
+        """Send SIGKILL, to its own children as well."""
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
-
-class _ClusterJob(Job):
-    def __init__(self, job: submitit.Job[int], remote: bool) -> None:
-        self._job, self._remote, self._stopped = job, remote, False
-
-    def poll(self) -> Ended | None:
-        import submitit
-
-        if self._stopped and (self._remote or self._job.done()):  # a scheduler ends it without being waited for
-            return Ended(-signal.SIGINT)
-        if not self._job.done():
-            return None
-        try:
-            return Ended(self._job.result())
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError) as error:
-            return Ended(-1, f"job {self._job.job_id} {self._job.state}: {str(error).splitlines()[0]}")
-
-    def stop(self) -> None:
-        self._stopped = True
-        self._job.cancel()
-
-    def kill(self) -> None:
-        self._job.cancel()
+    def end(self) -> Ended:
+        """Stop it, once more if it does not listen, and kill it at last."""
+        for _ in range(2):
+            self.stop()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return Ended(self._process.wait(GRACE_S))
+        self.kill()
+        return Ended(self._process.returncode)

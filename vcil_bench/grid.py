@@ -2,7 +2,8 @@
 
 A cell is a command ``vcil-bench run`` for one seed, so whatever is true of runs is true of cells: a finished one
 is reused, an unfinished one goes on from where it was. What cannot run is found before anything starts. A cell
-that died is tried again; one that was refused, or that would fail in the same way again, is not.
+that died is tried again; one that was refused, or that would fail in the same way again, is not. A cell is done
+when its record says so, whatever its process says.
 """
 
 from __future__ import annotations
@@ -16,21 +17,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import filelock
 from rich.progress import Progress
 
 from . import protocol as protocols
+from . import record as records
 from . import registry
 from .data.datasets import ADAPTERS, adapter
 from .data.manifest import Manifest, check_present, prepare
-from .engines import GRACE_S, PROMPT, Ended, Engine, Job
+from .engines import GRACE_S, PROMPT, Ended, Engine, Job, Refused
 from .errors import UserError, did_you_mean
 from .plan import Plan, RunError, make_plan
+from .record import RecordError
 from .runner import finished
 from .schema import parse_assignments
+from .stages import Stages
 from .stream import class_names
 
 POLL_S = 0.2
 ALL_AT_ONCE = 10_000  # cells handed to a cluster, whose scheduler decides
+AGAIN_S = 60.0  # before a command is handed in again that the engine did not take
+UNANSWERED_S = 600.0  # for a cluster to answer a grid of which it never took a job
+PATIENCE_S = 24 * 3600.0  # for a cluster to take a job when none is left that it took before
 REFUSED = 2  # exit code of a run that the user's input does not allow
 FAILED_LINE = "vcil-bench: the run failed: "  # what cannot go better when it is tried again
 Status = Literal["done", "skipped", "failed", "stopped", "impossible"]
@@ -63,7 +71,8 @@ class Cell:
         seed: Of the class order; None where the whole pair of method and protocol is impossible.
         plan: The run, None where it is impossible.
         root: Folder of the dataset, where one was given.
-        force: A stale record is moved aside at the first attempt.
+        stale: Its record was finished by another method, config or data, and is moved aside first.
+        manifest: The data it runs on, None where it is impossible.
         status: None before it has ended.
         reason: Why it was not done.
         attempts: Processes started for it.
@@ -75,12 +84,14 @@ class Cell:
     seed: int | None
     plan: Plan | None = None
     root: Path | None = None
-    force: bool = False
+    stale: bool = False
+    manifest: Manifest | None = None
     status: Status | None = None
     reason: str = ""
     attempts: int = 0
     seconds: float = 0.0
     _started: float = field(default=0.0, repr=False)
+    _ended: float | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -112,8 +123,18 @@ class Cell:
         except (OSError, ValueError, KeyError):  # not there yet, or left behind by something else
             return 0
 
+    def recorded(self) -> bool:
+        """Tell whether its record holds what was asked for: all tasks, or the first ``max_tasks``."""
+        assert self.plan is not None
+        try:
+            found = records.load(self.path)
+        except RecordError:  # none, or one that no run would call finished
+            return False
+        upto = self.plan.options.max_tasks
+        return found.complete or (upto is not None and len(found.data["steps"]) >= min(upto, self.tasks))
+
     def command(self, assignments: Sequence[str]) -> list[str]:
-        """Return the command of its next attempt."""
+        """Return its command: the same for every attempt, as a cluster may repeat it by itself."""
         assert self.plan is not None
         words = [sys.executable, "-m", "vcil_bench", "run", self.method, self.protocol]
         words += ["--seed", str(self.seed), "--results", str(self.plan.results)]
@@ -121,8 +142,6 @@ class Cell:
             words += ["--data", str(self.root)]
         if assignments:
             words += ["--set", *assignments]
-        if self.force and self.attempts == 0:  # a second attempt goes on from what the first one left
-            words.append("--force")
         return words
 
 
@@ -164,12 +183,19 @@ def cells(request: Request, progress: Progress) -> list[Cell]:
                 found.append(Cell(method, protocol, None, status="impossible", reason=str(error)))
                 continue
             for seed in dict.fromkeys(seeds):
-                found.append(cell := Cell(method, protocol, seed, plan, root))
-                _look(cell, manifest, request.rerun_stale)
+                found.append(cell := Cell(method, protocol, seed, plan, root, manifest=manifest))
+                _look(cell, request.rerun_stale)
     return found
 
 
-def run(todo: Sequence[Cell], engine: Engine, assignments: Sequence[str], retries: int, watch: Watch) -> bool:
+def run(
+    todo: Sequence[Cell],
+    engine: Engine,
+    assignments: Sequence[str],
+    retries: int,
+    watch: Watch,
+    say: Callable[[str], None] = lambda line: None,
+) -> bool:
     """Run cells until each is done or has failed.
 
     Args:
@@ -178,24 +204,38 @@ def run(todo: Sequence[Cell], engine: Engine, assignments: Sequence[str], retrie
         assignments: ``--set`` of every run.
         retries: How often a cell that died is started again.
         watch: Called now and then, and whenever a cell has ended.
+        say: Takes lines that a user should know.
 
     Returns:
         Whether all were seen to their end; False after Ctrl-C or SIGTERM, upon which runs are stopped so that
         the same grid can go on with them (a second one kills them).
+
+    Raises:
+        Refused: The engine takes no command, though none is running.
     """
     waiting, running = list(todo), dict[int, tuple[Cell, Job]]()
+    engine.slots = min(engine.slots, len(todo))  # runs share a machine with no more than there are
+    intake = _Intake(say)
     with _Signals() as signals:
         try:
             while (waiting or running) and not signals.count:
                 for slot in range(engine.slots):
-                    if slot not in running and waiting:
+                    if slot not in running and waiting and intake.open(len(running)):
                         cell = waiting.pop(0)
-                        running[slot] = cell, _start(cell, engine, slot, assignments)
+                        try:
+                            job = _start(cell, engine, slot, assignments)
+                        except Refused as error:
+                            waiting.insert(0, cell)
+                            intake.refused(error, len(running))
+                            continue
+                        if job is not None:
+                            running[slot] = cell, job
+                            intake.took()
                 watch([cell for cell, _ in running.values()], todo)
                 time.sleep(POLL_S)
                 for slot, (cell, job) in list(running.items()):
                     ended = job.poll()
-                    if ended is None:
+                    if ended is None or _may_be_unseen(cell, ended, engine.lag_s):
                         continue
                     del running[slot]
                     if _settle(cell, ended, retries):
@@ -208,6 +248,45 @@ def run(todo: Sequence[Cell], engine: Engine, assignments: Sequence[str], retrie
             cell.status = "stopped"
             cell.reason = "the same command goes on with it" if cell.attempts else "not started"
     return all(cell.status != "stopped" for cell in todo)
+
+
+class _Intake:
+    """How many commands an engine takes: all until it refuses one, then as many as run, at times one more."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._room = float("inf")
+        self._again = 0.0
+        self._took_any = False
+        self._idle_since: float | None = None  # refused, and nothing runs
+
+    def open(self, running: int) -> bool:
+        """Tell whether another command may be handed in."""
+        return running < self._room or time.monotonic() >= self._again
+
+    def took(self) -> None:
+        """Note that one was taken."""
+        self._took_any, self._idle_since = True, None
+
+    def refused(self, error: Refused, running: int) -> None:
+        """Note that one was not taken.
+
+        Raises:
+            Refused: There is nothing to wait for.
+        """
+        now = time.monotonic()
+        if self._room == float("inf"):
+            self._say(f"{error}; {running} jobs go on, the rest waits")
+        self._room, self._again = running, now + AGAIN_S
+        self._idle_since = None if running else self._idle_since or now
+        if self._idle_since is not None and now - self._idle_since >= self._patience(error):
+            raise error
+
+    def _patience(self, error: Refused) -> float:
+        """Return the seconds to wait with nothing running: what was taken once will be taken again."""
+        if self._took_any:
+            return PATIENCE_S
+        return UNANSWERED_S if error.away else 0.0
 
 
 class _Signals:
@@ -228,16 +307,16 @@ class _Signals:
         self.count += 1
 
 
-def _look(cell: Cell, manifest: Manifest | None, rerun_stale: bool) -> None:
+def _look(cell: Cell, rerun_stale: bool) -> None:
     """Find out whether a cell is done already, or cannot be run."""
     assert cell.plan is not None
     assert cell.seed is not None
     try:
         cell.plan.protocol.check_seed(cell.seed)
-        if finished(cell.plan, cell.seed, manifest, lambda line: None):
+        if finished(cell.plan, cell.seed, cell.manifest, lambda line: None):
             cell.status, cell.reason = "skipped", "finished before"
     except RunError as error:
-        cell.force = rerun_stale
+        cell.stale = rerun_stale
         if not rerun_stale:
             text = str(error).replace("FORCE=1 (--force)", "--rerun-stale")
             cell.status, cell.reason = "impossible", text
@@ -274,20 +353,63 @@ def _manifest(
     return known[key]
 
 
-def _start(cell: Cell, engine: Engine, slot: int, assignments: Sequence[str]) -> Job:
-    command = cell.command(assignments)
+def _start(cell: Cell, engine: Engine, slot: int, assignments: Sequence[str]) -> Job | None:
+    """Start a cell's next attempt; None where a stale record is in the way, which fails the cell.
+
+    Raises:
+        Refused: The engine did not take it.
+    """
+    if cell.stale:
+        try:
+            _set_aside(cell)
+        except UserError as error:
+            cell.status, cell.reason = "failed", str(error)
+            return None
+    job = engine.start(slot, cell.command(assignments), cell.log)
     cell.attempts += 1
     if cell.attempts == 1:
         cell._started = time.monotonic()
-    return engine.start(slot, command, cell.log)
+    return job
+
+
+def _set_aside(cell: Cell) -> None:
+    """Move a cell's stale record aside, so that its command, however often it is repeated, goes on from its own.
+
+    Raises:
+        UserError: The record cannot be moved, or is being written.
+    """
+    assert cell.plan is not None
+    assert cell.seed is not None
+    try:
+        with filelock.FileLock(cell.path.with_suffix(".lock"), timeout=0):
+            try:
+                finished(cell.plan, cell.seed, cell.manifest, lambda line: None)
+            except RunError:  # still stale: no other grid has moved it aside since
+                records.supersede(cell.path)
+                records.checkpoint_path(cell.path).unlink(missing_ok=True)
+                Stages(cell.path).clear()
+    except filelock.Timeout as error:
+        raise GridError(f"{cell.path}: another process is running this seed") from error
+    cell.stale = False
+
+
+def _may_be_unseen(cell: Cell, ended: Ended, lag_s: float) -> bool:
+    """Tell whether the record of a cell that ended well may be there, but not be seen from this machine yet."""
+    if ended.code != 0 or cell.recorded():
+        return False
+    cell._ended = cell._ended or time.monotonic()
+    return time.monotonic() - cell._ended < lag_s
 
 
 def _settle(cell: Cell, ended: Ended, retries: int) -> bool:
     """Write down how an attempt ended; True where the cell is to be tried again."""
     cell.seconds = time.monotonic() - cell._started
     last = _last_line(cell.log)
-    if ended.code == 0:
+    if ended.code <= 0 and cell.recorded():  # its process may have been killed after its work was done
         cell.status, cell.reason = "done", ""
+        return False
+    if ended.code == 0:
+        cell.status, cell.reason = "failed", "ended without a record, though with exit code 0"
         return False
     hopeless = ended.code == REFUSED or last.startswith(FAILED_LINE)
     if not hopeless and cell.attempts <= retries:
@@ -316,12 +438,14 @@ def _last_line(log: Path) -> str:
 
 
 def _stop(running: Sequence[tuple[Cell, Job]], signals: _Signals) -> None:
-    """Stop what runs: ask, wait, kill; a second Ctrl-C kills at once."""
-    for _, job in running:
-        job.stop()
-    end = time.monotonic() + GRACE_S
-    while any(job.poll() is None for _, job in running) and time.monotonic() < end and signals.count < 2:
-        time.sleep(POLL_S)
+    """Stop what runs: ask, wait, ask again, wait, kill; a second Ctrl-C kills at once."""
+    for _ in range(2):
+        for _, job in running:
+            if job.poll() is None:
+                job.stop()
+        end = time.monotonic() + GRACE_S
+        while any(job.poll() is None for _, job in running) and time.monotonic() < end and signals.count < 2:
+            time.sleep(POLL_S)
     for cell, job in running:
         ended = job.poll()
         cell.seconds = time.monotonic() - cell._started
