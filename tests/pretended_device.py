@@ -55,7 +55,7 @@ _WAITING = {
 _ALLOCATING = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"}
 _FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}
 # Operations whose 0-dim operands may lie on the host though torch does not mark them as pointwise.
-_TAKES_NUMBERS = ("_foreach_", "_fused_", "_amp_", "fill", "masked_fill", "index_fill")
+_TAKES_NUMBERS = ("_foreach_", "_fused_", "_amp_", "fill", "masked_fill", "index_fill", "index_put", "_index_put")
 
 # CUDA's autocast lists (torch's page on automatic mixed precision), as far as networks of video classifiers go.
 _LOW = (
@@ -420,20 +420,15 @@ def pretending() -> Iterator[PretendedDevice]:
     """Let this process have a GPU, as far as Python code can see."""
     device = PretendedDevice()
     with contextlib.ExitStack() as stack:
-        for owner, name, stand_in in _stand_ins(device):
+        for owner, name, stand_in in _stand_ins(device, stack):
             stack.enter_context(mock.patch.object(owner, name, stand_in, create=True))
-        library = torch.library.Library("aten", "IMPL")
-        stack.callback(library._destroy)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*verrid")  # torch says that kernels are taken over
-            _take_over_autocast(device, library)
         stack.enter_context(device)
         stack.enter_context(_Factories(device))
         yield device
 
 
-def _stand_ins(device: PretendedDevice) -> Iterator[tuple[Any, str, Any]]:
-    """Yield what answers in the place of torch: owner, name, replacement."""
+def _stand_ins(device: PretendedDevice, until: contextlib.ExitStack) -> Iterator[tuple[Any, str, Any]]:
+    """Yield what answers in the place of torch, until pretending ends: owner, name, replacement."""
 
     def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         copy = kwargs.pop("copy", False)
@@ -513,12 +508,19 @@ def _stand_ins(device: PretendedDevice) -> Iterator[tuple[Any, str, Any]]:
     real_grouped = torch._C._group_tensors_by_device_and_dtype
     yield torch._C, "_group_tensors_by_device_and_dtype", grouped
 
-    real_autocast = torch.autocast
+    real_autocast, taken_over = torch.autocast, list[torch.library.Library]()
     real_enabled, real_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 
     class Autocast(real_autocast):  # type: ignore[misc, valid-type]
-        def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
-            super().__init__(_kind(device_type), *args, **kwargs)
+        def __init__(self, device_type: str, dtype: Any = None, enabled: bool = True, **kwargs: Any) -> None:
+            super().__init__(_kind(device_type), dtype, enabled, **kwargs)
+            if enabled and not taken_over:  # late, since it takes half a second
+                library = torch.library.Library("aten", "IMPL")
+                taken_over.append(library)
+                until.callback(library._destroy)
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", ".*verrid")  # torch says that kernels are taken over
+                    _take_over_autocast(device, library)
 
     yield torch, "autocast", Autocast
     yield torch.amp, "autocast", Autocast
