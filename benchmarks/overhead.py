@@ -82,7 +82,7 @@ def main() -> None:
             nonlocal stage
             stage += 1
             context.stages.begin(stage)
-            optimiser = sgd(method.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+            optimiser = sgd(context, method.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
             for epoch in epochs(
                 context, samples, optimiser, num_epochs=EPOCHS, batch_size=BATCH, stage=f"stage {stage}"
             ):

@@ -113,6 +113,7 @@ class Finetune(Method):
         config = self.config
         num_epochs = config.epochs_first if task.index == 0 else config.epochs
         optimiser = sgd(
+            self.context,
             self.parameters(),
             lr=config.lr,
             momentum=config.momentum,

@@ -179,8 +179,8 @@ class HCE(RehearsalClassifier):
                     if weights is not None:
                         of_video = torch.cat([w.detach().mean(dim=1) for w in weights], dim=1)  # H(x) [B, sum C]
                         is_old = batch.labels < task.num_old
-                        self.old_spread.add(of_video[is_old])
-                        self.new_spread.add(of_video[~is_old])
+                        self.old_spread.add(of_video, is_old)
+                        self.new_spread.add(of_video, ~is_old)
                 epoch.step(losses, clip_norm=config.clip_norm)
             if config.refinement == "variance":
                 spreads = self.old_spread, self.new_spread
@@ -351,17 +351,23 @@ class RunningVariance(nn.Module):
         for buffer in self.buffers():
             buffer.zero_()
 
-    def add(self, h: Tensor) -> None:
-        """Take in the weights [N, D] of some videos (pairwise update, which does not cancel)."""
-        if not len(h):
-            return
-        mean = h.mean(dim=0)
-        share = len(h) / (self.count + len(h)).to(h.dtype)
+    def add(self, h: Tensor, member: Tensor) -> None:
+        """Take in the weights of some videos (pairwise update, which does not cancel).
+
+        Args:
+            h: Weights [N, D].
+            member: Which of them count [N]; to take these rows alone, a GPU must be waited for.
+        """
+        member = member[:, None]
+        number = member.sum()
+        mean = h.masked_fill(~member, 0.0).sum(dim=0) / number.clamp_min(1)
+        count = self.count + number
+        share = number.to(h.dtype) / count.clamp_min(1)
         gap = mean - self.mean
-        within = (h - mean).square().sum()
+        within = (h - mean).masked_fill(~member, 0.0).square().sum()
         self.squares = self.squares + within + gap.square().sum() * (self.count * share)
         self.mean = self.mean + gap * share
-        self.count = self.count + len(h)
+        self.count = count
 
     def log_sum(self) -> Tensor:
         """Return the logarithm of the sum; identical videos count as the least number above 0."""
@@ -411,7 +417,7 @@ def variance_log_ratio(h: Tensor) -> Tensor:
         Scalar.
     """
     spread = RunningVariance(h.shape[1]).to(h)
-    spread.add(h)
+    spread.add(h, torch.ones(len(h), dtype=torch.bool, device=h.device))
     return spread.log_sum()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -18,8 +17,12 @@ from vcil_bench.losses import attention_distillation
 from vcil_bench.nets.trunk import Features
 from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
+from vcil_bench.training import gradients
 
 from .lwf import LwF, LwFConfig, classification_losses
+
+# For fp16. Scores are a mean over frames alone; their gradients lie around 1e-5 to 1e-2.
+SCORE_SCALE = 2.0**10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ def grad_cam(found: Features, scores: Tensor, classes: Tensor, *, differentiable
     """
     last = found.maps[-1]  # A [B, T, C, H, W]
     wanted = scores.gather(1, classes[:, None]).sum()
-    (gradient,) = torch.autograd.grad(wanted, last, create_graph=differentiable, retain_graph=differentiable)
+    (gradient,) = gradients(wanted, [last], scale=SCORE_SCALE, differentiable=differentiable)
     alpha = gradient.mean(dim=(-2, -1), keepdim=True)
     cam = (alpha * last).sum(dim=2).relu()
     return cam if differentiable else cam.detach()

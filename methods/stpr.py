@@ -218,6 +218,7 @@ class StPR(Method):
 
             num_epochs = config.epochs_first if task.index == 0 else config.epochs
             optimiser = sgd(
+                self.context,
                 (p for module in trained for p in module.parameters()),
                 lr=config.lr,
                 momentum=config.momentum,

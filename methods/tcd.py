@@ -28,7 +28,10 @@ from vcil_bench.nets.heads import CosineHead
 from vcil_bench.nets.trunk import Features
 from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
-from vcil_bench.training import batches, sgd
+from vcil_bench.training import batches, gradients, sgd
+
+# For fp16. The loss is a mean over videos and frames; its gradients by a map's values lie around 1e-9 to 1e-5.
+IMPORTANCE_SCALE = 2.0**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +192,7 @@ class TCD(RehearsalClassifier):
         config = self.config
         groups = [{"repeated": False} | group for group in groups]
         return sgd(
+            self.context,
             groups,
             lr=config.lr,
             momentum=config.momentum,
@@ -224,8 +228,8 @@ class TCD(RehearsalClassifier):
             found = self.features(batch.clips)
             frames = self.drop(found.frames)
             loss = nca_loss(self.scores(frames), batch.labels)
-            gradients = torch.autograd.grad(loss, [*found.maps, frames])
-            for total, gradient in zip(sums, gradients, strict=True):
+            found_gradients = gradients(loss, [*found.maps, frames], scale=IMPORTANCE_SCALE)
+            for total, gradient in zip(sums, found_gradients, strict=True):
                 total += accumulate_importance([gradient], authors_code=self.config.authors_code)
         for buffer, total in zip(self.importance_maps(), sums, strict=True):
             buffer.copy_(normalise_importance(total))

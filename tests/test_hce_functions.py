@@ -26,6 +26,10 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def everyone(h: Tensor) -> Tensor:
+    return torch.ones(len(h), dtype=torch.bool)
+
+
 # --- correlations
 
 
@@ -173,16 +177,35 @@ def test_a_variance_over_batches_equals_that_over_all_videos(cuts: tuple[int, ..
     h = tensors("hce_03", precision)["H_old_exemplars"]
     spread = RunningVariance(h.shape[1]).to(h)
     for part in h.split(cuts):
-        spread.add(part)
+        spread.add(part, everyone(part))
     assert spread.count == len(h) == 18
     close(spread.log_sum(), tensors("hce_03", precision)["ratio_old_sum"])
+
+
+@DTYPES
+@pytest.mark.parametrize("cuts", [(30,), (1,) * 30, (5, 0, 1, 24)])
+def test_a_variance_over_some_videos_of_a_batch_leaves_the_others_out(
+    cuts: tuple[int, ...], precision: str
+) -> None:
+    data = tensors("hce_03", precision)
+    is_old = torch.ones(18, dtype=torch.bool)
+    others = torch.zeros(12, dtype=torch.bool)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    far = torch.full((12, data["H_old_exemplars"].shape[1]), torch.inf)
+    h = torch.cat([data["H_old_exemplars"], far.to(data["H_old_exemplars"])])[order]
+    member = torch.cat([is_old, others])[order]
+    spread = RunningVariance(h.shape[1]).to(h)
+    for part, counted in zip(h.split(cuts), member.split(cuts), strict=True):
+        spread.add(part, counted)
+    assert spread.count == 18
+    close(spread.log_sum(), data["ratio_old_sum"])
 
 
 def test_a_small_variance_around_a_large_mean_does_not_cancel() -> None:
     h = torch.tensor([[0.99990], [0.99991], [0.99992], [0.99993]])
     spread = RunningVariance(1)
     for part in h.split(2):
-        spread.add(part)
+        spread.add(part, everyone(part))
     expected = (h.double() - h.double().mean(dim=0)).square().sum().log().float()
     torch.testing.assert_close(spread.log_sum(), expected, rtol=1e-3, atol=0)
 

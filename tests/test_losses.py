@@ -216,6 +216,32 @@ def test_margin_ranking_takes_the_hardest_new_classes_of_old_samples_alone() -> 
     assert margin_ranking(easy, labels, 2) == 0
 
 
+@DTYPES
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_losses_over_whole_batches_equal_those_over_the_rows_they_mean(share: float, precision: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = leaf(torch.randn(40, 12, generator=generator, dtype=getattr(torch, precision)))
+    labels = torch.randint(5, 12, (40,), generator=generator)
+    labels[: int(40 * share)] %= 5
+    labels = labels[torch.randperm(40, generator=generator)]
+
+    old = labels < 5
+    hardest = scores[old, 5:].topk(2, dim=1).values
+    gaps = (0.5 - scores[old].gather(1, labels[old, None]) + hardest).clamp_min(0)
+    (expected,) = torch.autograd.grad(gaps.sum() / max(1, gaps.numel()), scores)
+    ranking = margin_ranking(scores, labels, 5)
+    torch.testing.assert_close(ranking.detach(), (gaps.sum() / max(1, gaps.numel())).detach())
+    assert torch.equal(torch.autograd.grad(ranking, scores)[0], expected)  # bit for bit: so does training
+
+    shifted = scores - scores.amax(dim=1, keepdim=True)
+    positive = F.one_hot(labels, 12).bool()
+    others = shifted.masked_fill(positive, 0.0).logsumexp(dim=1)
+    reference = (others - shifted[positive]).mean()
+    found = nca_loss(scores, labels)
+    assert torch.equal(found, reference)
+    assert torch.equal(torch.autograd.grad(found, scores)[0], torch.autograd.grad(reference, scores)[0])
+
+
 def test_margin_ranking_makes_do_with_fewer_new_classes_than_negatives() -> None:
     scores = leaf(torch.tensor([[0.9, 0.1, 0.8], [0.0, 0.5, 0.4]]))
     loss = margin_ranking(scores, torch.tensor([0, 1]), 2, negatives=2)

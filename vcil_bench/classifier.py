@@ -183,6 +183,7 @@ class Classifier(Method):
         """
         config = self.config
         return sgd(
+            self.context,
             [*self.network_groups(), *self.head_groups()],
             lr=config.lr,
             momentum=config.momentum,

@@ -71,7 +71,8 @@ def nca_loss(similarities: Tensor, targets: Tensor, exclude_positive: bool = Tru
     shifted = similarities - similarities.amax(dim=1, keepdim=True)
     positive = F.one_hot(targets, similarities.shape[1]).bool()
     others = shifted.masked_fill(positive, 0.0)  # exp(0) in the positive's place
-    return (others.logsumexp(dim=1) - shifted[positive]).mean()
+    own = shifted.gather(1, targets[:, None]).squeeze(1)  # for an index by mask a GPU must be waited for
+    return (others.logsumexp(dim=1) - own).mean()
 
 
 def feature_distillation(features: Tensor, old: Tensor, importance: Tensor | None = None) -> Tensor:
@@ -215,11 +216,11 @@ def margin_ranking(
     Returns:
         Scalar.
     """
-    old = targets < num_old
-    hardest = scores[old, num_old:].topk(min(negatives, scores.shape[1] - num_old), dim=1).values
-    own = scores[old].gather(1, targets[old, None])
-    gaps = (margin - own + hardest).clamp_min(0)
-    return gaps.sum() / max(1, gaps.numel())
+    old = (targets < num_old)[:, None]  # [B, 1]; to take these rows alone, a GPU must be waited for
+    hardest = scores[:, num_old:].topk(min(negatives, scores.shape[1] - num_old), dim=1).values
+    own = scores.gather(1, targets[:, None])
+    gaps = (margin - own + hardest).clamp_min(0).masked_fill(~old, 0.0)
+    return gaps.sum() / (old.sum() * gaps.shape[1]).clamp_min(1)
 
 
 def cosine_embedding(features: Tensor, old: Tensor) -> Tensor:

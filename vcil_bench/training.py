@@ -26,6 +26,7 @@ class TrainingError(RuntimeError):
 
 
 def sgd(
+    context: RunContext,
     parameters: Iterable[nn.Parameter] | list[dict[str, Any]],
     *,
     lr: float,
@@ -35,7 +36,11 @@ def sgd(
 ) -> torch.optim.Optimizer:
     """Return SGD over parameters that require gradients, or over groups of them; fused on a GPU.
 
+    Not under a scaler (fp16): it leaves it to a fused kernel to skip steps whose gradients overflow, and torch's
+    makes the momentum in the first step without writing it if it skips, so that the next takes what lay there.
+
     Args:
+        context: The run.
         parameters: Parameters, of which those that require no gradient are passed over, or groups for torch.
         lr: Learning rate, of groups that name none.
         momentum: Momentum.
@@ -50,8 +55,8 @@ def sgd(
             trained.append(given)
     if not groups:
         groups = [{"params": trained}]
-    on_gpu = any(p.device.type == "cuda" for group in groups for p in group["params"])
-    return kind(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=on_gpu or None)
+    fused = context.device.type == "cuda" and not context.scaler.is_enabled()
+    return kind(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused or None)
 
 
 def constant(optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
@@ -142,12 +147,31 @@ class Epoch:
 
 
 def _piled_up(before: Tensor | None, new: Tensor | None, scaler: GradScaler) -> Tensor | None:
-    """Add a step's gradient to those that have piled up; one that fp16 overflowed is left out."""
+    """Add a step's gradient to those that have piled up; one that fp16 overflowed counts as zero."""
     if new is not None and scaler.is_enabled():
-        new = new / scaler.get_scale() if bool(new.isfinite().all()) else None
+        scale = scaler.scale(new.new_ones(()))  # unlike get_scale, which waits for the device
+        new = torch.where(new.isfinite().all(), new / scale, 0.0)
     if before is None or new is None:
         return new if before is None else before
     return before + new
+
+
+def gradients(
+    value: Tensor, by: Sequence[Tensor], *, scale: float, differentiable: bool = False
+) -> list[Tensor]:
+    """Return the gradients of a value that is not the training's loss, which ``Epoch.step`` takes care of.
+
+    In an fp16 network whatever is below 6e-8 becomes 0 on its way back, and gradients with respect to the values
+    of feature maps are that small. So they are taken of a multiple and divided after.
+
+    Args:
+        value: Scalar.
+        by: What it is differentiated by.
+        scale: The multiple, a power of two: without fp16 it then changes no bit.
+        differentiable: Whether the gradients are to be trained on.
+    """
+    found = torch.autograd.grad(scale * value, by, create_graph=differentiable, retain_graph=differentiable)
+    return [gradient / scale for gradient in found]
 
 
 def batches(
