@@ -40,7 +40,7 @@ from .protocol import MemorySpec
 from .provenance import environment
 from .randomness import seed_modules
 from .record import Record
-from .record_schema import Costs, Memory, RecordData
+from .record_schema import Costs, Memory, RecordData, Session
 from .run_files import clear_finished, leftovers, unfinished_files
 from .stages import Stages, check_identity
 from .staleness import reasons as stale_reasons
@@ -390,14 +390,14 @@ class _Run:
         self.say(f"seed {self.seed}: resuming after task {done} of {len(self.stream)}")
         return method, done
 
-    def _earlier_sessions(self) -> list[dict[str, Any]]:
+    def _earlier_sessions(self) -> list[Session]:
         """Return the sessions of this same run that the record on disk tells of, killed ones among them."""
         if not self.path.exists():
             return []
         found = records.load(self.path).data
         return found["sessions"] if identity(found, self.plan) == self.identity else []
 
-    def _join_sessions(self, earlier: list[dict[str, Any]]) -> None:
+    def _join_sessions(self, earlier: list[Session]) -> None:
         self.record["sessions"] = [*earlier, *self.record["sessions"]]
         self.record["started"] = self.record["sessions"][0]["started"]
 
