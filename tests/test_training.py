@@ -15,7 +15,8 @@ from rich.progress import Progress
 from small_runs import config_of, context_of, learn, method_class
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
+from waiting import Waits
 
 from vcil_bench import evaluation
 from vcil_bench.data.loader import Sample
@@ -136,23 +137,6 @@ def test_importance_in_fp16_is_that_of_fp32(stream: Any, tiny: Any, monkeypatch:
 # --- waiting for the device
 
 
-class Waits(TorchDispatchMode):
-    """Refuses what a host can only know by waiting for the device: sizes, numbers and truths from tensors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.allowed = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        places = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
-        masked = any(isinstance(place, Tensor) and place.dtype == torch.bool for place in places)
-        if masked or name in {"nonzero", "masked_select", "_local_scalar_dense", "equal", "unique", "_unique2"}:
-            self.allowed -= 1
-            assert self.allowed >= 0, f"{func} waits for the device"
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("name", ["hce", "lwm", "tcd", "ucir"])
 def test_no_step_of_a_classifier_waits_for_the_device(
     name: str, stream: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch
@@ -175,7 +159,7 @@ def test_no_step_of_a_classifier_waits_for_the_device(
     monkeypatch.setattr(F, "one_hot", one_hot)
     monkeypatch.setattr(Epoch, "__iter__", watched)
     cls = method_class(name)
-    config = config_of(cls, drop_last=False)
+    config = config_of(cls, drop_last=False, **({"proxies": 1} if name == "tcd" else {}))
     learn(cls, config, backbone("tsm_tiny").load(None), stream, tiny, 2)
     assert steps >= 4
 
@@ -210,7 +194,7 @@ class Clips:
                 yield part  # until the next batch is asked for
 
 
-def tested(scores: Tensor, monkeypatch: pytest.MonkeyPatch, look_every: int) -> Any:
+def result_of(scores: Tensor, monkeypatch: pytest.MonkeyPatch, look_every: int) -> Any:
     """Test a method of these scores [videos * 2 views, K], two videos a batch."""
     monkeypatch.setattr(evaluation, "LOOK_EVERY", look_every)
     count = len(scores) // 2
@@ -224,7 +208,7 @@ def tested(scores: Tensor, monkeypatch: pytest.MonkeyPatch, look_every: int) -> 
 
 def test_testing_waits_for_the_device_every_few_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.randn(22, 6, generator=torch.Generator().manual_seed(0))
-    each, seldom, once = (tested(scores, monkeypatch, number) for number in (1, 2, 100))
+    each, seldom, once = (result_of(scores, monkeypatch, number) for number in (1, 2, 100))
     best = scores.double().unflatten(0, (-1, 2)).mean(dim=1).argsort(dim=1, descending=True)[:, :5]
     for found in (each, seldom, once):
         assert (found.top["cnn"] == best.numpy()).all()
@@ -238,4 +222,4 @@ def test_scores_that_are_not_finite_are_refused_wherever_they_are(
     scores = torch.zeros(22, 6)
     scores[2 * video, 1] = math.nan
     with pytest.raises(evaluation.EvaluationError, match=r"'cnn' must be finite, 1 of"):
-        tested(scores, monkeypatch, 3)
+        result_of(scores, monkeypatch, 3)
