@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from . import checkpoint as checkpoints
-from . import cores, determinism
+from . import cores, determinism, out_of_memory
 from . import record as records
 from . import team as teams
 from .conditions import identity
@@ -37,7 +37,7 @@ from .nets.trunk import Trunk
 from .nets.weights import given_file, is_path
 from .plan import Plan, RunError, plain_values
 from .protocol import MemorySpec
-from .provenance import environment
+from .provenance import environment, other_device
 from .randomness import seed_modules
 from .record import Record
 from .record_schema import Costs, Memory, RecordData, Session
@@ -108,6 +108,8 @@ def run(
         streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
         say(_counts(manifest))
         say(f"backbone {trunk.name}: weights {trunk.weights.source}, {trunk.weights.pretraining}")
+        if plan.options.feature_cache_mb and plan.device.type == "cuda":
+            say("feature_cache_mb is for CPUs: a GPU computes features sooner than a processor looks clips up")
         for seed in todo:
             stop.follow()
             _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say, stop).go(force)
@@ -324,6 +326,9 @@ class _Run:
             self.context.tracker = tracker(self.record["run_id"], folder, config)
         try:
             method, start = self._restore()
+            change = other_device(self.record["sessions"])
+            if change is not None:
+                self.say(f"seed {self.seed}: {change}")
             last = min(self.plan.options.max_tasks or len(self.stream), len(self.stream))
             if self.team.leads:
                 # What this session trains may get into the result, and the next thing that happens be its end.
@@ -347,7 +352,7 @@ class _Run:
                     f"{self.plan.method.name}: code of the method, or below it, ended Python with "
                     f"{type(error).__name__}: {error}"
                 ) from error
-            why = _advice(error)
+            why = _advice(error, self.plan.method, self.context.backbone)
             if why is not None:
                 raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
             raise
@@ -578,14 +583,12 @@ class _Run:
         return cast("RecordData", made)
 
 
-def _advice(error: Exception) -> str | None:
+def _advice(error: Exception, method: type[Method], trunk: Trunk) -> str | None:
     """Return what a user can do about an error that is not the method's fault; None for any other."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
-            "the device's memory is too small: micro_batch=N lets N clips at a time through the network with "
-            "the same result (on CLIP), precision=bf16 halves activations, a smaller eval_batch helps in testing"
-        )
-    return determinism.advice(error) if isinstance(error, RuntimeError) else None
+    chunks = trunk.supports_micro_batch and "maps" not in method.needs
+    return out_of_memory.advice(error, chunks=chunks) or (
+        determinism.advice(error) if isinstance(error, RuntimeError) else None
+    )
 
 
 def within_reach(method: Method, context: RunContext, task: Task) -> contextlib.AbstractContextManager[None]:
