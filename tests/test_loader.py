@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ from vcil_bench.protocol import ClipSpec
 from vcil_bench.randomness import numpy_stream
 
 SPEC = ClipSpec(frames=4, size=32)
+
+# Of a machine with fewer cores than a test has workers.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 
 def clip_loader(**changes: Any) -> ClipLoader:
@@ -104,6 +107,28 @@ def test_processes_share_a_batch(samples: list[Sample], processes: int) -> None:
         assert all(torch.equal(part.labels, batch.labels) for part in parts)
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("start", [(0, 1), (1, 2)])
+def test_a_start_in_the_middle_gives_the_rest_from_workers(
+    samples: list[Sample], start: tuple[int, int], workers: int
+) -> None:
+    undisturbed = list(clip_loader().training(samples, 3, 5, "task 1"))
+    rest = clip_loader(workers=workers).training(samples, 3, 5, "task 1", start=start)
+    assert_equal(list(rest), undisturbed[3 * start[0] + start[1] :])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_pass_takes_one_number_of_torchs_generator(samples: list[Sample], workers: int) -> None:
+    loader = clip_loader(workers=workers)
+    for _ in range(2):  # with new workers, and with those that are there
+        torch.manual_seed(3)
+        list(loader.training(samples, 2, 5, "task 1"))
+        found = torch.rand(3)
+        torch.manual_seed(3)
+        torch.empty((), dtype=torch.int64).random_()
+        assert torch.equal(found, torch.rand(3))
+
+
 def test_whole_batches_and_views_are_not_shared(samples: list[Sample]) -> None:
     shared, alone = clip_loader(share=(1, 2)), clip_loader()
     assert_equal(list(shared.whole().training(samples, 1, 5, "x")), list(alone.training(samples, 1, 5, "x")))
@@ -131,6 +156,102 @@ def test_batches_are_planned_when_they_are_needed(
 
 def test_samples_are_slim(samples: list[Sample]) -> None:
     assert not hasattr(samples[0], "__dict__")
+
+
+# --- workers
+
+
+@pytest.fixture
+def forked() -> None:
+    """Skip where workers are started anew, which replaced functions do not reach."""
+    if multiprocessing.get_start_method() != "fork":
+        pytest.skip("workers are not forked here")
+
+
+def workers_of(batches: Iterator[Batch] | list[Batch]) -> set[int]:
+    """Return the workers of batches whose pixels are their decoders' process ids."""
+    return set(torch.cat([batch.clips.flatten() for batch in batches]).unique().tolist())
+
+
+@pytest.fixture
+def pixels_tell_the_process(forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        loader_module, "read_frames", lambda *_: np.full((4, 48, 48, 3), os.getpid() % 256, np.uint8)
+    )
+
+
+@pytest.mark.usefixtures("pixels_tell_the_process")
+def test_workers_stay_from_pass_to_pass(samples: list[Sample]) -> None:
+    loader = clip_loader(workers=2)
+    first = workers_of(loader.training(samples, 2, 4, "x"))
+    assert len(first) == 2
+    assert workers_of(loader.whole().training(samples, 1, 3, "y")) == first
+    assert workers_of(loader.plain(samples, 4)) == first
+    training = loader.training(samples[:8], 1, 4, "z")
+    taken = [next(training), next(training)]  # whoever counts batches does not ask whether there are more
+    assert workers_of(loader.plain(samples, 4)) == first == workers_of(taken)
+    assert list(training) == []
+    loader.close()
+    assert _no_children()
+
+
+@pytest.mark.usefixtures("pixels_tell_the_process")
+def test_a_pass_within_a_pass_has_workers_of_its_own(samples: list[Sample]) -> None:
+    loader = clip_loader(workers=1)
+    outer = loader.training(samples, 2, 4, "x")
+    taken = [next(outer)]
+    within = workers_of(loader.plain(samples, 4))
+    assert within.isdisjoint(workers_of(taken))
+    assert workers_of([*taken, *outer]) == workers_of(taken)
+    assert len(multiprocessing.active_children()) == 1  # one crew is kept
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_pass_that_is_given_up_leaves_nothing_to_the_next(samples: list[Sample], workers: int) -> None:
+    loader, alone = clip_loader(workers=workers), clip_loader()
+    given_up = loader.training(samples, 3, 4, "x")
+    next(given_up)
+    given_up.close()
+    assert_equal(list(loader.training(samples, 1, 5, "y")), list(alone.training(samples, 1, 5, "y")))
+
+
+def test_passes_of_other_shapes_use_the_same_memory_or_more(samples: list[Sample]) -> None:
+    spec = dataclasses.replace(SPEC, test_views=dataclasses.replace(SPEC.test_views, crops=3))
+    loader, alone = clip_loader(spec=spec, workers=2), clip_loader(spec=spec)
+    for name, given in (
+        ("plain", (samples, 2)),
+        ("views", (samples, 5)),
+        ("training", (samples, 2, 4, "x")),
+        ("plain", (samples[:1], 7)),
+        ("plain", ([], 7)),
+        ("views", (samples, 12)),
+    ):
+        assert_equal(list(getattr(loader, name)(*given)), list(getattr(alone, name)(*given)))
+
+
+@pytest.mark.usefixtures("forked")
+def test_workers_that_died_between_passes_are_replaced(samples: list[Sample]) -> None:
+    loader, alone = clip_loader(workers=2), clip_loader()
+    list(loader.plain(samples, 5))
+    for process in multiprocessing.active_children():
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+    assert_equal(list(loader.plain(samples, 5)), list(alone.plain(samples, 5)))
+
+
+@pytest.mark.usefixtures("forked")
+def test_workers_decode_a_batch_together(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = multiprocessing.Barrier(3)
+    original = loader_module.read_frames
+
+    def together(*given: Any) -> np.ndarray:
+        meeting.wait(60)  # one worker alone would wait in vain
+        return original(*given)
+
+    monkeypatch.setattr(loader_module, "read_frames", together)
+    (batch,) = clip_loader(workers=3).plain(samples[:3], 3)
+    monkeypatch.setattr(loader_module, "read_frames", original)
+    assert_equal([batch], list(clip_loader().plain(samples[:3], 3)))
 
 
 # --- what a method may see
@@ -261,13 +382,6 @@ def _no_children() -> bool:
     return not multiprocessing.active_children()
 
 
-@pytest.fixture
-def forked() -> None:
-    """Skip where workers are started anew, which replaced functions do not reach."""
-    if multiprocessing.get_start_method() != "fork":
-        pytest.skip("workers are not forked here")
-
-
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("hang", [_hang, _hang_with_the_lock])
 @pytest.mark.parametrize("workers", [1, 2])
@@ -303,6 +417,26 @@ def test_a_killed_worker_is_told_with_its_video(samples: list[Sample], monkeypat
     with pytest.raises(VideoError, match=r"a worker process died.*'blue/0\.mp4'.*--set workers=N"):
         list(clip_loader(workers=1).plain(samples, 12))
     assert signal.getsignal(signal.SIGCHLD) == before
+    assert _no_children()
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize(
+    "end", [lambda: os._exit(0), lambda: os._exit(3), _die], ids=["exit 0", "exit 3", "kill"]
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_ends_in_the_middle_of_an_epoch_is_told_with_its_video(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch, workers: int, end: Callable[[], Any]
+) -> None:
+    original = loader_module.read_frames
+    monkeypatch.setattr(
+        loader_module, "read_frames", lambda path, *more: end() if "red/1" in path else original(path, *more)
+    )
+    taken = 0
+    with pytest.raises(VideoError, match=r"a worker process died.*'red/1\.mp4'"):  # noqa: PT012 - counts
+        for _ in clip_loader(workers=workers, limit_s=60).plain(samples, 2):
+            taken += 1
+    assert taken < 6
     assert _no_children()
 
 

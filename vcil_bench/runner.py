@@ -357,6 +357,7 @@ class _Run:
                 raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
             raise
         finally:
+            self.context.loader.close()
             self.context.tracker.close()
         if len(self.record["steps"]) == len(self.stream) and self.team.leads:
             self._finish()

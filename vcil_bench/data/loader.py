@@ -1,16 +1,15 @@
 """Batches of clips: decoding in worker processes, uint8 until the device, every draw from a keyed stream.
 
-One loader serves all epochs of a training phase, so workers start once and decode across epoch borders. What the
-batches hold is planned one batch at a time: the plan of 60 epochs of 160,000 videos would fill gigabytes.
-
-Workers write clips into memory that all processes share and that is used again and again: to be given new memory
-for every clip costs as much as decoding two of its frames. It also leaves nothing to be fetched from a worker
-but a number, and so no way in which one that hangs could make the process wait that trains.
+One loader serves a run. Its workers stay from pass to pass and decode across epoch borders; each batch is
+divided among them, so that a pass does not begin with one worker decoding a whole batch. What the batches hold
+is planned one batch at a time: the plan of 60 epochs of 160,000 videos would fill gigabytes.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vcil_bench.errors import TrainingError, UserError
 from vcil_bench.protocol import ClipSpec
@@ -31,13 +30,11 @@ from . import clips as clip_rules
 from .boxes import Box
 from .frame_store import FrameStore
 from .video import VideoError, read_frames, resolve_decoder
-from .watch import Watch, child_signals_kept
+from .watch import Watch
+from .workers import AHEAD, Crew
 
 Item = tuple[int, int]  # (epoch, position in the sample list), or one of the next two in the epoch's place
 VIEWS, PLAIN = -1, -2  # the protocol's test views; one centre crop of one clip
-Job = tuple[int, list[Item]]  # the place of a batch in the memory shared with workers, and what is in it
-_LOOK_S = 2.0  # how often a loader that waits looks after its workers
-_AHEAD = 2  # batches that are given to a worker at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +56,23 @@ class Sample:
     frames: int
     stored: tuple[int, ...] | None = None
     sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Clips to be decoded by one worker, a part of a batch.
+
+    Attributes:
+        stage: Part of every draw's key.
+        shape: Of what is decoded of a sample, [(V,) T, S, S, 3].
+        place: Number of the first clip in memory.
+        clips: Epoch (or ``VIEWS``, ``PLAIN``), position in the pass's list, and sample.
+    """
+
+    stage: str
+    shape: tuple[int, ...]
+    place: int
+    clips: list[tuple[int, int, Sample]]
 
 
 @dataclass(frozen=True)
@@ -119,38 +133,29 @@ def _content(sample: Sample) -> tuple[str, str, str]:
     return sample.id, sample.path, sample.sha256
 
 
-class _Clips(Dataset[int]):
-    """Decodes the clips of a batch, pixel by pixel, to its place on a shelf [places, B, (V,) T, S, S, 3]."""
+class _Clips(Dataset[None]):
+    """Decodes the clips of a job, pixel by pixel, to their places in memory."""
 
     def __init__(
-        self,
-        samples: Sequence[Sample],
-        spec: ClipSpec,
-        decoder: str,
-        store: FrameStore | None,
-        key: tuple[int, str, str],
-        watch: Watch,
-        shelf: Tensor,
+        self, spec: ClipSpec, decoder: str, store: FrameStore | None, seed: int, memory: Tensor, watch: Watch
     ) -> None:
-        self.samples = samples
         self.spec = spec
         self.decoder = decoder
         self.store = store
-        self.key = key
+        self.seed = seed
+        self.memory = memory
         self.watch = watch
-        self.shelf = shelf
 
-    def __getitem__(self, job: Job) -> int:
-        place, items = job
-        for number, (epoch, position) in enumerate(items):
+    def __getitem__(self, job: Job) -> None:
+        places = _places(self.memory, job.shape)
+        for place, (epoch, position, sample) in enumerate(job.clips, job.place):
             with self.watch.at(position):
-                self.shelf[place, number] = self._clip(epoch, self.samples[position])
-        return place
+                places[place] = self._clip(job.stage, epoch, sample)
 
-    def _clip(self, epoch: int, sample: Sample) -> Tensor:
+    def _clip(self, stage: str, epoch: int, sample: Sample) -> Tensor:
         spec = self.spec
         if epoch >= 0:
-            rng = numpy_stream(*self.key, epoch, sample.id)
+            rng = numpy_stream(self.seed, "clip", stage, epoch, sample.id)
             indices = self._indices(sample, rng)
             frames = self._read(sample, indices, lambda w, h: clip_rules.training_window(w, h, spec, rng))
             return clip_rules.training_pixels(frames, spec, rng)
@@ -228,6 +233,7 @@ class ClipLoader:
         self.clock = LoaderClock()
         self.share = share
         self._reach: list[_Reach] = []  # at most one; a list, since twins share it
+        self._idle: list[Crew] = []  # likewise
         self._decoder = decoder
         self._store = store
         self._limit_s = limit_s
@@ -241,6 +247,10 @@ class ClipLoader:
         twin = copy.copy(self)
         twin.share = (0, 1)
         return twin
+
+    def close(self) -> None:
+        """End the workers."""
+        self._idle.clear()
 
     @contextmanager
     def limited_to(self, task: Sequence[Sample], kept: Callable[[], Iterable[Sample]]) -> Iterator[None]:
@@ -325,97 +335,71 @@ class ClipLoader:
         share: tuple[int, int],
     ) -> Iterator[Batch]:
         """Yield what is planned; ``shape`` is the number of clips in the largest batch, and of views in each."""
-        watch = Watch(self._workers)
+        # A pass takes a number from torch's generator; what dropout draws depends on it.
+        torch.empty((), dtype=torch.int64).random_()
+        size, side = max(1, _share(shape[0], share[1])), self.spec.size
+        sample_shape = (*shape[1:], self.spec.frames, side, side, 3)
+        parts = max(1, min(self._workers, size))
+        # Places of batches: those of which jobs are in work, and the one that is taken.
+        places = 2 + (AHEAD * self._workers - 1) // parts if self._workers else 1
+        crew = self._crew(places * size * math.prod(sample_shape))
+        memory = _places(crew.memory, sample_shape)
         labels: deque[list[int]] = deque()  # of the batches in work
-        shelf = self._shelf(_share(shape[0], share[1]), *shape[1:])
 
         def jobs() -> Iterator[Job]:
             for number, batch in enumerate(plan):
                 labels.append([samples[position].label for _, position in batch])
-                yield number % len(shelf), _part(batch, *share)
+                own = [(epoch, position, samples[position]) for epoch, position in _part(batch, *share)]
+                for part in range(parts):
+                    start, end = (len(own) * n // parts for n in (part, part + 1))
+                    yield Job(stage, sample_shape, number % places * size + start, own[start:end])
 
-        key = (self._seed, "clip", stage)
-        loader = DataLoader(
-            _Clips(samples, self.spec, self._decoder, self._store, key, watch, shelf),
-            batch_size=None,
-            sampler=jobs(),
-            num_workers=self._workers,
-            prefetch_factor=_AHEAD if self._workers else None,
-            timeout=min(_LOOK_S, self._limit_s) if self._workers else 0,
-        )
-        with child_signals_kept():
-            batches = iter(loader)
-        while True:
+        def names(positions: Sequence[int]) -> str:
+            return ", ".join(f"{samples[p].id!r} ({samples[p].path})" for p in positions) or "no video"
+
+        crew.begin(jobs())
+        for number in itertools.count():
             start = time.perf_counter()
-            place = self._next(batches, samples, watch)
+            for _ in range(parts):
+                done = crew.wait(names)
+                if done is not True:
+                    break
             self.clock.waited += time.perf_counter() - start
-            if isinstance(place, UserError):
-                del batches  # ends the workers
-                raise place
-            if place is None:
+            if isinstance(done, UserError):
+                del crew  # ends the workers
+                raise done
+            if not done:
+                self._idle[:] = [crew]
                 return
             told = labels.popleft()
-            clips = self._on_device(shelf[place, : _share(len(told), share[1])])
-            yield Batch(clip_rules.planes(clips), self._on_device(torch.tensor(told)))
+            first = number % places * size
+            clips = self._on_device(memory[first : first + _share(len(told), share[1])])
+            batch = Batch(clip_rules.planes(clips), self._on_device(torch.tensor(told)))
+            if self._workers and not labels:  # workers have jobs ahead: this batch is the last
+                self._idle[:] = [crew]
+                del crew, memory
+                yield batch
+                return
+            yield batch
 
-    def _shelf(self, *shape: int) -> Tensor:
-        """Return memory for all batches in work: what workers have been given, and the one that is taken.
+    def _crew(self, size: int) -> Crew:
+        """Return workers with so much memory: those that are idle, or new ones."""
+        while self._idle:
+            crew = self._idle.pop()
+            if len(crew.memory) >= size:
+                return crew
+            del crew  # ends the workers
 
-        Raises:
-            UserError: There is not enough that processes can share.
-        """
-        size = self.spec.size
-        shelf = torch.empty(
-            _AHEAD * self._workers + 1, *shape, self.spec.frames, size, size, 3, dtype=torch.uint8
-        )
-        try:
-            return shelf.share_memory_() if self._workers else shelf
-        except RuntimeError as error:
-            raise UserError(
-                f"{self._workers} workers need {shelf.nbytes / 1e9:.2f} GB of shared memory, which is not there "
-                "(/dev/shm; docker run --shm-size); take fewer (--set workers=N)"
-            ) from error
+        def work(memory: Tensor, watch: Watch) -> _Clips:
+            return _Clips(self.spec, self._decoder, self._store, self._seed, memory, watch)
+
+        return Crew(work, self._workers, size, self._limit_s)
 
     def _on_device(self, shared: Tensor) -> Tensor:
         """Return a copy on the device; what it was made of may be written to when this returns."""
         if self._device.type == "cuda":
             return shared.pin_memory().to(self._device, non_blocking=True)
         return shared.clone().to(self._device)
-
-    def _next(self, batches: Iterator[int], samples: Sequence[Sample], watch: Watch) -> int | UserError | None:
-        """Return the place of the next batch, None after the last, or what is wrong.
-
-        An error is returned and not raised, since its traceback would keep the workers alive.
-        """
-
-        def names(positions: Sequence[int]) -> str:
-            return ", ".join(f"{samples[p].id!r} ({samples[p].path})" for p in positions) or "no video"
-
-        started = time.monotonic()
-        while True:
-            try:
-                return next(batches, None)
-            except UserError as error:
-                error.__traceback__ = None  # its frames hold it and the workers, until garbage is collected
-                # A worker process sends its whole traceback as the message, the cause last.
-                kind = type(error)
-                return kind(str(error).strip().splitlines()[-1].split(f"{kind.__name__}: ")[-1])
-            except RuntimeError as error:
-                cause = str(error).strip()
-                if not cause.startswith("DataLoader"):
-                    raise
-            if not cause.startswith("DataLoader timed out"):
-                return VideoError(
-                    f"a worker process died ({cause}); workers were at: {names(watch.busy())}; if memory was "
-                    "short, take fewer of them (--set workers=N)"
-                )
-            if late := watch.end(self._limit_s):
-                return VideoError(
-                    f"not decoded within {self._limit_s:g} s: {names(late)}; its worker was ended. If the disk "
-                    "answers, use decoder=auto, or take the video out of the dataset"
-                )
-            if not watch.busy() and time.monotonic() - started > self._limit_s:
-                return VideoError(f"no batch within {self._limit_s:g} s, though no worker is at a video")
 
 
 def batches_per_epoch(num_samples: int, batch_size: int, *, drop_last: bool) -> int:
@@ -434,3 +418,9 @@ def _part(batch: list[Item], rank: int, processes: int) -> list[Item]:
 def _share(clips: int, processes: int) -> int:
     """Return how many clips of a batch each of several processes decodes."""
     return -(-clips // processes)
+
+
+def _places(memory: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Show memory as clips of a shape."""
+    number = len(memory) // math.prod(shape)
+    return memory[: number * math.prod(shape)].view(number, *shape)
