@@ -32,7 +32,7 @@ from .data.loader import ClipLoader
 from .data.manifest import DataError, Manifest, check_present, prepare, summary
 from .data.video import resolve_decoder
 from .errors import UserError
-from .evaluation import EvaluationError, evaluate
+from .evaluation import EvaluationError, evaluate, memory_use
 from .method import MemoryUse, Method, RunContext
 from .nets.trunk import Trunk
 from .nets.weights import given_file, is_path
@@ -169,8 +169,8 @@ def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool
     say(f"seed {seed}: finished before, {path}")
     if not records.has_predictions(found):
         say(
-            f"warning: its predictions, {records.predictions_path(path)}, are gone: the record counts, but reports "
-            "lack its confusions and paired comparisons; put the file back, or run anew with --force"
+            f"warning: its predictions, {records.predictions_path(path)}, are gone: the record counts, but "
+            "reports lack its confusions and paired comparisons; put the file back, or run anew with --force"
         )
     return True
 
@@ -382,7 +382,7 @@ class _Run:
         if any(not torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items()):
             raise EvaluationError(f"{method.name}: predict changed the method's state; it must not")
 
-        memory = method.memory_use()
+        memory = memory_use(method)
         _check_budget(method, memory, self.plan.protocol.spec.memory, task.num_seen)
         costs: Costs = {
             "train_s": round(train_s, 3),
