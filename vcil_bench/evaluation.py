@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from .data.loader import Sample
-from .method import Method, RunContext
+from .method import MemoryUse, Method, RunContext
 from .record import TOP
 
 LOOK_EVERY = 16  # batches whose scores lie on the device until they are looked at, for which it is waited for
@@ -55,7 +56,7 @@ def evaluate(
         batch: Videos per batch, for speed and memory.
 
     Raises:
-        EvaluationError: A readout is missing, of the wrong shape or not finite.
+        EvaluationError: A readout is missing, no tensor of real numbers, of the wrong shape or not finite.
     """
     samples = [sample for task in tests for sample in task]
     labels = torch.tensor([sample.label for sample in samples])
@@ -68,11 +69,17 @@ def evaluate(
         videos, views = part.clips.shape[:2]
         scores = method.predict(part.clips.flatten(0, 1))
         if not isinstance(scores, dict) or set(scores) != set(method.readouts):
-            given = sorted(scores) if isinstance(scores, dict) else type(scores).__name__
+            given = list(scores) if isinstance(scores, dict) else type(scores).__name__
             raise EvaluationError(
                 f"{method.name}: predict must give a dict with the readouts {method.readouts}, it gave {given}"
             )
         for name, matrix in scores.items():
+            if not _is_real(matrix):
+                kind = f" of {matrix.dtype}, {matrix.layout}" if isinstance(matrix, torch.Tensor) else ""
+                raise EvaluationError(
+                    f"{method.name}: readout {name!r} must be a dense tensor of real numbers, it is a "
+                    f"{type(matrix).__name__}{kind}"
+                )
             if matrix.shape != (videos * views, num_seen):
                 raise EvaluationError(
                     f"{method.name}: readout {name!r} must be of shape {(videos * views, num_seen)}, it has "
@@ -121,3 +128,25 @@ def _rank(
             best = mean.argsort(dim=1, descending=True, stable=True)[:, :TOP]
             ranked[name].append(torch.nn.functional.pad(best, (0, TOP - best.shape[1]), value=-1))
     held.clear()
+
+
+def memory_use(method: Method) -> MemoryUse:
+    """Return the exemplars that a method says it keeps.
+
+    Raises:
+        EvaluationError: It says something else.
+    """
+    use = method.memory_use()
+    numbers = dataclasses.astuple(use) if isinstance(use, MemoryUse) else (None,)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise EvaluationError(
+            f"{method.name}: memory_use must give a MemoryUse of whole numbers, 0 or more, it gave {use!r}"
+        )
+    return use
+
+
+def _is_real(matrix: object) -> bool:
+    """Tell whether scores can be averaged over views and ranked."""
+    if not isinstance(matrix, torch.Tensor) or matrix.layout != torch.strided:
+        return False
+    return not (matrix.is_complex() or matrix.is_quantized or matrix.dtype == torch.bool)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import did_you_mean
+from .record_schema import LARGEST_SEED
 from .schema import ConfigError, build
 
 MOST_AT_ONCE = 1024  # processes or threads; far more end Python without a word
@@ -131,6 +132,8 @@ def build_options(values: Mapping[str, Any]) -> RunOptions:
         value = getattr(options, key)
         if value is not None and value > MOST_AT_ONCE:
             raise ConfigError(f"{key}: {value} must be at most {MOST_AT_ONCE}")
+    if options.run_seed is not None and not 0 <= options.run_seed <= LARGEST_SEED:
+        raise ConfigError(f"run_seed: {options.run_seed} must lie in 0..{LARGEST_SEED}")
     if not 0 <= options.max_missing <= 1:
         raise ConfigError(f"max_missing: {options.max_missing} must lie between 0 and 1")
     if options.store_dir is not None and not options.store:

@@ -28,6 +28,7 @@ from .metrics import METRICS
 from .protocol_spec import ClipSpec as ClipSpec
 from .protocol_spec import MemorySpec as MemorySpec
 from .protocol_spec import ProtocolSpec
+from .record_schema import LARGEST_SEED
 from .schema import ConfigError, build, read_yaml
 
 
@@ -226,14 +227,21 @@ class Protocol:
             )
         if len(set(spec.seeds)) != len(spec.seeds):
             raise ConfigError(f"{self.origin}: seeds: {spec.seeds} holds one twice")
-        if not all(0 <= seed < 2**32 for seed in spec.seeds):
-            raise ConfigError(f"{self.origin}: seeds: {spec.seeds} must lie in 0..{2**32 - 1}")
+        if not all(0 <= seed <= LARGEST_SEED for seed in spec.seeds):
+            raise ConfigError(f"{self.origin}: seeds: {spec.seeds} must lie in 0..{LARGEST_SEED}")
         if spec.clip.frames < 1 or spec.clip.size < 1:
             raise ConfigError(f"{self.origin}: clip: frames and size must be at least 1")
         if spec.clip.short_side is not None and spec.clip.short_side < spec.clip.size:
             raise ConfigError(
                 f"{self.origin}: clip.short_side: {spec.clip.short_side} is smaller than clip.size = "
                 f"{spec.clip.size}, so no crop fits"
+            )
+        crops = spec.clip.test_views.crops
+        if crops >= 5 and spec.clip.short_side in (None, spec.clip.size):
+            raise ConfigError(
+                f"{self.origin}: clip.test_views.crops: {crops} crops include the four corners, which fall "
+                "together where frames are resized to the crop's own size; give clip.short_side above "
+                f"{spec.clip.size} (TCD: 256 for 224), or crops=3 or 1"
             )
         for metric in (spec.metrics.headline, *spec.metrics.also):
             if metric not in METRICS:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from .errors import UserError
 from .metrics import METRICS, accuracy_matrix
-from .record_schema import RecordData
+from .record_schema import LARGEST_NUMBER, RecordData
 from .storage import write_atomically
 
 SCHEMA = 1
@@ -44,7 +44,6 @@ LEAKS = ("test_videos_sharing_a_group_with_train", "identical_files_in_train_and
 TOP = 5  # best labels stored of every prediction
 LARGEST_ARRAY = 2**28  # bytes; the names of 200,000 test videos take a quarter of it
 REFERENCE = "reference"  # folder of the records that come with the harness
-LARGEST_NUMBER = 2**53  # beyond it JavaScript, which shows records, rounds whole numbers
 DEEPEST = 32  # levels of nested values; what walks through them need not fear for its stack
 ADVICE = "move it away or run again with --force"
 

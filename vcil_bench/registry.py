@@ -11,16 +11,21 @@ import importlib
 import importlib.util
 import inspect
 import re
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import cast
 
 from . import __version__
 from .errors import UserError, did_you_mean
 from .method import Method
+from .record_schema import READOUT
 from .storage import file_sha256
 
 GROUP = "vcil_bench.methods"
@@ -164,8 +169,10 @@ def _import_file(name: str, path: Path) -> ModuleType:
 
 def _load(name: str, origin: str, file: Path | None, importer) -> Entry:  # type: ignore[no-untyped-def]
     """Import a method and check it; whatever goes wrong becomes the entry's reason."""
+    pressed: list[int] = []
     try:
-        loaded = importer()
+        with _interrupts(pressed):
+            loaded = importer()
         cls = cast("type[Method]", loaded if inspect.isclass(loaded) else _class_in(loaded))
         _check(cls)
         source = Path(inspect.getfile(cls))
@@ -174,10 +181,32 @@ def _load(name: str, origin: str, file: Path | None, importer) -> Entry:  # type
             for base in cls.__mro__[1:]
             if issubclass(base, Method) and base is not Method
         }
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # a plugin's fault must not take others down
+    except BaseException as error:
+        if pressed:
+            raise
+        # A plugin's fault must not take others down, and to raise KeyboardInterrupt or SystemExit is one.
         where = _last_line(error, file)
         return Entry(name, origin, file, None, f"{type(error).__name__}: {error}{where}")
     return Entry(cls.name, origin, source, cls, bases=bases)
+
+
+@contextmanager
+def _interrupts(pressed: list[int]) -> Iterator[None]:
+    """Note in ``pressed`` when the user presses Ctrl-C, which code that is imported may only pretend."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # nobody can interrupt it
+        return
+
+    def press(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _class_in(module: ModuleType) -> type[Method]:
@@ -207,8 +236,15 @@ def _check(cls: type[Method]) -> None:
             raise MethodError(f"{cls.__name__} has no class attribute {attribute!r}")
     if not isinstance(cls.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", cls.name):
         raise MethodError(f"{cls.__name__}.name {cls.name!r} must be lower-case letters, digits and _")
+    if not isinstance(cls.paper, str):
+        raise MethodError(f"{cls.__name__}.paper {cls.paper!r} must be text")
     if not isinstance(cls.readouts, tuple) or not cls.readouts:
         raise MethodError(f"{cls.__name__}.readouts must be a tuple of at least one name")
+    for readout in cls.readouts:
+        if not isinstance(readout, str) or not re.fullmatch(READOUT, readout):
+            raise MethodError(f"{cls.__name__}.readouts: {readout!r} must be letters, digits, _ and -")
+    if len(set(cls.readouts)) != len(cls.readouts):
+        raise MethodError(f"{cls.__name__}.readouts {cls.readouts} holds a name twice")
     if not (dataclasses.is_dataclass(cls.Config) and cls.Config.__dataclass_params__.frozen):  # type: ignore[attr-defined]
         raise MethodError(f"{cls.__name__}.Config must be a frozen dataclass")
     if cls.data_access not in ("task", "cumulative"):

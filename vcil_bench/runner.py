@@ -30,7 +30,7 @@ from .data.loader import ClipLoader
 from .data.manifest import DataError, Manifest, check_present, prepare, summary
 from .data.video import resolve_decoder
 from .errors import UserError
-from .evaluation import EvaluationError, evaluate
+from .evaluation import EvaluationError, evaluate, memory_use
 from .memory import exemplars_of
 from .method import MemoryUse, Method, RunContext
 from .nets.trunk import Trunk
@@ -442,7 +442,7 @@ class _Run:
         if any(not torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items()):
             raise EvaluationError(f"{method.name}: predict changed the method's state; it must not")
 
-        memory = method.memory_use()
+        memory = memory_use(method)
         _check_budget(method, memory, self.plan.protocol.spec.memory, task.num_seen)
         costs: Costs = {
             "train_s": round(train_s, 3),

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from .errors import UserError, did_you_mean
+from .record_schema import LARGEST_NUMBER
 
 T = TypeVar("T")
 
@@ -150,13 +151,14 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
         }
     if annotation is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            return float(value)
-        except ValueError:
+            if math.isfinite(number := float(value)):
+                return number
+        except (ValueError, OverflowError):  # a whole number may be too large for a float
             pass
     elif (
         annotation in (int, str, bool, type(None))
         and isinstance(value, annotation)
-        and (annotation is not int or not isinstance(value, bool))
+        and (annotation is not int or (not isinstance(value, bool) and abs(value) < LARGEST_NUMBER))
     ):
         return value
     raise ConfigError(f"{where}: {value!r} is not {_describe(annotation)}")
@@ -190,8 +192,8 @@ def check_numbers(
 def _describe(annotation: Any) -> str:
     """Name a type annotation in a user's words."""
     names = {
-        int: "a whole number",
-        float: "a number",
+        int: "a whole number below 2^53",
+        float: "a finite number",
         str: "text",
         bool: "true or false",
         type(None): "null",
@@ -230,4 +232,6 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
             parsed[key] = yaml.safe_load(value) if value else ""
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"--set {text!r}: the value is not valid YAML") from error
+        except RecursionError as error:
+            raise ConfigError(f"--set {key}: the value, {value[:20]}..., is nested too deeply") from error
     return parsed

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.resources
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcil_bench.storage import file_sha256
 
-from .weights import Backbone, BackboneError, WeightsInfo, from_hub, given_file
+from .weights import Backbone, BackboneError, WeightsInfo, from_hub, given_file, read_state
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .clip import ClipTrunk
 
 
@@ -41,7 +43,7 @@ class ClipVitB16(Backbone):
         else:
             path, source = self._weight_file(weights)
             model = _quiet_create(self.architecture)
-            _load_into(model, path)
+            _load_into(model, path, self.architecture)
             info = WeightsInfo(self.name, source, file_sha256(path), self.pretraining)
             if source != "openai":
                 info = WeightsInfo(self.name, source, info.sha256, "unknown (local file)")
@@ -106,7 +108,7 @@ class ClipTiny(Backbone):
             else:
                 path = files / "weights.safetensors" if weights is None else given_file(weights)
                 model = _quiet_create("clip_tiny")
-                _load_into(model, path)
+                _load_into(model, path, "clip_tiny")
                 info = WeightsInfo(
                     self.name,
                     "embedded" if weights is None else str(path.resolve()),
@@ -134,20 +136,55 @@ def _quiet_create(architecture: str):  # type: ignore[no-untyped-def]  # open_cl
         logging.disable(previous)
 
 
-def _load_into(model, path: Path) -> None:  # type: ignore[no-untyped-def]
+def _load_into(model, path: Path, architecture: str) -> None:  # type: ignore[no-untyped-def]
     """Load a weight file into a model, every key matched.
 
     Raises:
         BackboneError: The file is damaged, of another model, or a TorchScript archive.
     """
     from open_clip import load_checkpoint
-    from safetensors import SafetensorError
 
     try:
         load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except (RuntimeError, OSError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
-        raise BackboneError(
-            f"{path}: not a safetensors file or plain state dict of this architecture "
-            f"({type(error).__name__}); OpenAI's original .pt file is a TorchScript archive, which is not "
-            "read: take open_clip's .safetensors"
-        ) from error
+    except Exception as error:  # its conversions raise anything on what they do not know
+        raise BackboneError(f"{path}: {_misfit(path, architecture)}") from error
+
+
+def _misfit(path: Path, architecture: str) -> str:
+    """Say what a weight file holds instead of the weights of an architecture."""
+    try:
+        found = clip_architecture(read_state(path))
+    except BackboneError:
+        return (
+            "not a safetensors file or plain state dict; OpenAI's original .pt file is a TorchScript archive, "
+            "which is not read: take open_clip's .safetensors"
+        )
+    if found in (None, architecture.removesuffix("-quickgelu")):
+        return f"its keys are not those of {architecture} in open_clip; take open_clip's .safetensors of it"
+    return f"this is a CLIP {found}, the backbone wants {architecture}"
+
+
+def clip_architecture(state: Mapping[str, Tensor]) -> str | None:
+    """Return open_clip's name of the CLIP whose weights these are, told by their shapes; None if it is none.
+
+    Names that differ in nothing that weights show, such as ``-quickgelu``, give the shortest.
+
+    Args:
+        state: A state dict in open_clip's names.
+    """
+    import open_clip
+
+    shapes = {name.removeprefix("module."): tuple(tensor.shape) for name, tensor in state.items()}
+    patches = shapes.get("visual.conv1.weight", ())
+    if len(patches) != 4 or "visual.proj" not in shapes or "ln_final.weight" not in shapes:
+        return None
+    blocks = {int(name.split(".")[3]) for name in shapes if name.startswith("visual.transformer.resblocks.")}
+    looks = (patches[0], patches[3], len(blocks), *shapes["visual.proj"][1:], *shapes["ln_final.weight"])
+    names = []
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        parts = (vision.get("width"), vision.get("patch_size"), vision.get("layers"), config["embed_dim"])
+        if (*parts, text.get("width")) == looks:
+            names.append(name)
+    return min(names, key=lambda name: (len(name), name), default=None)

@@ -12,6 +12,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from vcil_bench.metrics import METRICS
+from vcil_bench.pretraining import OWN
 from vcil_bench.record import Record
 from vcil_bench.staleness import reasons
 
@@ -179,7 +180,7 @@ def rows(group: Group) -> list[Row]:
     for record in group.records:
         data = record.data
         weights = data["weights"]
-        own = weights["source"] in ("openai", "embedded")
+        own = weights["source"] == OWN.get(weights["name"])
         backbone = weights["name"] if own else f"{weights['name']} ({Path(weights['source']).name})"
         runs[data["method"]["name"], data["variant"], backbone].append(record)
     found = []

@@ -43,8 +43,8 @@ class Folder(Adapter):
                     f"{where}: split {part!r} is not one of train, test, unused"
                     f"{did_you_mean(part or '', ['train', 'test', 'unused'])}"
                 )
-            if not row["class"]:
-                raise DatasetError(f"{where}: the class is empty")
+            if not (row["class"] or "").strip():
+                raise DatasetError(f"{where}: the class {row['class']!r} is empty")
             name = path.as_posix()
             if name in seen:
                 raise DatasetError(f"{where}: {row['path']!r} is listed twice")
