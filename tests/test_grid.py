@@ -500,7 +500,7 @@ def test_every_slot_has_its_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_runs_side_by_side_share_the_processor(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: list[str], jobs: int, shares: int
 ) -> None:
-    monkeypatch.setattr("vcil_bench.engines._cores", lambda: 12)
+    monkeypatch.setattr("vcil_bench.engines.allowed", lambda: 12)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     show = "import os; print(os.environ['VCIL_BENCH_SHARES'], os.environ.get('OMP_NUM_THREADS'))"
     job = LocalEngine(gpus, jobs).start(0, [sys.executable, "-c", show], tmp_path / "log")

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cores import SHARES, allowed
 from .errors import UserError
 
 GRACE_S = 30.0  # for a run to save its state and end, each of the two times it is asked before it is killed
 PROMPT = "$ "  # begins the line of a log that names the command of an attempt
-SHARES = "VCIL_BENCH_SHARES"  # tells a run how many runs share this machine side by side
 
 
 class EngineError(UserError):
@@ -104,7 +104,7 @@ class LocalEngine(Engine):
             SHARES: str(self.slots),  # its workers are a share of the processor's cores, as its threads are
         }
         if self.slots > 1:  # threads of several runs would wait for each other
-            threads = max(1, _cores() // self.slots)
+            threads = max(1, allowed() // self.slots)
             environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         return Process([*command, "--device", "cuda" if self.gpus else "cpu"], log, environment)
 
@@ -136,11 +136,6 @@ def visible_gpus(asked: str) -> list[str]:
             f"{', '.join(there) or 'and no number, since there is no GPU'}"
         )
     return chosen
-
-
-def _cores() -> int:
-    """Return how many cores this process may use, which a container or a job may limit."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Process(Job):
