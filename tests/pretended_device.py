@@ -387,7 +387,7 @@ class _Factories(TorchFunctionMode):
         wanted = kwargs.get("device")
         if func is torch.nn.functional.one_hot and kwargs.get("num_classes", args[-1]) != -1:
             return self._unasked(func, args, kwargs)  # the processor's checks of the labels; CUDA has none
-        if wanted is None and func not in _device_constructors():
+        if func is torch._C._nn._parse_to or (wanted is None and func not in _device_constructors()):
             return func(*args, **kwargs)
         on_gpu = wanted is not None and torch.device(wanted).type == "cuda"
         if wanted is not None:
