@@ -207,7 +207,13 @@ def test_nothing_is_left_when_pretending_ends() -> None:
     before = (torch.Tensor.device, torch.Tensor.to, torch.autocast, torch.Generator, torch.cuda.is_available)
     with pretending():
         pass
-    assert before == (torch.Tensor.device, torch.Tensor.to, torch.autocast, torch.Generator, torch.cuda.is_available)
+    assert before == (
+        torch.Tensor.device,
+        torch.Tensor.to,
+        torch.autocast,
+        torch.Generator,
+        torch.cuda.is_available,
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert F.layer_norm(torch.ones(2, 2).bfloat16(), (2,)).dtype == torch.bfloat16
 
