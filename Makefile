@@ -18,7 +18,7 @@ READY := .venv/.ready
 RUN := $(BIN)/vcil-bench
 
 .DEFAULT_GOAL := help
-.PHONY: bench grid test test-all lint report check clean help tiny-clip tiny-tsm reproduction
+.PHONY: bench grid test test-all lint report check gpu-check clean help tiny-clip tiny-tsm reproduction
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -51,6 +51,9 @@ report: $(READY)  ## write the page, the tables of papers and the figures from r
 	@$(RUN) report
 
 check: lint test  ## what continuous integration runs
+
+gpu-check: $(READY)  ## check the whole path on this machine's GPUs (about ten minutes)
+	@$(RUN) doctor --gpu
 
 tiny-clip: $(READY)  ## pretrain the small CLIP of the embedded data anew (minutes)
 	@$(BIN)/python -m vcil_bench.nets.pretrain_tiny_clip

@@ -6,7 +6,8 @@ from statistics import median
 
 import torch
 from common import Row, alternate, hand_over, ratio
-from steady import SteadyClips, stpr, trunk_of
+
+from vcil_bench.doctor.steady import SteadyClips, stpr, trunk_of
 
 BACKBONE, BATCH, ROUNDS = "clip_vit_b16", 2, 5
 

@@ -108,9 +108,12 @@ def lists() -> list[Row]:
 
 def states() -> list[Row]:
     """Measure the checkpoints of StPR after 1, 6 and 26 tasks."""
-    from steady import SteadyClips, stpr, trunk_of  # and with them all backbones, which lists do without
-
     from vcil_bench import checkpoint
+    from vcil_bench.doctor.steady import (
+        SteadyClips,
+        stpr,
+        trunk_of,
+    )  # and with them all backbones, which lists do without
 
     device = torch.device("cpu")
     trunk = trunk_of("clip_vit_b16", device)

@@ -11,7 +11,8 @@ import sys
 
 import torch
 from common import Row, hand_over, peak_gib
-from steady import SteadyClips, learn, stpr, trunk_of
+
+from vcil_bench.doctor.steady import SteadyClips, learn, stpr, trunk_of
 
 BACKBONE, BATCH = "clip_vit_b16", 4
 WAYS = ("backbone", "step", "step in micro-batches", "testing, 1 expert", "testing, 26 experts")

@@ -9,7 +9,8 @@ from statistics import median
 
 import torch
 from common import Row, hand_over
-from steady import SteadyClips, learn, stpr, trunk_of
+
+from vcil_bench.doctor.steady import SteadyClips, learn, stpr, trunk_of
 
 BACKBONE, BATCH, STEPS, ROUNDS = "clip_vit_b16", 2, 4, 4
 

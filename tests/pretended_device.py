@@ -55,7 +55,16 @@ _WAITING = {
 _ALLOCATING = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"}
 _FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}
 # Operations whose 0-dim operands may lie on the host though torch does not mark them as pointwise.
-_TAKES_NUMBERS = ("_foreach_", "_fused_", "_amp_", "fill", "masked_fill", "index_fill", "index_put", "_index_put")
+_TAKES_NUMBERS = (
+    "_foreach_",
+    "_fused_",
+    "_amp_",
+    "fill",
+    "masked_fill",
+    "index_fill",
+    "index_put",
+    "_index_put",
+)
 
 # CUDA's autocast lists (torch's page on automatic mixed precision), as far as networks of video classifiers go.
 _LOW = (
@@ -253,12 +262,16 @@ class PretendedDevice(TorchDispatchMode):
             ours = any(generator._cdata == known._cdata for known in self._generators)
             if ours != (into is _Memory.DEVICE):
                 kinds = ("device", "host") if ours else ("host", "device")
-                raise self._error(name, f"draws from a generator of the {kinds[0]} for tensors of the {kinds[1]}")
+                raise self._error(
+                    name, f"draws from a generator of the {kinds[0]} for tensors of the {kinds[1]}"
+                )
 
     def _copy(self, func: Any, into: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
         to, of = self.on_device(into), self.on_device(source)
         if self.memory(source) is _Memory.EITHER or self.memory(into) is _Memory.EITHER:
-            self.mark(source if self.memory(source) is _Memory.EITHER else into, _Memory.DEVICE if to or of else None)
+            self.mark(
+                source if self.memory(source) is _Memory.EITHER else into, _Memory.DEVICE if to or of else None
+            )
             to = of = to or of
         if (to or of) and os.getpid() != self._process:
             raise self._error("copy_", "uses the device in a forked process")
@@ -387,7 +400,7 @@ class _Factories(TorchFunctionMode):
         wanted = kwargs.get("device")
         if func is torch.nn.functional.one_hot and kwargs.get("num_classes", args[-1]) != -1:
             return self._unasked(func, args, kwargs)  # the processor's checks of the labels; CUDA has none
-        if wanted is None and func not in _device_constructors():
+        if func is torch._C._nn._parse_to or (wanted is None and func not in _device_constructors()):
             return func(*args, **kwargs)
         on_gpu = wanted is not None and torch.device(wanted).type == "cuda"
         if wanted is not None:

@@ -207,7 +207,13 @@ def test_nothing_is_left_when_pretending_ends() -> None:
     before = (torch.Tensor.device, torch.Tensor.to, torch.autocast, torch.Generator, torch.cuda.is_available)
     with pretending():
         pass
-    assert before == (torch.Tensor.device, torch.Tensor.to, torch.autocast, torch.Generator, torch.cuda.is_available)
+    assert before == (
+        torch.Tensor.device,
+        torch.Tensor.to,
+        torch.autocast,
+        torch.Generator,
+        torch.cuda.is_available,
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert F.layer_norm(torch.ones(2, 2).bfloat16(), (2,)).dtype == torch.bfloat16
 
@@ -309,6 +315,7 @@ def test_without_dropout_losses_and_counts_are_the_processors(name: str, tiny: A
     for (losses, counts), (expected, same) in zip(outcome(there), outcome(here), strict=True):
         assert counts == same
         for one, other in zip(losses, expected, strict=True):
+            assert one.pop("stage") == other.pop("stage")
             assert one == pytest.approx(other, rel=1e-4, abs=1e-6)  # fused SGD rounds in its own way
 
 
@@ -323,7 +330,7 @@ def test_a_run_cut_off_inside_tasks_ends_in_the_same(
 
     def cut(stages: Stages, *arguments: Any, **more: Any) -> None:
         passed(stages, *arguments, **more)
-        if next(calls) % 4 == 0:
+        if next(calls) % 3 == 0:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -170,6 +170,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     prepare.set_defaults(run=_prepare)
 
+    doctor = commands.add_parser("doctor", help="describe this machine and check the whole path on its GPUs")
+    doctor.add_argument("--gpu", action="store_true", help="refuse a machine without a GPU")
+    doctor.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="checks (see --list); default: all",
+    )
+    doctor.add_argument("--list", action="store_true", help="list the checks")
+    doctor.add_argument("--json", action="store_true", help="print the lines as JSON")
+    doctor.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    doctor.set_defaults(run=_doctor)
+
     report = commands.add_parser("report", help="write tables and curves from the records")
     report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     report.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR")
@@ -462,6 +477,26 @@ def _verify(options: argparse.Namespace) -> int:
         counts = ", ".join(f"{levels.count(level)} {level}" for level in ("error", "warning", "note", "ok"))
         print(f"{loaded.label}: {counts}")
     return int(any(one.level == "error" for one in found))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import report
+
+    if options.list:
+        for name, summary, gpus in report.names():
+            print(f"{name:12} {summary}{f' ({gpus} GPUs)' if gpus > 1 else ''}")
+        return 0
+    lines = []
+    for line in report.examine(options.results, only=options.only, need_gpu=options.gpu):
+        lines.append(line)
+        if not options.json:  # at once: all checks take minutes
+            print(f"{line.result:8} {line.check:12} {line.what:34} {line.figure}", flush=True)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(line) for line in lines], indent=1, ensure_ascii=False))
+    else:
+        counts = [f"{n} {r}" for r in report.RESULTS if (n := sum(line.result == r for line in lines))]
+        print(f"doctor: {', '.join(counts)}")
+    return int(any(line.result == "failed" for line in lines))
 
 
 def _prepare(options: argparse.Namespace) -> int:

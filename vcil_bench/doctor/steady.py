@@ -1,4 +1,7 @@
-"""StPR in its first increment on clips that cost nothing to load, so that a step's time is the step's alone."""
+"""StPR in its first increment on clips that cost nothing to load, so that a step's time is the step's alone.
+
+What the doctor measures of a training step, and the benchmarks with it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from vcil_bench import protocol
+from vcil_bench import protocol, registry
 from vcil_bench.data.loader import Batch, LoaderClock, Sample
 from vcil_bench.method import RunContext
-from vcil_bench.methods.stpr import StPR
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.trunk import Trunk
 from vcil_bench.stream import Task
@@ -69,7 +71,7 @@ def stpr(
     precision: str = "fp32",
     tasks: int = 2,
     **config: Any,
-) -> tuple[StPR, Task]:
+) -> tuple[Any, Task]:
     """Return StPR grown to its last task, and that task with as many samples as the loader has steps for.
 
     Args:
@@ -82,7 +84,9 @@ def stpr(
     """
     context = RunContext(device, precision, 0, loader, trunk, None, Progress(disable=True))  # type: ignore[arg-type]
     values = {"epochs": 1, "epochs_first": 1, "batch_size": len(loader.clips)} | config
-    method = context.method = StPR(StPR.resolve_config("benchmark", values)[0], context)
+    cls = registry.find("stpr").cls
+    assert cls is not None
+    method = context.method = cls(cls.resolve_config("benchmark", values)[0], context)
     task = None
     for index in range(tasks):
         old = 0 if index == 0 else OLD + NEW * (index - 1)
@@ -97,7 +101,7 @@ def stpr(
     return method, task
 
 
-def learn(method: StPR, task: Task, few: int = 2) -> float:
+def learn(method: Any, task: Task, few: int = 2) -> float:
     """Train the task and return the mean seconds of a step; statistics are taken of a few samples."""
     loader = method.context.loader
     assert isinstance(loader, SteadyClips)
