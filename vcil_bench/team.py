@@ -14,6 +14,7 @@ compared.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -127,6 +128,7 @@ class Team:
         for rank, part in enumerate(parts):
             different = (part != parts[0]).nonzero().flatten().tolist()
             if different:
+                self._wait_to_part()  # all know it, and all shall say it
                 raise _unlike(list(state)[different[0]], rank)
 
     def _take(self, name: str, tensor: Tensor) -> None:
@@ -143,6 +145,7 @@ class Team:
         with _speaking():
             dist.all_reduce(far, group=self.aside)
         if far.any():
+            self._wait_to_part()
             raise _unlike(name, int(far.argmax()))
         with torch.no_grad():
             tensor.copy_(first)
@@ -200,8 +203,13 @@ class Team:
     def leave(self) -> None:
         """Part from the other processes when all are here, so that none is taken for one that died."""
         if self.size > 1:
-            self.wait()
+            self._wait_to_part()
             dist.destroy_process_group()
+
+    def _wait_to_part(self) -> None:
+        """Wait until all are here or gone: who has seen all may leave before the last one has."""
+        with contextlib.suppress(TeamError):
+            self.wait()
 
 
 class _Gather(torch.autograd.Function):
@@ -306,6 +314,6 @@ def _bits(tensor: Tensor) -> Tensor:
     flat = tensor.detach().contiguous().reshape(-1).view(words)
     total = torch.zeros((), dtype=torch.int64)
     for part in flat.split(2**22):  # 64 MB on the way
-        places = torch.arange(1, 2 * len(part), 2, device=part.device)
+        places = 2 * torch.arange(len(part), device=part.device) + 1
         total = 31 * total + (part * places).sum().cpu()
     return total
