@@ -144,7 +144,7 @@ def _compare(tmp_path: Path, state: Callable[[int], dict[str, torch.Tensor]], co
             try:
                 team.check_alike(own, computed)
             except teams.TeamError as error:
-                sys.stdout.write(str(error))
+                sys.stdout.write(f"{error}\n")
                 return 1
             assert all(torch.equal(own[name], state(0)[name]) for name in own)
             team.leave()
