@@ -334,7 +334,6 @@ def test_methods_complete_on_real_clips(method: str, tmp_path: Path) -> None:
         ),
         ("def predict(self, clips): return super().predict(clips)['text']", "must give a dict"),
         ("def memory_use(self): return MemoryUse(videos=100)", "the protocol allows 2 videos"),
-        ("def memory_use(self): return None", "must give a MemoryUse"),
         ("def learn(self, task): import sys; sys.exit(0)", "ended Python with SystemExit: 0"),
         ("def predict(self, clips): raise SystemExit", "ended Python with SystemExit"),
         ("def grow(self, task): raise GeneratorExit", "ended Python with GeneratorExit"),
