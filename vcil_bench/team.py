@@ -309,11 +309,11 @@ def _spread(together: Tensor, gradients: list[Tensor]) -> None:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor's values, read as whole numbers and each times its place, on the CPU."""
-    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    flat = tensor.detach().contiguous().reshape(-1).view(words)
+    """Return the sum of a tensor's bytes, eight at a time and each eight times their place, on the CPU."""
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    places = 2 * torch.arange(2**20, device=tensor.device) + 1  # odd, so that no bit is lost in what overflows
     total = torch.zeros((), dtype=torch.int64)
-    for part in flat.split(2**22):  # 64 MB on the way
-        places = 2 * torch.arange(len(part), device=part.device) + 1
-        total = 31 * total + (part * places).sum().cpu()
+    for part in flat.split(8 * len(places)):
+        words = torch.nn.functional.pad(part, (0, -len(part) % 8)).clone().view(torch.int64)  # aligned
+        total = 31 * total + (words * places[: len(words)]).sum().cpu()
     return total
