@@ -69,6 +69,9 @@ def run(
 ) -> list[Record]:
     """Run a plan: reuse finished records, resume unfinished ones, do the rest.
 
+    Code that calls ``os._exit`` ends the process without a word, whatever its exit code says; a grid looks at
+    the record.
+
     Args:
         plan: What to run.
         data: Root of the dataset; None where the dataset needs none.
