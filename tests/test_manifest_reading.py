@@ -22,6 +22,7 @@ from vcil_bench.data.facts import Facts, Journal, read_facts, unread
 from vcil_bench.data.manifest import Manifest, manifest_path, prepare
 from vcil_bench.data.reading import POOL_FROM_VIDEOS, hung, read_all
 from vcil_bench.progress_lines import ProgressLines
+from vcil_bench.storage import StorageError
 
 MANY = POOL_FROM_VIDEOS + 12
 
@@ -291,3 +292,13 @@ def test_a_decoder_that_hangs_on_one_of_a_few_videos_does_not_stop_the_rest(tmp_
 
     found = dict(read_all(paths, read, limit_s=0.2))
     assert [found[path].problem for path in paths] == ["read", hung(0.2), "read"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_journal_on_a_full_disk_is_one_line() -> None:
+    """Also when it is closed, which tries to write the line again."""
+    with (
+        pytest.raises(StorageError, match="/dev/full: cannot be written"),
+        Journal(Path("/dev/full")) as journal,
+    ):
+        journal.add("a", SOME)

@@ -334,6 +334,14 @@ def test_methods_complete_on_real_clips(method: str, tmp_path: Path) -> None:
         ),
         ("def predict(self, clips): return super().predict(clips)['text']", "must give a dict"),
         ("def memory_use(self): return MemoryUse(videos=100)", "the protocol allows 2 videos"),
+        ("def learn(self, task): import sys; sys.exit(0)", "ended Python with SystemExit: 0"),
+        ("def predict(self, clips): raise SystemExit", "ended Python with SystemExit"),
+        ("def grow(self, task): raise GeneratorExit", "ended Python with GeneratorExit"),
+        ("def learn(self, task): torch.set_default_dtype(torch.float64)", "learn changed torch's default dtype"),
+        (
+            "def predict(self, clips): import os; os.chdir('/'); return {}",
+            "predict changed the working directory",
+        ),
     ],
 )
 def test_a_method_that_breaks_the_contract_fails_at_its_first_task(
@@ -394,3 +402,49 @@ def test_weights_that_are_gone_are_named_even_when_all_is_finished(
     save_file({k: v.clone() for k, v in backbone("clip_tiny").load("random").model.state_dict().items()}, path)
     assert tiny.run("zero_shot", tmp_path / "r", "--set", f"weights={path}") == 2
     assert "the weights changed" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_tracker_that_ends_python_is_no_success(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "quitting_tracker.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert tiny.run("zero_shot", tmp_path / "r", "--set", "tracker=quitting_tracker:Tracker") == 1
+    assert "ended by SystemExit" in capsys.readouterr().err
+
+
+def test_a_worker_that_ends_itself_is_an_error(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from vcil_bench.data.loader import _Clips
+
+    monkeypatch.setattr(_Clips, "_clip", lambda *_: os._exit(0))
+    assert tiny.run("zero_shot", tmp_path, "--set", "workers=1") == 2
+    assert "a worker process died" in capsys.readouterr().err
+
+
+def test_a_record_that_is_gone_is_written_again_where_nothing_is_left_to_learn(
+    tiny: Any, tmp_path: Path
+) -> None:
+    assert tiny.run("zero_shot", tmp_path, "--set", "max_tasks=1") == 0
+    (path,) = tmp_path.glob("*/zero_shot/*.json")
+    path.unlink()
+    assert tiny.run("zero_shot", tmp_path, "--set", "max_tasks=1") == 0
+    assert len(record.load(path).data["steps"]) == 1
+
+
+def test_files_go_where_they_were_asked_for_though_the_working_directory_changes(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data and results by relative paths; the method wanders off before its first clip is read."""
+    (tmp_path / "elsewhere").mkdir()
+    body = "def learn(self, task): import os; os.chdir('elsewhere'); 1 / 0"
+    (tmp_path / "wanders.py").write_text(
+        f"from .zero_shot import ZeroShot\n\n\nclass Wanders(ZeroShot):\n    name = 'wanders'\n\n    {body}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert tiny.run("wanders.py", Path("r")) == 1
+    assert Path.cwd() == tmp_path
+    (path,) = tmp_path.glob("r/*/wanders/*.json")
+    assert "learn changed the working directory" in str(record.load(path).data["reason"])
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -158,7 +158,7 @@ def test_in_a_test_the_run_ends_at_once_and_goes_on_from_the_end_of_training(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [0.05 * step for step in range(2, 40, 3)])
+@pytest.mark.parametrize("moment", [0.3 * step for step in range(1, 13)])
 def test_no_ctrl_c_is_forgotten_while_python_starts(moment: float, tiny: Any, tmp_path: Path) -> None:
     """A process of its own, whose imports take seconds; the first tenths are Python's."""
     import subprocess
@@ -169,7 +169,10 @@ def test_no_ctrl_c_is_forgotten_while_python_starts(moment: float, tiny: Any, tm
     with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
         time.sleep(moment)
         process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=forked.LIMIT_S)
+        try:
+            _, rest = process.communicate(timeout=forked.LIMIT_S)
+        finally:
+            process.kill()
     assert process.returncode in (130, -signal.SIGINT, 1), rest
     assert not list(tmp_path.rglob("*.ckpt.safetensors"))
 

@@ -317,3 +317,16 @@ def test_two_steps_of_pretraining(tmp_path: Path) -> None:
     assert names == {"clip_tiny.json", "merges.txt.gz", "weights.safetensors", "README.md"}
     assert 0 <= figures["object_6"] <= 1
     assert figures["logit_scale"] <= 100
+
+
+def test_a_disk_that_cannot_hold_the_clips_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise av.error.OSError(28, "No space left on device")
+
+    monkeypatch.setattr(synthetic, "write_video", full)
+    with pytest.raises(UserError, match="No space left"):
+        synthetic.render(tmp_path / synthetic.FOLDER_NAME)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a file").touch()
+    with pytest.raises(UserError, match="cannot write there"):
+        synthetic.render(tmp_path / "a file" / synthetic.FOLDER_NAME)

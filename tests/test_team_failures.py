@@ -144,7 +144,7 @@ def _compare(tmp_path: Path, state: Callable[[int], dict[str, torch.Tensor]], co
             try:
                 team.check_alike(own, computed)
             except teams.TeamError as error:
-                sys.stdout.write(str(error))
+                sys.stdout.write(f"{error}\n")
                 return 1
             assert all(torch.equal(own[name], state(0)[name]) for name in own)
             team.leave()
@@ -170,9 +170,10 @@ def test_the_first_tensor_that_differs_is_named_by_all(tmp_path: Path) -> None:
 
 def test_rounding_of_what_is_computed_is_taken_from_the_first(tmp_path: Path) -> None:
     def state(rank: int) -> dict[str, torch.Tensor]:
-        return {"mean": torch.ones(3) + rank * 1e-6, "flags": torch.tensor([True, False])}
+        flags = torch.tensor([True, False])
+        return {"mean": torch.ones(3) + rank * 1e-6, "none": torch.empty(0, 2), "flags": flags}
 
-    assert _compare(tmp_path, state, ["mean"]) == ["", ""]
+    assert _compare(tmp_path, state, ["mean", "none"]) == ["", ""]
 
 
 def test_more_than_rounding_is_named(tmp_path: Path) -> None:

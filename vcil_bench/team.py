@@ -14,6 +14,7 @@ compared.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -127,6 +128,7 @@ class Team:
         for rank, part in enumerate(parts):
             different = (part != parts[0]).nonzero().flatten().tolist()
             if different:
+                self._wait_to_part()  # all know it, and all shall say it
                 raise _unlike(list(state)[different[0]], rank)
 
     def _take(self, name: str, tensor: Tensor) -> None:
@@ -143,6 +145,7 @@ class Team:
         with _speaking():
             dist.all_reduce(far, group=self.aside)
         if far.any():
+            self._wait_to_part()
             raise _unlike(name, int(far.argmax()))
         with torch.no_grad():
             tensor.copy_(first)
@@ -200,8 +203,13 @@ class Team:
     def leave(self) -> None:
         """Part from the other processes when all are here, so that none is taken for one that died."""
         if self.size > 1:
-            self.wait()
+            self._wait_to_part()
             dist.destroy_process_group()
+
+    def _wait_to_part(self) -> None:
+        """Wait until all are here or gone: who has seen all may leave before the last one has."""
+        with contextlib.suppress(TeamError):
+            self.wait()
 
 
 class _Gather(torch.autograd.Function):
@@ -301,11 +309,11 @@ def _spread(together: Tensor, gradients: list[Tensor]) -> None:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor's values, read as whole numbers and each times its place, on the CPU."""
-    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    flat = tensor.detach().contiguous().reshape(-1).view(words)
+    """Return the sum of a tensor's bytes, eight at a time and each eight times their place, on the CPU."""
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    places = 2 * torch.arange(2**20, device=tensor.device) + 1  # odd, so that no bit is lost in what overflows
     total = torch.zeros((), dtype=torch.int64)
-    for part in flat.split(2**22):  # 64 MB on the way
-        places = torch.arange(1, 2 * len(part), 2, device=part.device)
-        total = 31 * total + (part * places).sum().cpu()
+    for part in flat.split(8 * len(places)):
+        words = torch.nn.functional.pad(part, (0, -len(part) % 8)).clone().view(torch.int64)  # aligned
+        total = 31 * total + (words * places[: len(words)]).sum().cpu()
     return total

@@ -151,11 +151,17 @@ class Journal:
             self._file.write(json.dumps([path, values], ensure_ascii=False).encode() + b"\n")
             self._file.flush()
         except OSError as error:
-            raise StorageError(f"{self._path}: cannot be written ({error.strerror or error})") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StorageError:
+        return StorageError(f"{self._path}: cannot be written ({error.strerror or error})")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as error:  # a line that did not fit before does not fit now
+                raise self._unwritable(error) from error

@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from filelock import FileLock
-
 from vcil_bench.errors import UserError
-from vcil_bench.storage import cache_dir, check_writable, replacing, write_atomically
+from vcil_bench.storage import cache_dir, check_writable, locked, replacing, write_atomically
 
 from .audit import summary as summary
 from .datasets import Adapter, Listed
@@ -30,6 +28,7 @@ from .facts import DECODER, SCHEMA, Facts, Journal, read_facts, unchanged
 from .reading import hung, read_all, refuse_while_starting
 from .statistics import statistics
 
+PREPARING_S = 24 * 3600.0  # for another process to read the same files; what takes longer hangs
 LIMIT_S = 60.0  # the longest videos of these datasets decode in a few seconds
 Progress = Callable[[int, int], None]
 
@@ -172,8 +171,9 @@ def prepare(
     target = manifest_path(adapter.name, root, split)
     check_writable(target.parent)
     # Runs that start together wait here for the first of them, and then find its facts.
-    with FileLock(target.with_name("facts.lock")):
-        found = _facts(root, listed, target.with_name("facts.jsonl"), progress, workers, limit_s)
+    journal = target.with_name("facts.jsonl")
+    with locked(journal, wait_s=PREPARING_S):
+        found = _facts(root, listed, journal, progress, workers, limit_s)
     videos = tuple(_joined(entry, facts) for entry, facts in zip(listed, found, strict=True))
     manifest = Manifest(adapter.name, adapter.kind, split, root, videos)
     save(manifest, target)

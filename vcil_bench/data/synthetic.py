@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from vcil_bench.data import drawing
 from vcil_bench.errors import UserError
+from vcil_bench.storage import StorageError, check_writable
 
 # Raise it with every change of the drawn data; it enters the folder name, so old and new never mix.
 VERSION = 1
@@ -146,13 +147,13 @@ def render(root: Path, progress: Callable[[int, int], None] | None = None) -> No
         progress: Called as ``progress(done, total)`` after each clip.
 
     Raises:
-        UserError: If ``root`` exists, is not empty and is not a rendered dataset.
+        UserError: If ``root`` exists, is not empty and is not a rendered dataset, or cannot be written.
     """
     if is_complete(root):
         return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UserError(f"{root} exists but is not the embedded dataset: move it away or name another folder")
-    root.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(root.parent)
     scratch = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
         scratch.chmod(0o755)  # mkdtemp's 0700 would keep others from reading a shared data folder
@@ -163,6 +164,8 @@ def render(root: Path, progress: Callable[[int, int], None] | None = None) -> No
             # Another run may have finished the same data meanwhile; its copy is as good as ours.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not is_complete(root):
                 raise
+    except OSError as error:  # PyAV's among them
+        raise StorageError(f"{root}: cannot be rendered ({error.strerror or error})") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
