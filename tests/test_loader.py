@@ -206,6 +206,17 @@ def test_a_pass_within_a_pass_has_workers_of_its_own(samples: list[Sample]) -> N
     assert len(multiprocessing.active_children()) == 1  # one crew is kept
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_of_a_test_serve_training_as_well(samples: list[Sample], workers: int) -> None:
+    loader, alone = clip_loader(workers=workers), clip_loader()
+    with torch.inference_mode():
+        list(loader.views(samples, 6))
+    (batch,) = loader.training(samples, 1, 12, "x")
+    assert not batch.clips.is_inference()
+    assert_equal([batch], list(alone.training(samples, 1, 12, "x")))
+    assert_equal(list(loader.training(samples, 1, 5, "x")), list(alone.training(samples, 1, 5, "x")))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_pass_that_is_given_up_leaves_nothing_to_the_next(samples: list[Sample], workers: int) -> None:
     loader, alone = clip_loader(workers=workers), clip_loader()
@@ -422,9 +433,10 @@ def test_a_killed_worker_is_told_with_its_video(samples: list[Sample], monkeypat
 
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
-    "end", [lambda: os._exit(0), lambda: os._exit(3), _die], ids=["exit 0", "exit 3", "kill"]
+    ("workers", "end"),
+    [(1, lambda: os._exit(0)), (2, lambda: os._exit(0)), (2, lambda: os._exit(3)), (2, _die)],
+    ids=["exit 0 alone", "exit 0", "exit 3", "kill"],
 )
-@pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_ends_in_the_middle_of_an_epoch_is_told_with_its_video(
     samples: list[Sample], monkeypatch: pytest.MonkeyPatch, workers: int, end: Callable[[], Any]
 ) -> None:

@@ -43,6 +43,7 @@ class Crew:
         memory: Bytes that all processes share.
     """
 
+    @torch.inference_mode(False)  # or what is made for a test could not be written to in training
     def __init__(
         self,
         work: Callable[[Tensor, Watch], Dataset[None]],
@@ -78,6 +79,7 @@ class Crew:
         self._processes = self._not_started()
         self._done: Iterator[None] = iter(())
 
+    @torch.inference_mode(False)
     def begin(self, jobs: Iterator[Any]) -> None:
         """Begin a pass; the last one is over, or nothing of it is wanted any more."""
         self._jobs.now = jobs
