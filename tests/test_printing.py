@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ def test_what_steers_a_terminal_is_written_out() -> None:
     said = shown(STEERING)
     assert said.encode()  # no half character is left
     assert all(one.isprintable() for one in said)
-    assert "\\x1b[31mred" in said
+    assert json.loads(f'"{said}"') == STEERING
+    assert "\\u001b[31mred" in said
 
 
 @pytest.mark.parametrize("text", ["plain", "Vidéos 走路 🙂 ± ↑ –", "a\tb\nc", "", "\u00a0", "شير"])
@@ -41,5 +43,5 @@ def test_nothing_that_records_or_arguments_say_reaches_a_terminal_raw(
     assert tiny.main("run", "zero_shot", tiny.protocol, "--set", f"weights={paper}") == 2
     said = capsys.readouterr()
     text = said.out + said.err
-    assert "\\x1b[31mred" in text
+    assert "\\u001b[31mred" in text
     assert all(one.isprintable() or one in "\n\t\u00a0" for one in text)

@@ -13,7 +13,7 @@ _TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "P
 
 
 def shown(text: str) -> str:
-    r"""Return text with characters that steer a terminal written out, such as ``\x1b``; lines and tabs stay."""
+    r"""Return text, what steers a terminal written out as in JSON (``\u001b``); lines and tabs stay."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(one if one in "\n\t" or not _steers(one) else _written(one) for one in text)
@@ -29,4 +29,4 @@ def _steers(one: str) -> bool:
 
 
 def _written(one: str) -> str:
-    return one.encode("unicode_escape").decode()
+    return f"\\u{ord(one):04x}"  # all of them lie below 2**16
