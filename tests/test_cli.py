@@ -442,6 +442,9 @@ def test_clip_without_weights_and_network_says_what_to_fetch(
         (["prepare", "ucf", "."], ["'ucf'", "did you mean 'ucf101'", "known: ucf101, hmdb51"]),
         (["prepare", "ucf101", "nowhere"], ["no folder 'nowhere'", "ucfTrainTestlist"]),
         (["prepare", "ssv2", "."], ["'ssv2'", "labels.json"]),
+        (["report", "--results", "x" * 5000], ["--results", "xxx", "long"]),
+        (["report", "--out", "/".join(["y" * 250] * 20)], ["--out", "yyy", "long"]),
+        (["prepare", "folder", "z" * 5000], ["zzz", "long"]),
     ],
 )
 def test_mistake_in_another_command_is_one_line(
@@ -523,3 +526,41 @@ def test_reader_that_closes_early_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout == "name: tcd_ucf101_2x25\n"
     assert done.stderr == ""
+
+
+class TestPrepareFolder:
+    """A folder of one's own may hold CSVs that are no splits."""
+
+    @pytest.fixture
+    def root(self, tiny: Tiny, tmp_path: Path) -> Path:
+        """The tiny clips with two CSVs of something else, one of them first by name."""
+        root = tiny.copy(tmp_path / "own")
+        (root / "annotations.csv").write_text("video,age\na,3\n", encoding="utf-8")
+        (root / "z.csv").write_bytes(b"\xff\xfe\x00")
+        return root
+
+    def test_what_is_no_split_is_named_and_the_others_are_prepared(
+        self, root: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert tiny.main("prepare", "folder", root) == 0
+        said = capsys.readouterr()
+        assert "split videos.csv: 4 classes" in said.out
+        assert str(root / "annotations.csv") in said.err
+        assert str(root / "z.csv") in said.err
+
+    def test_one_split_may_be_chosen(self, root: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+        assert tiny.main("prepare", "folder", root, "--split", "videos.csv") == 0
+        said = capsys.readouterr()
+        assert "split videos.csv: 4 classes" in said.out
+        assert "annotations.csv" not in said.out + said.err
+        for name in ("annotations.csv", "nowhere.csv"):
+            assert name in refused(tiny, capsys, "prepare", "folder", str(root), "--split", name)
+
+    def test_without_any_split_the_folder_is_refused(
+        self, root: Path, tiny: Tiny, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (root / "videos.csv").unlink()
+        assert tiny.main("prepare", "folder", root) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 3
+        assert "annotations.csv" in said[-1]

@@ -152,6 +152,13 @@ def test_unused_videos_are_neither_counted_nor_missed(hmdb: Path) -> None:
 # --- folder with a CSV
 
 
+@pytest.mark.parametrize("blank", ["", "   ", "\u00a0"])
+def test_a_class_of_blanks_is_none(blank: str, tmp_path: Path) -> None:
+    root = table(tmp_path / "own", f"a/1.mp4,{blank},train,")
+    with pytest.raises(DatasetError, match="line 2"):
+        adapter("folder").list_videos(root, "1")
+
+
 def test_folder_reads_paths_classes_splits_and_groups(tmp_path: Path) -> None:
     root = table(tmp_path / "own", "a/1.mp4,a,train,scene 1", "a/2.mp4,a,test,", "b/3.mp4,b,unused,scene 2")
     listed = adapter("folder").list_videos(root, "1")

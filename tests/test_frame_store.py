@@ -139,11 +139,26 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"holds no frame store.*prepare DATASET ROOT --store"):
         FrameStore.open(tmp_path)
     (tmp_path / "store.json").write_text(json.dumps({"format": 0}), encoding="utf-8")
-    with pytest.raises(StoreError, match="another format, this version reads 1"):
+    with pytest.raises(StoreError, match="another format, this version reads 2"):
         FrameStore.open(tmp_path)
     (tmp_path / "store.json").write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match="cannot be read"):
         FrameStore.open(tmp_path)
+
+
+def test_settings_changed_by_hand_are_noticed(tmp_path: Path) -> None:
+    store, settings = FrameStore(tmp_path), tmp_path / "store.json"
+    pixels = np.zeros((4, 16, 16, 3), np.uint8)
+    store.write("ab" * 32, enumerate(pixels), len(pixels))
+    FrameStore.open(tmp_path)
+    whole = settings.read_text(encoding="utf-8")
+    settings.write_text(whole.replace('"quality": 90', '"quality": 91'), encoding="utf-8")
+    with pytest.raises(StoreError) as caught:
+        FrameStore.open(tmp_path)
+    assert str(settings) in str(caught.value)
+    assert "quality 91" in str(caught.value)
+    settings.write_text(whole, encoding="utf-8")
+    assert FrameStore.open(tmp_path).read("ab" * 32, [0, 3]).shape == (2, 16, 16, 3)
 
 
 # --- building

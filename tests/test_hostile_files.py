@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from vcil_bench import checkpoint, record
+from vcil_bench.nets.backbones import BACKBONES
+from vcil_bench.nets.clip_backbones import clip_architecture
 from vcil_bench.nets.weights import BackboneError, read_state
 from vcil_bench.schema import ConfigError, read_yaml
 
@@ -144,3 +146,64 @@ def test_a_record_nested_too_deeply_is_corrupt(tmp_path: Path) -> None:
     path.write_text("[" * 200_000)
     with pytest.raises(record.RecordError, match="corrupt record"):
         record.load(path)
+
+
+def _state(name: str, **changes: tuple[int, ...]) -> dict[str, Any]:
+    """Return empty weights in the shapes of a CLIP of open_clip's, as far as they tell which one it is."""
+    import open_clip
+
+    config = open_clip.get_model_config(name)
+    vision, width = config["vision_cfg"], config["text_cfg"]["width"]
+    patch = (vision["width"], 3, vision["patch_size"], vision["patch_size"])
+    shapes = {"visual.conv1.weight": patch, "visual.proj": (vision["width"], config["embed_dim"])}
+    blocks = {f"visual.transformer.resblocks.{i}.ln_1.bias": (1,) for i in range(vision["layers"])}
+    shapes |= {"ln_final.weight": (width,), **blocks, **changes}
+    return {key: torch.zeros(shape) for key, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("name", ["ViT-L-14", "ViT-B-16", "ViT-B-32", "ViT-H-14"])
+def test_a_clip_is_told_by_its_shapes(name: str) -> None:
+    assert clip_architecture(_state(name)) == name
+
+
+def test_what_is_no_clip_is_not_told() -> None:
+    assert clip_architecture({}) is None
+    assert clip_architecture({"conv1.weight": torch.zeros(64, 3, 7, 7)}) is None
+    assert clip_architecture(_state("ViT-B-16", **{"visual.proj": (768, 7)})) is None
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_of_another_clip_are_called_what_they_are(
+    suffix: str, tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import save_file
+
+    path = tmp_path / f"weights{suffix}"
+    (torch.save if suffix == ".pt" else save_file)(_state("ViT-L-14"), path)
+    assert tiny.run("zero_shot", tmp_path / "r", "--set", f"weights={path}") == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert [part for part in (str(path), "ViT-L-14", "clip_tiny") if part not in line] == []
+
+
+@pytest.mark.parametrize("backbone", ["clip_tiny", "tsm_tiny"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"root:x:0:0:root:/root:/bin/bash\n",
+        b"",
+        b"{}",
+        b"\x80\x02K\x07.",
+        b"PK\x05\x06" + bytes(18),
+        b"\x00" * 99,
+    ],
+    ids=["passwd", "empty", "JSON", "a pickled number", "an empty zip", "zeros"],
+)
+@pytest.mark.parametrize("suffix", ["", ".pt", ".safetensors"])
+def test_files_that_are_no_weights_are_a_line(
+    backbone: str, content: bytes, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(BackboneError) as caught:
+        BACKBONES[backbone].load(str(path))
+    assert str(path) in str(caught.value)

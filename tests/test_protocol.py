@@ -276,7 +276,7 @@ def test_fingerprints_of_shipped_protocols_differ() -> None:
         ("clip.train_crop", "center"),
         ("clip.flip", False),
         ("clip.test_views.clips", 2),
-        ("clip.test_views.crops", 5),
+        ("clip.test_views.crops", 3),
         ("memory.per_class", 10),
         ("memory.frames", "all"),
         ("memory", {"total": 255, "frames": 8}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,6 +152,12 @@ BROKEN = {
         "'workers' is the name of a run option",
     ),
     "config key without default": (METHOD.replace(": float = 0.0", ": float"), "'offset'.*default"),
+    "readout with markup": (METHOD.replace('("cnn",)', '("<img>",)'), "readouts.*'<img>'"),
+    "readout that leaves its folder": (METHOD.replace('("cnn",)', '("../../x",)'), "readouts.*'../../x'"),
+    "readout twice": (METHOD.replace('("cnn",)', '("cnn", "cnn")'), "readouts.*cnn"),
+    "readout without a name": (METHOD.replace('("cnn",)', '("",)'), "readouts.*''"),
+    "readout that is no text": (METHOD.replace('("cnn",)', "(1,)"), "readouts.*1"),
+    "paper that is no text": (METHOD.replace('"none: every video is of the first class"', "7"), "paper.*7"),
     "data access": (
         METHOD.replace("    readouts", '    data_access = "everything"\n    readouts'),
         "data_access.*'everything'",
@@ -174,6 +181,24 @@ def test_breach_of_the_interface_is_named(tmp_path: Path, fault: str) -> None:
     with pytest.raises(MethodError, match=reason) as caught:
         registry.find(str(path))
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("pretended", ["KeyboardInterrupt", "GeneratorExit", "SystemExit(0)", "BaseException"])
+def test_whatever_is_raised_at_import_harms_no_other(pretended: str, folder: Path) -> None:
+    write(folder, "quits.py", f"raise {pretended}\n")
+    write(folder, "constant.py", METHOD)
+    found = registry.find_all()
+    assert found["quits"].cls is None
+    assert pretended.partition("(")[0] in str(found["quits"].error)
+    assert found["constant"].cls is not None
+
+
+def test_ctrl_c_during_an_import_ends_it(folder: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    write(folder, "slow.py", "import signal\n\nsignal.raise_signal(signal.SIGINT)\n")
+    with pytest.raises(KeyboardInterrupt):
+        registry.find_all()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_imported_classes_do_not_count(tmp_path: Path) -> None:

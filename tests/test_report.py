@@ -448,3 +448,21 @@ def test_a_copy_of_a_record_does_not_count_twice(tmp_path: Path) -> None:
     assert "a copy elsewhere is not read" in str(written.errors[0])
     (row,) = markdown(tmp_path)
     assert row["n"] == "1/3"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "shown"),
+    [
+        ("tsm_resnet34", "timm resnet34.tv_in1k", "tsm_resnet34"),
+        ("tsm_resnet34", "timm resnet34.a1_in1k", "tsm_resnet34 (timm resnet34.a1_in1k)"),
+        ("tsm_resnet50", "timm resnet34.tv_in1k", "tsm_resnet50 (timm resnet34.tv_in1k)"),
+        ("clip_vit_b16", "openai", "clip_vit_b16"),
+        ("clip_vit_b16", "/weights/mine.safetensors", "clip_vit_b16 (mine.safetensors)"),
+        ("clip_tiny", "embedded", "clip_tiny"),
+    ],
+)
+def test_weights_are_named_unless_they_are_the_backbone_s_own(name: str, source: str, shown: str) -> None:
+    found = Record(Path("x.json"), record_data(weights={"name": name, "source": source}))
+    (group,) = groups([found])
+    (row,) = rows(group)
+    assert row.backbone == shown

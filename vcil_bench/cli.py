@@ -25,6 +25,7 @@ from rich.progress import (
 
 from . import __version__
 from .errors import UserError, did_you_mean
+from .printing import print, shown  # whatever the command line prints
 from .progress_lines import ProgressLines
 from .schema import parse_assignments
 
@@ -52,6 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output (head, less) has closed it; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _path(text: str) -> Path:
+    """Read a path, if the system can tell whether anything lies there."""
+    path = Path(text)
+    try:
+        path.exists()
+    except OSError as error:  # such as a name that is too long
+        raise argparse.ArgumentTypeError(f"{text[:40]}... is no path ({error.strerror})") from error
+    return path
 
 
 DRAWING_S = 60.0  # for another process to draw the same picture
@@ -82,9 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("method", metavar="METHOD", help="a name (see: list methods) or a .py file")
     run.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
     run.add_argument("--seed", default="all", help="one of the protocol's seeds, or all (default)")
-    run.add_argument("--data", type=Path, metavar="ROOT", help="folder of the dataset")
+    run.add_argument("--data", type=_path, metavar="ROOT", help="folder of the dataset")
     _add_assignments(run, "method config, run options, and protocol.KEY for a derived protocol")
-    run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    run.add_argument("--results", type=_path, default=Path("results"), metavar="DIR")
     run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
     run.add_argument("--force", action="store_true", help="move finished records aside and run anew")
     run.set_defaults(run=_run)
@@ -102,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of a dataset, or for one protocol that of its dataset",
     )
     _add_assignments(grid, "for every run, as for 'run'")
-    grid.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    grid.add_argument("--results", type=_path, default=Path("results"), metavar="DIR")
     grid.add_argument("--gpus", default="all", help="all (default), none, or numbers joined by commas")
     grid.add_argument("--jobs", type=int, metavar="N", help="runs at a time per GPU, or on the processor (1)")
     grid.add_argument("--retries", type=int, default=1, metavar="N", help="for a run that died (1)")
@@ -123,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("what", choices=["methods", "protocols", "datasets", "backbones"])
     listing.add_argument(
         "--results",
-        type=Path,
+        type=_path,
         default=Path("results"),
         metavar="DIR",
         help="records there tell of methods that were run from files",
@@ -136,21 +147,22 @@ def _parser() -> argparse.ArgumentParser:
 
     verify = commands.add_parser("verify", help="check class orders, lists, and what train and test share")
     verify.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
-    verify.add_argument("--data", type=Path, metavar="ROOT", help="folder of the dataset; its lists are enough")
+    verify.add_argument("--data", type=_path, metavar="ROOT", help="folder of the dataset; its lists are enough")
     _add_assignments(verify, "backbone and weights to judge (default: all that fit), and protocol.KEY")
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
     verify.set_defaults(run=_verify)
 
     prepare = commands.add_parser("prepare", help="check a dataset file by file and write its manifest")
     prepare.add_argument("dataset", metavar="DATASET", help="a name (see: list datasets), or vclimb")
-    prepare.add_argument("root", type=Path, nargs="?", metavar="ROOT", help="folder of the dataset")
+    prepare.add_argument("root", type=_path, nargs="?", metavar="ROOT", help="folder of the dataset")
+    prepare.add_argument("--split", metavar="NAME", help="prepare this one alone (default: all there are)")
     prepare.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one a core)")
     prepare.add_argument(
         "--limit", type=float, metavar="SECONDS", help="kill a decoder that takes longer over a video (60)"
     )
     prepare.add_argument(
         "--pickle",
-        type=Path,
+        type=_path,
         nargs="+",
         action="extend",
         default=[],
@@ -159,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     prepare.add_argument(
         "--store",
-        type=Path,
+        type=_path,
         nargs="?",
         const=Path(),
         metavar="DIR",
@@ -186,8 +198,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     report = commands.add_parser("report", help="write tables and curves from the records")
-    report.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    report.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR")
+    report.add_argument("--results", type=_path, default=Path("results"), metavar="DIR")
+    report.add_argument("--out", type=_path, default=Path("reports"), metavar="DIR")
     report.set_defaults(run=_report)
     return parser
 
@@ -254,7 +266,7 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
     with _progress() as progress:
 
         def say(line: str) -> None:
-            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            progress.console.print(shown(line), markup=False, highlight=False, soft_wrap=True)
 
         try:
             records = runner.run(
@@ -502,6 +514,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> int:
     from .data import audit, statistics
     from .data.datasets import adapter
+    from .data.datasets.base import NotAList
     from .data.manifest import LIMIT_S, manifest_path, prepare
 
     if options.dataset == "vclimb" or options.pickle:
@@ -519,15 +532,21 @@ def _prepare(options: argparse.Namespace) -> int:
         )
     with _watched(f"rendering {source.name}") as watch:
         source.make_ready(root, watch)
-    splits = source.splits(root)
+    splits = source.splits(root) if options.split is None else [options.split]
     if not splits:
         source.list_videos(root, "1")  # says what is wrong with the root
     manifests = []
     for split in splits:
-        with _watched(f"{source.name}, split {split}") as watch:
-            manifest = prepare(
-                source, root, split, watch, workers=options.workers, limit_s=options.limit or LIMIT_S
-            )
+        try:
+            with _watched(f"{source.name}, split {split}") as watch:
+                manifest = prepare(
+                    source, root, split, watch, workers=options.workers, limit_s=options.limit or LIMIT_S
+                )
+        except NotAList as error:
+            if len(splits) == 1:
+                raise
+            print(f"passed over, not a split: {error}", file=sys.stderr)
+            continue
         manifests.append(manifest)
         found = audit.summary(manifest)
         print(f"{source.name}, split {split}: {found['classes']} classes")
@@ -536,6 +555,8 @@ def _prepare(options: argparse.Namespace) -> int:
         target = manifest_path(source.name, root, split)
         print(f"  manifest: {target}\n  report: {target.with_suffix('.report.json')}")
         print(f"  statistics: {target.with_suffix('.statistics.json')}")
+    if not manifests:
+        raise UserError(f"{root}: none of {', '.join(splits)} is a split; it should hold: {source.layout}")
     return 0 if options.store is None else _fill_store(options, manifests)
 
 

@@ -10,9 +10,11 @@ from datetime import timedelta
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 from tabulate import tabulate
 
 from .grid import Cell
+from .printing import shown
 
 LOOK_S = 2.0  # between two looks at the records of running cells
 
@@ -66,11 +68,11 @@ class View:
             if self._live is None:
                 self._say(line)
             else:
-                self._live.console.print(line, markup=False, highlight=False)
+                self._live.console.print(shown(line), markup=False, highlight=False)
         if self._live is not None:
             table = Table.grid(padding=(0, 2))
             for cell in running:
-                table.add_row(cell.name, f"{inside[id(cell)]} of {cell.tasks} tasks")
+                table.add_row(Text(shown(cell.name)), f"{inside[id(cell)]} of {cell.tasks} tasks")
             table.add_row(f"{len(ended)} of {len(cells)} cells", f"{done} of {total} tasks{left}")
             self._live.update(table)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import re
 import struct
 import tokenize
@@ -216,8 +217,10 @@ def _check_values(value: Any, where: str, depth: int = 0) -> None:
             _check_values(one, f"{where}[{i}]", depth + 1)
     elif isinstance(value, str):
         value.encode()  # half a character could not be written again
-    elif isinstance(value, int | float) and not -LARGEST_NUMBER < value < LARGEST_NUMBER:
-        raise ValueError(f"{where}: {str(value)[:24]} is no finite number below 2^53")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: {value} is no finite number")
+    elif isinstance(value, int) and abs(value) >= LARGEST_NUMBER:
+        raise ValueError(f"{where}: {str(value)[:24]}... is no whole number below 2^53")
 
 
 def _check(data: RecordData) -> None:

@@ -14,6 +14,7 @@ HMDB51, Something-Something V2, Kinetics400 and others, 8 frames each): mean abs
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -36,10 +37,10 @@ from .boxes import Box
 from .manifest import Manifest, Video
 from .video_facts import VideoError
 
-FORMAT = 1
-_MAGIC = b"VCILFRM1"
+FORMAT = 2
+_MAGIC = b"VCILFRM2"
 _HEADER = struct.Struct("<8sIIII")  # magic, JPEGs, frames of the video, width, height
-_INDEX = _HEADER.size + 4  # where the index begins, after the CRC-32 of header and index
+_INDEX = _HEADER.size + 4  # where the index begins, after the CRC-32 of settings, header and index
 _ENTRY = np.dtype([("number", "<u4"), ("size", "<u4"), ("offset", "<u8"), ("crc", "<u4")])
 _WAY_OUT = "run 'vcil-bench prepare DATASET ROOT --store {}' (again)"
 
@@ -84,17 +85,30 @@ class FrameStore:
         """Open a store to read from, with the settings it has.
 
         Raises:
-            StoreError: There is none, or another version of this package has made it.
+            StoreError: There is none, another version of this package has made it, or its videos were stored
+                with other settings than it says.
         """
         store = cls.__new__(cls)
         store.root = Path(root)
         store.settings = _read_settings(store.root / "store.json")
+        first = next(store.root.glob("??/*.frames"), None)
+        if first is not None and not store._is_own(first):
+            told = ", ".join(f"{key} {value!r}" for key, value in store.settings.items())
+            raise StoreError(
+                f"{first}: damaged, or not stored with the settings that stand in {store.root / 'store.json'} "
+                f"({told}); put the true ones back, or {_WAY_OUT.format('NEW_FOLDER')}"
+            )
         return store
 
     def describe(self) -> dict[str, Any]:
         """Return what made the pixels, for a record: the settings and a hash over them, and no path."""
         text = json.dumps(self.settings, sort_keys=True)
         return {**self.settings, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+    @functools.cached_property
+    def _crc(self) -> int:
+        """CRC-32 of the settings, with which every file's own begins, so that it tells what made its pixels."""
+        return zlib.crc32(json.dumps(self.settings, sort_keys=True).encode())
 
     def blob(self, sha256: str) -> Path:
         """Return the file of a video."""
@@ -140,15 +154,25 @@ class FrameStore:
             height, width = picture.shape[:2]
             file.seek(0)
             head = _HEADER.pack(_MAGIC, len(index), frames, width, height) + index.tobytes()
-            file.write(head[: _HEADER.size] + zlib.crc32(head).to_bytes(4, "little") + head[_HEADER.size :])
+            file.write(
+                head[: _HEADER.size] + zlib.crc32(head, self._crc).to_bytes(4, "little") + head[_HEADER.size :]
+            )
         return offset
+
+    def _is_own(self, path: Path) -> bool:
+        """Tell whether a file's index is as it was written, with the settings of this store."""
+        try:
+            _unpack(path.read_bytes(), self._crc)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def is_whole(self, sha256: str) -> bool:
         """Tell whether a video is stored and every byte of it is as it was written."""
         try:
             with self.blob(sha256).open("rb") as file:
                 content = memoryview(file.read())
-            _, _, _, index = _unpack(content)
+            _, _, _, index = _unpack(content, self._crc)
         except (OSError, ValueError):
             return False
         ends = index["offset"] + index["size"]
@@ -185,7 +209,7 @@ class FrameStore:
                 more = _INDEX + _ENTRY.itemsize * int.from_bytes(head[8:12], "little") - len(head)
                 if more > os.fstat(file.fileno()).st_size:
                     raise ValueError("shorter than its index")
-                frames, width, height, index = _unpack(head + file.read(more) if more > 0 else head)
+                frames, width, height, index = _unpack(head + file.read(more) if more > 0 else head, self._crc)
                 if wanted.max() >= frames:
                     raise VideoError(
                         f"{path}: frame {wanted.max()} was asked for, but the stored video has {frames} frames"
@@ -229,17 +253,17 @@ def usable(manifest: Manifest) -> list[Video]:
     return [*manifest.usable("train"), *manifest.usable("test")]
 
 
-def _unpack(content: bytes | memoryview) -> tuple[int, int, int, NDArray[np.void]]:
+def _unpack(content: bytes | memoryview, settings_crc: int) -> tuple[int, int, int, NDArray[np.void]]:
     """Return frames of the video, width, height and the index of a file that begins with ``content``.
 
     Raises:
-        ValueError: It is not such a file, or was damaged.
+        ValueError: It is not such a file, was damaged, or was stored with other settings.
     """
     if len(content) < _INDEX:
         raise ValueError("shorter than its header")
     magic, stored, frames, width, height = _HEADER.unpack_from(content)
     end = _INDEX + stored * _ENTRY.itemsize
-    crc = zlib.crc32(content[_INDEX:end], zlib.crc32(content[: _HEADER.size]))
+    crc = zlib.crc32(content[_INDEX:end], zlib.crc32(content[: _HEADER.size], settings_crc))
     if magic != _MAGIC or len(content) < end or crc != int.from_bytes(content[_HEADER.size : _INDEX], "little"):
         raise ValueError("its index is not what was written")
     return frames, width, height, np.frombuffer(content, _ENTRY, stored, _INDEX)

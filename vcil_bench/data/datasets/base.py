@@ -18,6 +18,10 @@ class DatasetError(UserError):
     """A root that is missing, of another dataset, or whose lists are malformed."""
 
 
+class NotAList(DatasetError):
+    """A file that is no list of videos, such as a CSV of something else beside a dataset's own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A video as the dataset's list names it.
@@ -123,14 +127,15 @@ def read_rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict
     """Yield the rows of a CSV that has the columns, each with its place for messages.
 
     Raises:
-        DatasetError: A column is missing, or the file cannot be read or is no CSV in UTF-8.
+        NotAList: A column is missing, or the file is no CSV in UTF-8.
+        DatasetError: The file cannot be read.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             missing = [c for c in columns if c not in (rows.fieldnames or [])]
             if missing:
-                raise DatasetError(
+                raise NotAList(
                     f"{table}: no column {missing[0]!r}; it has: {', '.join(rows.fieldnames or [])}; "
                     f"needed: {', '.join(columns)}"
                 )
@@ -141,4 +146,4 @@ def read_rows(table: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict
     except OSError as error:
         raise DatasetError(f"{table}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{table}: not a CSV in UTF-8 ({error})") from error
+        raise NotAList(f"{table}: not a CSV in UTF-8 ({error})") from error

@@ -44,7 +44,7 @@ class Folder(Adapter):
                     f"{did_you_mean(part or '', ['train', 'test', 'unused'])}"
                 )
             if not (row["class"] or "").strip():
-                raise DatasetError(f"{where}: the class {row['class']!r} is empty")
+                raise DatasetError(f"{where}: the class is empty")
             name = path.as_posix()
             if name in seen:
                 raise DatasetError(f"{where}: {row['path']!r} is listed twice")
