@@ -204,16 +204,13 @@ def test_autocast_has_the_lists_of_cuda(device: PretendedDevice) -> None:
 
 
 def test_nothing_is_left_when_pretending_ends() -> None:
-    before = (torch.Tensor.device, torch.Tensor.to, torch.autocast, torch.Generator, torch.cuda.is_available)
-    with pretending():
-        pass
-    assert before == (
-        torch.Tensor.device,
-        torch.Tensor.to,
-        torch.autocast,
-        torch.Generator,
-        torch.cuda.is_available,
-    )
+    def parts() -> list[Any]:
+        return [Tensor.device, Tensor.to, torch.autocast, torch.Generator, torch.cuda.is_available]
+
+    before = parts()
+    with pretending(), torch.autocast("cuda", dtype=torch.bfloat16):
+        assert before != parts()
+    assert before == parts()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert F.layer_norm(torch.ones(2, 2).bfloat16(), (2,)).dtype == torch.bfloat16
 
