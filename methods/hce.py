@@ -316,8 +316,14 @@ def _resize_last(x: Tensor, side: int) -> Tensor:
     """Bring the last two dimensions of [N, C, H, W, U, V] to ``side`` by averaging (or repeating)."""
     if x.shape[-2:] == (side, side):
         return x
-    flat = F.adaptive_avg_pool2d(x.flatten(1, 3), side)
-    return flat.unflatten(1, x.shape[1:4])
+    # As a product, since adaptive pooling's gradient is not deterministic on GPUs.
+    by_rows, by_columns = (_averaging(size, side, x) for size in x.shape[-2:])
+    return by_rows.T @ x @ by_columns
+
+
+def _averaging(size: int, side: int, like: Tensor) -> Tensor:
+    """Return the matrix [size, side] of adaptive average pooling."""
+    return F.adaptive_avg_pool1d(torch.eye(size, dtype=like.dtype, device=like.device), side)
 
 
 def _resize_first(x: Tensor, side: int) -> Tensor:

@@ -7,6 +7,7 @@ Where the paper is silent, ``Config`` says what was taken and why.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -187,18 +188,18 @@ class StPR(Method):
             self.stored_importance = _extend(self.stored_importance, task.num_new)
         if not config.moe:
             return
-        expert = TemporalEncoder(
-            clip.dim,
-            layers=config.expert_layers,
-            head_width=config.expert_head_width,
-            ratio=config.expert_ratio,
-            dropout=config.expert_dropout,
-            readout=config.expert_readout,
-        )
-        if self.experts:
-            self.experts[-1].requires_grad_(False)
-            if config.expert_init == "copy":
-                expert.load_state_dict(self.experts[-1].state_dict())
+        self.experts.requires_grad_(False)
+        if self.experts and config.expert_init == "copy":
+            expert = copy.deepcopy(self.experts[-1]).requires_grad_(True)
+        else:
+            expert = TemporalEncoder(
+                clip.dim,
+                layers=config.expert_layers,
+                head_width=config.expert_head_width,
+                ratio=config.expert_ratio,
+                dropout=config.expert_dropout,
+                readout=config.expert_readout,
+            )
         self.experts.append(expert)
         self.anchors = _extend(self.anchors, task.num_new)
         new = torch.full((task.num_new,), task.index).to(self.expert_of_anchor)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_files import DTYPES, close, tensors
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vcil_bench.methods.hce import (
     CentrePivotConv4d,
     HierarchicalAggregation,
     RunningVariance,
+    _resize_last,
     biased_cross_entropy,
     correlation_distillation,
     hypercorrelation,
@@ -120,6 +123,27 @@ def test_weights_have_the_layers_shapes_lie_between_0_and_1_and_train_the_aggreg
         gradients = torch.autograd.grad(loss, [*maps, *aggregation.parameters()], allow_unused=True)
         assert gradients[: len(maps)] == (None,) * len(maps)
         assert all(g is not None and g.isfinite().all() for g in gradients[len(maps) :])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 7), (7, 7), (3, 2), (1, 4), (4, 4)])
+def test_averaging_is_adaptive_pooling_with_a_gradient_that_strict_runs_allow(rows: int, columns: int) -> None:
+    x = noise(2, 3, 2, 2, rows, columns).requires_grad_()
+    weight = noise(2, 3, 2, 2, 4, 4, seed=1)
+    expected = F.adaptive_avg_pool2d(x.flatten(1, 3), 4).unflatten(1, (3, 2, 2))
+    found = _resize_last(x, 4)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad((weight * y).sum(), x, retain_graph=True)[0] for y in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    with Refusing():
+        torch.autograd.grad((weight * found).sum(), x)
+
+
+class Refusing(TorchDispatchMode):
+    """Refuses the gradient that a GPU has no deterministic kernel for."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert "adaptive_avg_pool2d_backward" not in func.name(), f"{func} is not deterministic on GPUs"
+        return func(*args, **(kwargs or {}))
 
 
 # --- distillation

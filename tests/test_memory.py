@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from golden_files import DTYPES, tensors
+from waiting import Waits
 
 from vcil_bench.data.loader import Sample
 from vcil_bench.memory import (
@@ -120,6 +121,25 @@ def test_a_ranking_does_not_depend_on_the_length_of_features(rank: object) -> No
     features = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     lengths = torch.rand(9, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.1
     assert rank(features, 9) == rank(100 * lengths * features, 9)
+
+
+def test_choosing_and_listing_exemplars_waits_for_a_device_once_not_once_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched = []
+    plain = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: fetched.append(tensor.shape) or plain(tensor))
+    features = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    with Waits():
+        order = herding_order(features, 9)
+    assert [tuple(shape) for shape in fetched] == [(9,)]
+    memory = ExemplarMemory(MemorySpec(per_class=9, frames=8), CLIP)
+    (task,) = tasks(sizes=(3,))
+    memory.grow(task)
+    memory.store(task, dict.fromkeys(range(3), order))
+    fetched.clear()
+    assert len(memory.samples()) == 27
+    assert [tuple(shape) for shape in fetched] == [(3, 9), (3, 9, 8)]
 
 
 def test_herding_makes_up_for_what_is_chosen_where_nearness_does_not() -> None:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.progress import Progress
 from small_runs import config_of, context_of, learn, method_class
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
+from waiting import Waits
 
+from vcil_bench import evaluation
+from vcil_bench.data.loader import Sample
 from vcil_bench.method import RunContext
 from vcil_bench.methods.lwm import grad_cam
 from vcil_bench.methods.tcd import TCD, _RepeatingSGD
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.trunk import Features
 from vcil_bench.stages import Place
+from vcil_bench.team import Team
 from vcil_bench.training import Epoch, gradients, sgd
 
 
@@ -130,23 +137,6 @@ def test_importance_in_fp16_is_that_of_fp32(stream: Any, tiny: Any, monkeypatch:
 # --- waiting for the device
 
 
-class Waits(TorchDispatchMode):
-    """Refuses what a host can only know by waiting for the device: sizes, numbers and truths from tensors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.allowed = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        places = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
-        masked = any(isinstance(place, Tensor) and place.dtype == torch.bool for place in places)
-        if masked or name in {"nonzero", "masked_select", "_local_scalar_dense", "equal", "unique", "_unique2"}:
-            self.allowed -= 1
-            assert self.allowed >= 0, f"{func} waits for the device"
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("name", ["hce", "lwm", "tcd", "ucir"])
 def test_no_step_of_a_classifier_waits_for_the_device(
     name: str, stream: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch
@@ -169,6 +159,67 @@ def test_no_step_of_a_classifier_waits_for_the_device(
     monkeypatch.setattr(F, "one_hot", one_hot)
     monkeypatch.setattr(Epoch, "__iter__", watched)
     cls = method_class(name)
-    config = config_of(cls, drop_last=False)
+    config = config_of(cls, drop_last=False, **({"proxies": 1} if name == "tcd" else {}))
     learn(cls, config, backbone("tsm_tiny").load(None), stream, tiny, 2)
     assert steps >= 4
+
+
+class Guesses:
+    """A method whose scores are known, in memory that it uses again for every batch."""
+
+    name, readouts = "guesses", ("cnn",)
+
+    def __init__(self, scores: Tensor) -> None:
+        self.scores = scores
+        self.again = torch.empty_like(scores)
+        self.done = 0
+
+    def predict(self, clips: Tensor) -> dict[str, Tensor]:
+        found = self.again[: len(clips)]
+        found.copy_(self.scores[self.done : self.done + len(clips)])
+        self.done += len(clips)
+        return {"cnn": found}
+
+
+class Clips:
+    """A loader of test clips under whose batches nothing may wait for the device."""
+
+    def __init__(self, may_wait_at: set[int]) -> None:
+        self.may_wait_at = may_wait_at
+
+    def views(self, samples: list[Sample], size: int) -> Iterator[Any]:
+        for number, start in enumerate(range(0, len(samples), size), start=1):
+            part = SimpleNamespace(clips=torch.zeros(len(samples[start : start + size]), 2, 1))
+            with Waits() if number not in self.may_wait_at else contextlib.nullcontext():
+                yield part  # until the next batch is asked for
+
+
+def result_of(scores: Tensor, monkeypatch: pytest.MonkeyPatch, look_every: int) -> Any:
+    """Test a method of these scores [videos * 2 views, K], two videos a batch."""
+    monkeypatch.setattr(evaluation, "LOOK_EVERY", look_every)
+    count = len(scores) // 2
+    samples = [Sample(str(i), "", i % scores.shape[1], 1) for i in range(count)]
+    batches = range(1, count)
+    loader = Clips({b for b in batches if b % look_every == 0})
+    context = SimpleNamespace(loader=loader, team=Team(), progress=Progress(disable=True))
+    method: Any = Guesses(scores)
+    return evaluation.evaluate(method, context, [samples[:3], samples[3:]], scores.shape[1], 2)  # type: ignore[arg-type]
+
+
+def test_testing_waits_for_the_device_every_few_batches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.randn(22, 6, generator=torch.Generator().manual_seed(0))
+    each, seldom, once = (result_of(scores, monkeypatch, number) for number in (1, 2, 100))
+    best = scores.double().unflatten(0, (-1, 2)).mean(dim=1).argsort(dim=1, descending=True)[:, :5]
+    for found in (each, seldom, once):
+        assert (found.top["cnn"] == best.numpy()).all()
+        assert found.correct == each.correct
+
+
+@pytest.mark.parametrize("video", [0, 10])
+def test_scores_that_are_not_finite_are_refused_wherever_they_are(
+    video: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = torch.zeros(22, 6)
+    scores[2 * video, 1] = math.nan
+    with pytest.raises(evaluation.EvaluationError, match=r"'cnn' must be finite, 1 of"):
+        result_of(scores, monkeypatch, 3)

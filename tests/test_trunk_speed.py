@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.feature_cache import FeatureCache
@@ -135,3 +138,28 @@ def test_compiled_blocks_train_alike(name: str) -> None:
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.detach().abs().max()))
     with torch.no_grad():
         torch.testing.assert_close(net.frozen_copy()(clips()), net.eval()(clips()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
+def test_a_block_is_compiled_once_for_all_sizes_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
+    trunk = backbone("tsm_tiny").load("random")
+    trunk.compile()
+    net = network(trunk)
+    net.net.layer2 = net.net.layer3 = net.net.layer4 = nn.Sequential()  # one block will do
+    for size in (10, 9, 12):  # below 16 frames torch's convolutions on CPUs take another way
+        net.train()(clips(size)).sum().backward()
+        assert len(graphs) == 1
+    for size in (11, 8):
+        with torch.inference_mode():
+            net.eval()(clips(size))
+        assert len(graphs) == 2
+    assert not counters["graph_break"]

@@ -13,6 +13,7 @@ from .data.loader import Sample
 from .method import Method, RunContext
 
 TOP = 5
+LOOK_EVERY = 16  # batches whose scores lie on the device until they are looked at, for which it is waited for
 
 
 class EvaluationError(RuntimeError):
@@ -61,6 +62,7 @@ def evaluate(
     team = context.team
     own = samples[team.rank :: team.size]
     ranked: dict[str, list[torch.Tensor]] = {name: [] for name in method.readouts}
+    held: list[tuple[dict[str, torch.Tensor], int]] = []  # scores, and the videos they are of
     bar = context.progress.add_task("testing", total=len(own))
     for part in context.loader.views(own, batch):
         videos, views = part.clips.shape[:2]
@@ -71,18 +73,16 @@ def evaluate(
                 f"{method.name}: predict must give a dict with the readouts {method.readouts}, it gave {given}"
             )
         for name, matrix in scores.items():
-            if matrix.shape != (videos * views, num_seen) or not matrix.isfinite().all():
+            if matrix.shape != (videos * views, num_seen):
                 raise EvaluationError(
-                    f"{method.name}: readout {name!r} must be finite and of shape "
-                    f"{(videos * views, num_seen)}, it has {tuple(matrix.shape)} with "
-                    f"{int((~matrix.isfinite()).sum())} values that are not finite"
+                    f"{method.name}: readout {name!r} must be of shape {(videos * views, num_seen)}, it has "
+                    f"{tuple(matrix.shape)}"
                 )
-            # On the CPU: not every device has float64.
-            mean = matrix.cpu().double().unflatten(0, (videos, views)).mean(dim=1)  # [videos, num_seen]
-            best = mean.argsort(dim=1, descending=True, stable=True)[:, :TOP]
-            padding = (0, TOP - best.shape[1])
-            ranked[name].append(torch.nn.functional.pad(best, padding, value=-1))
+        held.append(({name: matrix.clone() for name, matrix in scores.items()}, videos))
+        if len(held) == LOOK_EVERY:
+            _rank(method, held, ranked)
         context.progress.advance(bar, videos)
+    _rank(method, held, ranked)
     context.progress.remove_task(bar)
     nothing = torch.empty(0, TOP, dtype=torch.long)
     top = {name: team.collect(torch.cat([nothing, *parts]), len(samples)) for name, parts in ranked.items()}
@@ -91,3 +91,33 @@ def evaluate(
         name: [int(hit.sum()) for hit in (best[:, 0] == labels).split(sizes)] for name, best in top.items()
     }
     return StepResult(correct, {name: best.numpy().astype(np.int16) for name, best in top.items()})
+
+
+def _rank(
+    method: Method,
+    held: list[tuple[dict[str, torch.Tensor], int]],
+    ranked: dict[str, list[torch.Tensor]],
+) -> None:
+    """Fetch the scores of some batches from the device, check and rank them, and forget them.
+
+    Args:
+        method: Whose they are, for messages.
+        held: Per batch the scores [videos * views, num_seen] by readout, and how many videos; emptied.
+        ranked: Per readout, takes the best labels of each batch's videos [videos, TOP].
+
+    Raises:
+        EvaluationError: Scores are not finite.
+    """
+    for scores, videos in held:
+        for name, there in scores.items():
+            matrix = there.cpu()
+            if not matrix.isfinite().all():
+                raise EvaluationError(
+                    f"{method.name}: readout {name!r} must be finite, {int((~matrix.isfinite()).sum())} of the "
+                    f"{matrix.numel()} scores of a batch are not"
+                )
+            # On the CPU: not every device has float64.
+            mean = matrix.double().unflatten(0, (videos, -1)).mean(dim=1)  # [videos, num_seen]
+            best = mean.argsort(dim=1, descending=True, stable=True)[:, :TOP]
+            ranked[name].append(torch.nn.functional.pad(best, (0, TOP - best.shape[1]), value=-1))
+    held.clear()

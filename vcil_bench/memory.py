@@ -84,14 +84,17 @@ class ExemplarMemory(nn.Module):
             ranking: Per new label, places among ``candidates``, best first.
         """
         share = self.share(task.num_seen)
-        self.places[:, share:] = -1
-        self.frames[:, share:] = -1
+        places, frames = self.places.cpu(), self.frames.cpu()  # value by value; on a GPU each would be a copy
+        places[:, share:] = -1
+        frames[:, share:] = -1
         for label, order in ranking.items():
             videos = self._videos[label]
             for i, place in enumerate(order[:share]):
-                self.places[label, i] = place
+                places[label, i] = place
                 kept = self._frames_of(videos[place])
-                self.frames[label, i, : len(kept)] = torch.tensor(kept, dtype=torch.long)
+                frames[label, i, : len(kept)] = torch.tensor(kept, dtype=torch.long)
+        self.places.copy_(places)
+        self.frames.copy_(frames)
         self._forget()
 
     def _forget(self) -> None:
@@ -105,15 +108,20 @@ class ExemplarMemory(nn.Module):
 
     def samples(self) -> list[Sample]:
         """Return all exemplars, class by class, best first."""
-        return [sample for label in range(len(self.places)) for sample in self.of_class(label)]
+        rows = zip(self.places.tolist(), self.frames.tolist(), strict=True)  # one copy each from a GPU
+        return [sample for label, row in enumerate(rows) for sample in self._stored(label, *row)]
 
     def of_class(self, label: int) -> list[Sample]:
         """Return the exemplars of one class, best first; what was not stored of them is out of reach."""
-        places = [p for p in self.places[label].tolist() if p >= 0]
+        return self._stored(label, self.places[label].tolist(), self.frames[label].tolist())
+
+    def _stored(self, label: int, places: list[int], frames: list[list[int]]) -> list[Sample]:
+        """Return the exemplars of a class from its rows of the buffers."""
         found = []
-        for i, place in enumerate(places):
-            kept = tuple(f for f in self.frames[label, i].tolist() if f >= 0)
-            found.append(dataclasses.replace(self._videos[label][place], stored=kept or None))
+        for place, of_place in zip(places, frames, strict=True):
+            if place >= 0:
+                kept = tuple(f for f in of_place if f >= 0)
+                found.append(dataclasses.replace(self._videos[label][place], stored=kept or None))
         return found
 
     def use(self) -> MemoryUse:
@@ -164,16 +172,16 @@ def herding_order(features: Tensor, k: int) -> list[int]:
     """
     unit = features / (features.norm(dim=1, keepdim=True) + 1e-8)
     mean = unit.mean(dim=0)
-    chosen: list[int] = []
+    chosen: list[Tensor] = []  # left on the device, so that a GPU is waited for once
     total = torch.zeros_like(mean)
     left = torch.ones(len(unit), dtype=torch.bool, device=unit.device)
     for i in range(1, min(k, len(unit)) + 1):
         distance = torch.linalg.vector_norm(mean - (unit + total) / i, dim=1).masked_fill(~left, torch.inf)
-        best = int(distance.argmin())
+        best = distance.argmin()[None]
         chosen.append(best)
-        left[best] = False
-        total = total + unit[best]
-    return chosen
+        left = left.index_fill(0, best, False)
+        total = total + unit.index_select(0, best)[0]
+    return torch.cat(chosen).tolist() if chosen else []
 
 
 def check_budget(budget: MemorySpec, num_classes: int, method: str) -> None:

@@ -38,8 +38,9 @@ class RunOptions:
         micro_batch: Clips that go through a CLIP at a time while it trains, for memory: losses see the whole
             batch, dropout is the same, so the result is the same to rounding; null takes all at once.
         compile: Compile the backbone's blocks with torch.compile: a minute or so at first, then faster on GPUs.
-        feature_cache_mb: Memory in MiB for features of the frozen CLIP, so that a clip seen again, as at every
-            test, is not computed again; of use to methods that read the frozen CLIP.
+        feature_cache_mb: For CPUs: memory in MiB for features of the frozen CLIP, so that a clip seen again, as
+            at every test, is not computed again; of use to methods that read the frozen CLIP. A GPU computes
+            them sooner than a processor finds them by the clip's bytes.
         checkpoint_minutes: Minutes of training between two states that a run killed inside a task goes on from;
             0 saves after every step.
         max_tasks: Stop after so many tasks and leave a partial record, which the same command without it goes

@@ -6,11 +6,13 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import collect_env
 
 from . import __version__
 from .options import RunOptions
@@ -20,6 +22,7 @@ def environment(device: torch.device, options: RunOptions, processes: int) -> di
     """Return the environment block of a record."""
     commit, dirty = _git()
     cuda = device.type == "cuda"
+    gpu = _gpu(device) if cuda else {}
     return {
         "vcil_bench": __version__,
         "git": commit,
@@ -32,12 +35,37 @@ def environment(device: torch.device, options: RunOptions, processes: int) -> di
         "cuda": torch.version.cuda if cuda else None,
         "device": torch.cuda.get_device_name(device) if cuda else _processor(),
         "device_type": device.type,
+        **gpu,
         "threads": torch.get_num_threads(),
         "processes": processes,
         "precision": options.precision,
         "determinism": options.determinism,
         "platform": platform.platform(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def other_device(sessions: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say that a run goes on on another model of processor or GPU than before, None where it does not.
+
+    Args:
+        sessions: Of the record, this process's last.
+    """
+    names = [session["environment"]["device"] for session in sessions]
+    if len(names) < 2 or names[-2] == names[-1]:
+        return None
+    return (
+        f"goes on on {names[-1]}, after {names[-2]}: kernels add in another order there, and GPUs draw other "
+        "dropout masks, so the result is not bit for bit what either would have given; the record names both"
+    )
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """Return what of a GPU and its libraries may move a number or explain a failure."""
+    return {
+        "device_memory_mb": torch.cuda.get_device_properties(device).total_memory // 2**20,
+        "driver": collect_env.get_nvidia_driver_version(collect_env.run),
+        "cudnn": torch.backends.cudnn.version(),
     }
 
 

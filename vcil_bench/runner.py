@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from . import checkpoint as checkpoints
-from . import determinism
+from . import determinism, out_of_memory
 from . import record as records
 from . import team as teams
 from .conditions import identity
@@ -38,7 +38,7 @@ from .nets.trunk import Trunk
 from .nets.weights import given_file, is_path
 from .plan import Plan, RunError, plain_values
 from .protocol import MemorySpec
-from .provenance import environment
+from .provenance import environment, other_device
 from .randomness import seed_modules
 from .record import Record, RecordData
 from .stages import Stages, check_identity
@@ -93,6 +93,8 @@ def run(plan: Plan, *, data: Path | None, force: bool, progress: Progress, say: 
         streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
         say(_counts(manifest))
         say(f"backbone {trunk.name}: weights {trunk.weights.source}, {trunk.weights.pretraining}")
+        if plan.options.feature_cache_mb and plan.device.type == "cuda":
+            say("feature_cache_mb is for CPUs: a GPU computes features sooner than a processor looks clips up")
         for seed in todo:
             _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say).go(force)
     teams.leave()
@@ -295,6 +297,9 @@ class _Run:
             self.context.tracker = tracker(self.record["run_id"], folder, config)
         try:
             method, start = self._restore()
+            change = other_device(self.record["sessions"])
+            if change is not None:
+                self.say(f"seed {self.seed}: {change}")
             last = min(self.plan.options.max_tasks or len(self.stream), len(self.stream))
             for step in range(start, last):
                 self._step(method, step)
@@ -309,7 +314,7 @@ class _Run:
             if self.context.stages.asked_to_stop and not self.team.leads:
                 raise KeyboardInterrupt from None  # the first process has saved and gone
             self._save_as_failed(error)
-            why = _advice(error)
+            why = _advice(error, self.plan.method, self.context.backbone)
             if why is not None:
                 raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
             raise
@@ -516,14 +521,12 @@ class _Run:
         }
 
 
-def _advice(error: Exception) -> str | None:
+def _advice(error: Exception, method: type[Method], trunk: Trunk) -> str | None:
     """Return what a user can do about an error that is not the method's fault; None for any other."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
-            "the device's memory is too small: micro_batch=N lets N clips at a time through the network with "
-            "the same result (on CLIP), precision=bf16 halves activations, a smaller eval_batch helps in testing"
-        )
-    return determinism.advice(error) if isinstance(error, RuntimeError) else None
+    chunks = trunk.supports_micro_batch and "maps" not in method.needs
+    return out_of_memory.advice(error, chunks=chunks) or (
+        determinism.advice(error) if isinstance(error, RuntimeError) else None
+    )
 
 
 def _check_structure(method: Method, shapes: dict[str, torch.Size], state: dict[str, torch.Tensor]) -> None:

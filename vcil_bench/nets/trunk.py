@@ -113,7 +113,7 @@ class Trunk(ABC):
         micro_batch: Clips whose activations a network in training holds at a time, None for all of a batch.
             Passes that return feature maps run whole.
         team: The processes that share batches; None, or without a ``total``, clips are whole batches.
-        feature_cache_mb: MiB of frozen features to keep, where clips come again; 0 for none.
+        feature_cache_mb: MiB of frozen features to keep, where clips come again; 0 for none. For CPUs.
     """
 
     supports_micro_batch: ClassVar[bool]

@@ -14,7 +14,6 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
 from .precision import Precision
-from .rows import rows
 from .sharing import handed_out, own_rows, whole
 from .team_norm import TeamBatchNorm2d
 from .trunk import Features, Trunk, Tuning, VideoNetwork
@@ -138,23 +137,27 @@ class TSMNetwork(VideoNetwork):
             Frame features [B, T, D] and, per stage, the output of each block.
         """
         batch, length = clips.shape[:2]
+        part = own_rows(self.trunk.team, clips)
         for module in self.net.modules():
             if isinstance(module, ShiftedConv):
                 module.frames = length
+            elif isinstance(module, TeamBatchNorm2d):
+                module.part = part
         net: Any = self.net
         stages = []
-        with rows(own_rows(self.trunk.team, clips)):
-            x = (clips.flatten(0, 1).float() - self.mean) / self.std
-            x = x.contiguous(memory_format=torch.channels_last)
-            x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
-            for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
-                blocks = []
-                for block in stage:
-                    maps = block(x).unflatten(0, (batch, length)).float()  # [B, T, C, H, W]
-                    handed, own = handed_out(team, maps)
-                    blocks.append(handed)
-                    x = own.flatten(0, 1)  # the maps lie on the way, so that gradients reach them
-                stages.append(tuple(blocks))
+        x = (clips.flatten(0, 1).float() - self.mean) / self.std
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            blocks = []
+            for block in stage:
+                if self.trunk.compiled:  # for a last batch, which is smaller, nothing is compiled anew
+                    torch._dynamo.maybe_mark_dynamic(x, 0)
+                maps = block(x).unflatten(0, (batch, length)).float()  # [B, T, C, H, W]
+                handed, own = handed_out(team, maps)
+                blocks.append(handed)
+                x = own.flatten(0, 1)  # the maps lie on the way, so that gradients reach them
+            stages.append(tuple(blocks))
         frames = x.mean(dim=(-2, -1)).unflatten(0, (batch, length))  # [B, T, D]
         return frames, tuple(stages)
 
@@ -169,7 +172,7 @@ class TSMNetwork(VideoNetwork):
         if self.trunk.compiled:
             net: Any = self.net
             for block in (*net.layer1, *net.layer2, *net.layer3, *net.layer4):
-                block.compile(dynamic=False)  # torch's compiler fails on the shift with sizes left open
+                block.compile(dynamic=False)  # of the rows alone is the number left open
 
     def train(self, mode: bool = True) -> TSMNetwork:
         """Switch the mode; with partial batch norm only the first batch norm follows (TSN.train)."""
