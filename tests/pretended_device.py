@@ -47,11 +47,12 @@ _TORCH = str(Path(torch.__file__).parent)
 _Base = torch._C.TensorBase
 
 # What waits for the device whatever its arguments: the size or the value of the result is needed on the host.
+# Under inference mode torch hands composite operations over whole, so these stand beside their parts.
 _WAITING = {
-    *("_local_scalar_dense", "nonzero", "nonzero_numpy", "argwhere", "masked_select", "equal", "is_nonzero"),
-    *("_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "bincount"),
-    *("_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq", "histc", "_assert_async"),
-} - {"_assert_async"}
+    *("_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "masked_select"),
+    *("nonzero", "nonzero_numpy", "argwhere", "bincount", "histc", "_linalg_eigh", "_linalg_svd"),
+    *("_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive"),
+}
 _ALLOCATING = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"}
 _FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}
 # Operations whose 0-dim operands may lie on the host though torch does not mark them as pointwise.
@@ -246,6 +247,8 @@ class PretendedDevice(TorchDispatchMode):
         if name in _WAITING and not self._asked:
             self.wait("item" if name == "_local_scalar_dense" else name)
         if name == "repeat_interleave" and kwargs.get("output_size") is None:
+            self.wait(name)
+        if name == "where" and len(args) == 1:
             self.wait(name)
         if name in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"):
             masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]

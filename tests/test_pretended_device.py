@@ -110,9 +110,19 @@ def test_waiting_inside_a_step_is_refused(device: PretendedDevice, name: str) ->
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_waiting_elsewhere_is_counted(device: PretendedDevice, name: str) -> None:
     x = torch.ones(3, 4, device="cuda", requires_grad=True)
+    device.waits.clear()
     FORBIDDEN[name](x)
     assert device.waits
     assert device.waits[-1].file == __file__
+
+
+@pytest.mark.parametrize("name", sorted(FORBIDDEN.keys() - {"to the host in the middle of a graph"}))
+def test_waiting_in_inference_mode_is_counted(device: PretendedDevice, name: str) -> None:
+    with torch.inference_mode():
+        x = torch.ones(3, 4, device="cuda")
+        device.waits.clear()
+        FORBIDDEN[name](x)
+    assert device.waits
 
 
 @pytest.mark.parametrize("name", MIXED)
