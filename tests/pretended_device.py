@@ -1,4 +1,4 @@
-"""A pretended GPU: device ``cuda`` on a machine without one, strict about what costs time or fails on a real one.
+"""A pretended GPU: device ``cuda`` on a machine without one, strict about what a real one refuses or waits at.
 
 Tensors "on the device" are ordinary tensors of the processor whose memory is marked, so that kernels, autograd,
 optimisers and views are torch's own; what is pretended is the border. Every operation passes through here
@@ -47,11 +47,12 @@ _TORCH = str(Path(torch.__file__).parent)
 _Base = torch._C.TensorBase
 
 # What waits for the device whatever its arguments: the size or the value of the result is needed on the host.
+# Under inference mode torch hands composite operations over whole, so these stand beside their parts.
 _WAITING = {
-    *("_local_scalar_dense", "nonzero", "nonzero_numpy", "argwhere", "masked_select", "equal", "is_nonzero"),
-    *("_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "bincount"),
-    *("_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq", "histc", "_assert_async"),
-} - {"_assert_async"}
+    *("_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "masked_select"),
+    *("nonzero", "nonzero_numpy", "argwhere", "bincount", "histc", "_linalg_eigh", "_linalg_svd"),
+    *("_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive"),
+}
 _ALLOCATING = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"}
 _FROM_DATA = {torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor}
 # Operations whose 0-dim operands may lie on the host though torch does not mark them as pointwise.
@@ -119,12 +120,14 @@ class PretendedDevice(TorchDispatchMode):
     Attributes:
         waits: Every wait so far.
         copies: Bytes copied to the device so far, by whether the host went on meanwhile.
+        warns: Whether waits warn, as in torch's sync debug mode.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[Wait] = []
         self.copies = {"blocking": 0, "asynchronous": 0}
+        self.warns = False
         self._memory: dict[int, tuple[StorageWeakRef, _Memory]] = {}
         self._arriving: list[int] = []
         self._largest = 4096
@@ -196,10 +199,7 @@ class PretendedDevice(TorchDispatchMode):
                 self.mark(out, before)  # memory that was made without an operation, as deepcopy does
             return out
         memory = self._common(name, func, args, given)
-        if given and not self._wanted:
-            into = memory
-        else:
-            into = self._wanted[-1] if self._wanted else _Memory.EITHER
+        into = self._wanted[-1] if self._wanted else memory if given else _Memory.EITHER
         self._check_generators(name, args, kwargs, into)
         if memory is _Memory.DEVICE:
             self._check_waiting(name, args, kwargs)
@@ -248,6 +248,8 @@ class PretendedDevice(TorchDispatchMode):
             self.wait("item" if name == "_local_scalar_dense" else name)
         if name == "repeat_interleave" and kwargs.get("output_size") is None:
             self.wait(name)
+        if name == "where" and len(args) == 1:
+            self.wait(name)
         if name in ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"):
             masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
             # One number put at a mask is a masked_fill.
@@ -268,11 +270,10 @@ class PretendedDevice(TorchDispatchMode):
 
     def _copy(self, func: Any, into: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
         to, of = self.on_device(into), self.on_device(source)
-        if self.memory(source) is _Memory.EITHER or self.memory(into) is _Memory.EITHER:
-            self.mark(
-                source if self.memory(source) is _Memory.EITHER else into, _Memory.DEVICE if to or of else None
-            )
-            to = of = to or of
+        for tensor in (into, source):
+            if self.memory(tensor) is _Memory.EITHER:
+                to = of = to or of
+                self.mark(tensor, _Memory.DEVICE if to else None)
         if (to or of) and os.getpid() != self._process:
             raise self._error("copy_", "uses the device in a forked process")
         if to != of:
@@ -307,6 +308,8 @@ class PretendedDevice(TorchDispatchMode):
         """Count a wait for the device, or refuse it inside a training step."""
         file, line, passed = _caller()
         self.waits.append(Wait(operation, file, line))
+        if self.warns:
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=2)
         # torch's GradScaler asks whether a step overflowed; that wait is fp16's own.
         if self._in_step and not any(name.endswith("grad_scaler.py") for name in passed):
             raise self._error(operation, "waits for the device inside a training step")
@@ -386,7 +389,7 @@ class _Over(torch.autograd.Function):
 
 
 class _Factories(TorchFunctionMode):
-    """Tells factories called in Python, which mean the host unless told otherwise, from those inside of torch."""
+    """Tells factories called in Python, which mean the host unless told otherwise, from those inside torch."""
 
     def __init__(self, device: PretendedDevice) -> None:
         super().__init__()
@@ -543,6 +546,7 @@ def _stand_ins(device: PretendedDevice, until: contextlib.ExitStack) -> Iterator
     properties = types.SimpleNamespace(
         name="pretended GPU", total_memory=2**34, major=9, minor=0, multi_processor_count=1, uuid="pretended"
     )
+    yield torch.cuda, "set_sync_debug_mode", lambda mode: setattr(device, "warns", mode == "warn")
     yield torch.cuda, "is_available", lambda: True
     yield torch.cuda, "is_initialized", lambda: True
     yield torch.cuda, "_lazy_init", torch.cuda._lazy_init if torch.cuda.is_available() else lambda: None
@@ -566,7 +570,7 @@ def _stand_ins(device: PretendedDevice, until: contextlib.ExitStack) -> Iterator
 
 
 def _take_over_autocast(device: PretendedDevice, library: torch.library.Library) -> None:
-    """Give the processor's autocast, which stands in for CUDA's, CUDA's lists; for tensors of the device alone."""
+    """Give the processor's autocast, which stands in for CUDA's, CUDA's lists, for tensors of the device."""
     excluded = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
 
     def casting(name: str, choose: Callable[[list[Tensor]], torch.dtype]) -> Callable[..., Any]:
@@ -618,7 +622,7 @@ def _tensors(args: Iterable[Any], kwargs: dict[str, Any]) -> Iterator[Tensor]:
 
 
 def _caller() -> tuple[str, int, list[str]]:
-    """Return file and line of the innermost frame outside torch and this file, and the files passed on the way."""
+    """Return file and line of the innermost frame outside torch and this file, and the files passed before."""
     frame, passed = sys._getframe(1), []
     while frame.f_back is not None and (frame.f_code.co_filename.startswith(_TORCH) or _is_own(frame)):
         passed.append(frame.f_code.co_filename)

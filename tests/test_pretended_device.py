@@ -110,9 +110,19 @@ def test_waiting_inside_a_step_is_refused(device: PretendedDevice, name: str) ->
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_waiting_elsewhere_is_counted(device: PretendedDevice, name: str) -> None:
     x = torch.ones(3, 4, device="cuda", requires_grad=True)
+    device.waits.clear()
     FORBIDDEN[name](x)
     assert device.waits
     assert device.waits[-1].file == __file__
+
+
+@pytest.mark.parametrize("name", sorted(FORBIDDEN.keys() - {"to the host in the middle of a graph"}))
+def test_waiting_in_inference_mode_is_counted(device: PretendedDevice, name: str) -> None:
+    with torch.inference_mode():
+        x = torch.ones(3, 4, device="cuda")
+        device.waits.clear()
+        FORBIDDEN[name](x)
+    assert device.waits
 
 
 @pytest.mark.parametrize("name", MIXED)
@@ -204,16 +214,13 @@ def test_autocast_has_the_lists_of_cuda(device: PretendedDevice) -> None:
 
 
 def test_nothing_is_left_when_pretending_ends() -> None:
-    before = (torch.Tensor.device, torch.Tensor.to, torch.autocast, torch.Generator, torch.cuda.is_available)
-    with pretending():
-        pass
-    assert before == (
-        torch.Tensor.device,
-        torch.Tensor.to,
-        torch.autocast,
-        torch.Generator,
-        torch.cuda.is_available,
-    )
+    def parts() -> list[Any]:
+        return [Tensor.device, Tensor.to, torch.autocast, torch.Generator, torch.cuda.is_available]
+
+    before = parts()
+    with pretending(), torch.autocast("cuda", dtype=torch.bfloat16):
+        assert before != parts()
+    assert before == parts()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert F.layer_norm(torch.ones(2, 2).bfloat16(), (2,)).dtype == torch.bfloat16
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from . import machine
 from .checks import CHECKS, Check
 from .outcome import RESULTS as RESULTS
 from .outcome import Line
-from .setting import Setting
+from .setting import Setting, start
 
 
 class DoctorError(UserError):
@@ -53,22 +53,20 @@ def examine(results: Path, *, only: Sequence[str], need_gpu: bool) -> Iterator[L
         yield from machine.report(results)
     wanted = [check for name, check in CHECKS.items() if not only or name in only]
     with tempfile.TemporaryDirectory(prefix="vcil-bench-doctor-") as folder:
-        yield from run(wanted, Setting("cuda", gpus, Path(folder)))
+        setting = Setting("cuda", gpus, Path(folder))
+        if gpus and wanted:  # rendered once, before several runs at a time ask for them
+            ended = start(["prepare", "synthetic"], setting.new_folder())
+            if ended.code != 0:
+                yield Line(machine.NAME, "embedded clips", "failed", ended.why())
+                return
+        yield from run(wanted, setting)
 
 
-def run(
-    wanted: Sequence[Check], setting: Setting, least: Callable[[Check], int] = lambda c: c.gpus
-) -> Iterator[Line]:
-    """Run checks, and name those that the setting has too few GPUs for.
-
-    Args:
-        wanted: The checks.
-        setting: What they run on.
-        least: GPUs that a check needs.
-    """
+def run(wanted: Sequence[Check], setting: Setting) -> Iterator[Line]:
+    """Run checks, and name those that the setting has too few GPUs for."""
     for check in wanted:
-        if setting.gpus < least(check):
-            there = f"there {'is' if setting.gpus == 1 else 'are'} {setting.gpus or 'none'}"
-            yield Line(check.name, check.summary, "skipped", f"needs {check.gpus} GPU, {there}")
+        if setting.device == "cuda" and setting.gpus < check.gpus:
+            gpus = f"{check.gpus} GPU{'s' if check.gpus > 1 else ''}"
+            yield Line(check.name, check.summary, "skipped", f"needs {gpus}, {setting.gpus or 'none'} here")
         else:
             yield from check.work(setting)

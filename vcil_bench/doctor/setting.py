@@ -24,6 +24,19 @@ POLL_S = 0.05
 
 
 @dataclass(frozen=True)
+class Large:
+    """A size at which figures are measured."""
+
+    backbone: str
+    batch: int
+    size: int
+    precision: str
+
+
+FULL_SIZE = (Large("clip_vit_b16", 40, 224, "bf16"), Large("tsm_resnet34", 20, 224, "bf16"))
+
+
+@dataclass(frozen=True)
 class Setting:
     """What checks run on.
 
@@ -45,17 +58,15 @@ class Setting:
     seed: int = 1000
     data: Path | None = None
     jobs: int = 4
-    large: tuple[Large, Large] = dataclasses.field(default_factory=lambda: FULL_SIZE)
+    large: tuple[Large, Large] = FULL_SIZE
 
-    def command(
-        self, method: str, results: Path, options: dict[str, Any], device: str | None = None
-    ) -> list[str]:
+    def command(self, method: str, results: Path, options: dict[str, Any]) -> list[str]:
         """Return the ``run`` command of two tasks with an epoch each, beside what ``options`` say."""
         values = {"max_tasks": 2, **quick(method), **options}
         data = ["--data", str(self.data)] if self.data is not None else []
         return [
             *("run", method, self.protocol, "--seed", str(self.seed), *data, "--results", str(results)),
-            *("--device", device or self.device, "--set", *(f"{k}={json.dumps(v)}" for k, v in values.items())),
+            *("--device", self.device, "--set", *(f"{k}={json.dumps(v)}" for k, v in values.items())),
         ]
 
     def run(self, method: str, **options: Any) -> Ended:
@@ -71,19 +82,6 @@ class Setting:
     def new_folder(self) -> Path:
         """Return a folder of its own for the records of a run."""
         return Path(tempfile.mkdtemp(dir=self.folder))
-
-
-@dataclass(frozen=True)
-class Large:
-    """A size at which figures are measured."""
-
-    backbone: str
-    batch: int
-    size: int
-    precision: str
-
-
-FULL_SIZE = (Large("clip_vit_b16", 40, 224, "bf16"), Large("tsm_resnet34", 20, 224, "bf16"))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from vcil_bench import protocol, registry
 from vcil_bench.data.loader import Batch, LoaderClock, Sample
 from vcil_bench.method import RunContext
 from vcil_bench.nets.backbones import backbone
+from vcil_bench.nets.precision import Precision
 from vcil_bench.nets.trunk import Trunk
 from vcil_bench.stream import Task
 
@@ -57,7 +58,7 @@ class SteadyClips:
         return sum(spans) / len(spans)
 
 
-def trunk_of(name: str, device: torch.device, precision: str = "fp32") -> Trunk:
+def trunk_of(name: str, device: torch.device, precision: Precision = "fp32") -> Trunk:
     """Load a backbone with random weights, which cost what trained ones do."""
     trunk = backbone(name).load("random")
     trunk.to(device, precision)
@@ -68,7 +69,7 @@ def stpr(
     trunk: Trunk,
     loader: SteadyClips,
     device: torch.device,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     tasks: int = 2,
     **config: Any,
 ) -> tuple[Any, Task]:
@@ -106,7 +107,7 @@ def learn(method: Any, task: Task, few: int = 2) -> float:
     loader = method.context.loader
     assert isinstance(loader, SteadyClips)
     plain = loader.plain
-    loader.plain = lambda samples, size: plain(samples[:few], size)  # type: ignore[method-assign]
+    loader.plain = lambda samples, batch_size: plain(samples[:few], batch_size)  # type: ignore[method-assign]
     method.train()
     method.context.stages.begin(task.index)
     method.learn(task)

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vcil_bench import protocol
 from vcil_bench.data.frame_store import FrameStore
 from vcil_bench.data.loader import ClipLoader, Sample
+from vcil_bench.nets.precision import Precision
 from vcil_bench.nets.trunk import Trunk
 from vcil_bench.stream import Task
 
@@ -32,7 +33,9 @@ STEPS, BATCHES, FRAMES = 12, 5, 60
 Figure = tuple[str, str]  # what was measured, and the figure with its unit
 
 
-def measure(backbone: str, device: torch.device, precision: str, batch: int, *, compiled: bool) -> list[Figure]:
+def measure(
+    backbone: str, device: torch.device, precision: Precision, batch: int, *, compiled: bool
+) -> list[Figure]:
     """Measure steps with and without distillation, and an epoch with its data."""
     on_gpu = device.type == "cuda"
     trunk = trunk_of(backbone, device, precision)
@@ -67,7 +70,7 @@ def flops_of(method: Any, task: Task, batch: int) -> int:
     return counts[1] - counts[0]
 
 
-def with_data(trunk: Trunk, device: torch.device, precision: str, batch: int) -> list[Figure]:
+def with_data(trunk: Trunk, device: torch.device, precision: Precision, batch: int) -> list[Figure]:
     """Measure steps whose clips come from a frame store, and the share of time spent waiting for them."""
     spec = dataclasses.replace(
         protocol.load(PROTOCOL).spec.clip, size=trunk.image_size, short_side=trunk.image_size

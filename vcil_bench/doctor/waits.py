@@ -1,7 +1,7 @@
-"""A ``vcil-bench`` command with the source lines that wait for the GPU: ``python -m vcil_bench.doctor.waits FILE run ...``.
+"""The source lines of a command that wait for a GPU: ``python -m vcil_bench.doctor.waits FILE run METHOD ...``.
 
-torch's sync debug mode warns at every synchronisation it knows of (reads of values, copies that block, ``nonzero``);
-the innermost line outside torch is what is noted.
+torch's sync debug mode warns at every synchronisation it knows of (reads of values, copies that block,
+``nonzero``); the innermost line outside torch is what is noted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -63,11 +64,14 @@ def main(target: Path, arguments: list[str]) -> int:
     """Run a command and write what was counted to a file."""
     watch = Watch()
     batches = training.Epoch.__iter__
-    training.Epoch.__iter__ = lambda epoch: watch.batches(batches(epoch))  # type: ignore[method-assign]
-    warnings.simplefilter("always")
-    warnings.showwarning = watch.warned
-    torch.cuda.set_sync_debug_mode("warn")
-    code = cli.main(arguments)
+    with (
+        warnings.catch_warnings(),
+        mock.patch.object(training.Epoch, "__iter__", lambda epoch: watch.batches(batches(epoch))),
+    ):
+        warnings.simplefilter("always")
+        warnings.showwarning = watch.warned
+        torch.cuda.set_sync_debug_mode("warn")
+        code = cli.main(arguments)
     found = {"steps": watch.steps, "in steps": watch.in_steps, "elsewhere": watch.elsewhere}
     target.write_text(json.dumps(found), encoding="utf-8")
     return code

@@ -1,0 +1,162 @@
+"""The doctor: what it says of a machine, how checks fail, and the checks as far as a processor goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pretended_device
+import pytest
+import torch
+from pretended_device import pretending
+from small_runs import ENTRIES
+
+from vcil_bench.doctor import checks, machine, report, waits
+from vcil_bench.doctor.checks import CHECKS, Check
+from vcil_bench.doctor.outcome import Line
+from vcil_bench.doctor.setting import Ended, Large, Setting
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+@pytest.fixture
+def here(tiny: Any, tmp_path: Path) -> Setting:
+    """What checks run on where there is no GPU."""
+    small = (Large("clip_tiny", 3, 64, "fp32"), Large("tsm_tiny", 3, 64, "fp32"))
+    return Setting("cpu", 0, tmp_path, str(tiny.protocol), 1, tiny.root, jobs=1, large=small)
+
+
+@no_gpu
+def test_without_a_gpu_the_machine_is_described_and_every_check_skipped_by_name(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny.main("doctor", "--json", "--results", tmp_path) == 0
+    lines = [Line(**line) for line in json.loads(capsys.readouterr().out)]
+    assert [line.check for line in lines if line.result == "skipped"] == list(CHECKS)
+    facts = {line.what for line in lines if line.check == machine.NAME}
+    assert {"software", "CUDA of torch", "cores", "memory", "decoder pyav", "weights clip_vit_b16"} <= facts
+    assert {line.what for line in lines if line.result == "ok"} >= {"cache", "results"}
+
+
+@no_gpu
+def test_a_gpu_that_is_asked_for_and_missing_is_an_error(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tiny.main("doctor", "--gpu") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_unknown_check_is_an_error_that_names_those_there_are(
+    tiny: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny.main("doctor", "--only", "bf17") == 2
+    error = capsys.readouterr().err
+    assert all(name in error for name in (machine.NAME, *CHECKS))
+    assert tiny.main("doctor", "--list") == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == [machine.NAME, *CHECKS]
+
+
+def test_a_folder_that_cannot_be_written_fails(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert tiny.main("doctor", "--only", "machine", "--results", tmp_path / "file" / "results") == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed")]
+    assert line.split()[1:3] == ["machine", "results"]
+
+
+def test_a_line_that_fails_stands_in_the_table_and_gives_exit_code_1(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work(setting: Setting) -> Iterator[Line]:
+        yield Line("made_up", "one", "ok", "3 ms")
+        yield Line("made_up", "two", "failed", "losses differ")
+
+    monkeypatch.setitem(CHECKS, "made_up", Check("made_up", "a check", work, gpus=0))
+    assert tiny.main("doctor", "--only", "made_up") == 1
+    table = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert table[:2] == [["ok", "made_up", "one"], ["failed", "made_up", "two"]]
+
+
+def test_a_check_that_needs_two_gpus_is_skipped_with_one(here: Setting) -> None:
+    one = Setting("cuda", 1, here.folder)
+    found = list(report.run([CHECKS["torchrun"], CHECKS["grid"]], one))
+    assert [line.result for line in found] == ["skipped", "skipped"]
+
+
+@pytest.mark.slow
+def test_a_command_that_fails_is_a_line_with_its_last_word(here: Setting) -> None:
+    found = here.run("finetune", lr=-1)
+    line = checks._trained("bf16", "finetune", found)
+    assert found.code == 2
+    assert line.result == "failed"
+    assert "lr" in line.figure
+
+
+def test_runs_that_differ_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = {"one": [(["a"], 1), (["b"], 2)], "other": [(["a"], 1), (["b"], 3)]}
+    monkeypatch.setattr(Ended, "outcome", property(lambda ended: outcomes[ended.output]))
+    one, other = (Ended(0, 1.0, name, Path()) for name in outcomes)
+    assert checks._same("strict", "x", one, one).result == "ok"
+    assert checks._same("strict", "x", one, other).result == "failed"
+
+
+SLIP = """
+from vcil_bench.methods.finetune import Finetune
+
+class Slip(Finetune):
+    name = "slip"
+
+    def logits(self, clips):
+        found = super().logits(clips)
+        found.sum().item()
+        return found
+"""
+
+
+def test_waits_are_told_by_line_and_those_of_steps_apart(
+    here: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "_TORCH", (waits._TORCH, pretended_device.__file__))
+    file, target = tmp_path / "slip.py", tmp_path / "waits.json"
+    file.write_text(SLIP, encoding="utf-8")
+    arguments = Setting("cuda", 1, tmp_path, here.protocol, 1, here.data).command(
+        str(file), tmp_path, {"backbone": "clip_tiny", "batch_size": 4, "workers": 0}
+    )
+    with pretending():
+        assert waits.main(target, arguments) == 0
+    found = json.loads(target.read_text())
+    assert found["in steps"] == {"slip.py:9": found["steps"]}
+    assert found["elsewhere"].get("slip.py:9", 0) >= 1, str(found)
+
+
+# The checks, on the processor.
+
+
+def _all_well(lines: list[Line]) -> None:
+    assert lines
+    assert [line for line in lines if line.result != "ok"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bf16", "strict", "killed", "step", "large", "torchrun", "grid"])
+def test_a_check_on_the_processor(here: Setting, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "bf16":
+        assert {pair[0] for pair in checks.pairs()} == {n for n, e in ENTRIES.items() if e.cls is not None}
+    if name in ("bf16", "strict"):  # a process each
+        monkeypatch.setattr(checks, "pairs", lambda: [("tcd", "tsm_tiny"), ("zero_shot", "clip_tiny")])
+        monkeypatch.setattr(checks.registry, "find_all", lambda: {n: ENTRIES[n] for n in ("tcd", "zero_shot")})
+    if name == "killed":
+        monkeypatch.setattr(checks, "TELLING", ("finetune",))
+    if name == "step":
+        monkeypatch.setattr(torch, "compile", lambda function, **more: function)
+        monkeypatch.setitem(os.environ, "TORCHDYNAMO_DISABLE", "1")
+    _all_well(list(report.run([CHECKS[name]], here)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fp16", "micro_batch"])
+def test_a_check_of_precision_or_parts(here: Setting, name: str) -> None:
+    _all_well(list(report.run([CHECKS[name]], here)))
