@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--list", action="store_true", help="list the checks")
     doctor.add_argument("--json", action="store_true", help="print the lines as JSON")
-    doctor.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    doctor.add_argument("--results", type=_path, default=Path("results"), metavar="DIR")
     doctor.set_defaults(run=_doctor)
 
     report = commands.add_parser("report", help="write tables and curves from the records")

@@ -17,7 +17,8 @@ from typing import Any
 
 from vcil_bench import registry
 from vcil_bench.method import Method
-from vcil_bench.record import RecordData, load
+from vcil_bench.record import load
+from vcil_bench.record_schema import RecordData
 
 LIMIT_S = 600.0  # for one command
 POLL_S = 0.05
