@@ -285,6 +285,8 @@ def _speaking() -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:  # this process's own
+        raise
     except RuntimeError as error:
         cause = str(error).strip().splitlines()[0]
         raise TeamError(
