@@ -175,7 +175,7 @@ def test_sessions_of_another_run_are_not_taken_over(tiny: Any, tmp_path: Path) -
 
 
 def test_what_lies_beside_a_finished_record_is_cleared_away(tiny: Any, tmp_path: Path) -> None:
-    assert forked.run(_run(tiny, tmp_path / "r"), tmp_path / "out") == 0
+    assert tiny.run("zero_shot", tmp_path / "r") == 0
     (path,) = (tmp_path / "r").glob("*/*/*.json")
     left = [
         path.with_name(f"{path.stem}{end}") for end in (".ckpt.safetensors", ".stage-2.safetensors", ".lock")
