@@ -36,7 +36,7 @@ def _run(
 
 
 def _crash_at(point: int, *, after: bool) -> Callable[[], None]:
-    """End the process without a word before or after its n-th renaming or deleting, counted from 0."""
+    """End the process without a word before or after its n-th renaming or deleting of a result, from 0."""
 
     def before() -> None:
         seen = 0
@@ -44,7 +44,8 @@ def _crash_at(point: int, *, after: bool) -> Callable[[], None]:
         def counting(act: Callable[..., None]) -> Callable[..., None]:
             def counted(*arguments: Any, **more: Any) -> None:
                 nonlocal seen
-                here, seen = seen == point, seen + 1
+                counts = "finetune" in str(arguments[0])  # what lies in the cache can be made again
+                here, seen = counts and seen == point, seen + counts
                 if here and not after:
                     os._exit(CRASHED)
                 act(*arguments, **more)
@@ -82,11 +83,11 @@ def whole(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, byt
 
 
 # Before a state inside a task has its name; after the last task, its state still there; after the record, the
-# checkpoint still there; before the curve has its name.
-TELLING = {(4, False), (9, True), (13, True), (16, False)}
+# checkpoint still there.
+TELLING = {(1, False), (6, True), (10, True)}
 POINTS = [
     pytest.param(n, after, marks=() if (n, after) in TELLING else pytest.mark.slow)
-    for n in range(19)
+    for n in range(16)
     for after in (False, True)
 ]
 
@@ -104,8 +105,8 @@ def test_a_crash_at_any_point_changes_nothing(
 
 @pytest.mark.slow
 def test_every_renaming_and_deleting_of_a_run_is_such_a_point(tiny: Any, tmp_path: Path) -> None:
-    assert forked.run(_run(tiny, tmp_path / "a", before=_crash_at(18, after=True)), tmp_path / "out") == CRASHED
-    assert forked.run(_run(tiny, tmp_path / "b", before=_crash_at(19, after=False)), tmp_path / "out") == 0
+    assert forked.run(_run(tiny, tmp_path / "a", before=_crash_at(15, after=True)), tmp_path / "out") == CRASHED
+    assert forked.run(_run(tiny, tmp_path / "b", before=_crash_at(16, after=False)), tmp_path / "out") == 0
 
 
 @pytest.mark.slow
@@ -160,6 +161,7 @@ def test_every_session_that_trained_is_in_the_record(tiny: Any, tmp_path: Path) 
     assert ended["started"] == "2020-01-01T00:00:00Z"
 
 
+@pytest.mark.slow
 def test_sessions_of_another_run_are_not_taken_over(tiny: Any, tmp_path: Path) -> None:
     """A record of what failed before its method was mended, say."""
     crashing = _run(tiny, tmp_path / "r", "checkpoint_minutes=60", before=_die_after_a_step)
@@ -173,7 +175,7 @@ def test_sessions_of_another_run_are_not_taken_over(tiny: Any, tmp_path: Path) -
 
 
 def test_what_lies_beside_a_finished_record_is_cleared_away(tiny: Any, tmp_path: Path) -> None:
-    assert forked.run(_run(tiny, tmp_path / "r"), tmp_path / "out") == 0
+    assert tiny.run("zero_shot", tmp_path / "r") == 0
     (path,) = (tmp_path / "r").glob("*/*/*.json")
     left = [
         path.with_name(f"{path.stem}{end}") for end in (".ckpt.safetensors", ".stage-2.safetensors", ".lock")
@@ -183,7 +185,7 @@ def test_what_lies_beside_a_finished_record_is_cleared_away(tiny: Any, tmp_path:
     for file in (*left, *others):
         file.touch()
     assert leftovers(path)
-    assert forked.run(_run(tiny, tmp_path / "r"), tmp_path / "out") == 0
+    assert tiny.run("zero_shot", tmp_path / "r") == 0
     assert [file for file in left if file.exists()] == []
     assert [file for file in others if not file.exists()] == []  # another seed's
 

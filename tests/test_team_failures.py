@@ -17,7 +17,9 @@ import torch
 
 from vcil_bench import checkpoint, record
 from vcil_bench import team as teams
+from vcil_bench.options import build_options
 from vcil_bench.plan import RunError, make_plan
+from vcil_bench.schema import ConfigError
 from vcil_bench.training import Epoch
 
 LONG = ["epochs=2", "epochs_first=5000", "batch_size=4", "checkpoint_minutes=60"]
@@ -189,6 +191,12 @@ def test_every_bit_and_its_place_count(dtype: torch.dtype) -> None:
     assert teams._bits(tensor) == teams._bits(tensor.clone())
     assert teams._bits(tensor) != teams._bits(tensor.flip(0).clone().roll(1))
     assert teams._bits(tensor) != teams._bits(torch.tensor([1, 0, 0, 1, 0]).to(dtype))
+
+
+@pytest.mark.parametrize("minutes", [0, -1.0, float("inf"), float("nan"), 1e9])
+def test_a_time_that_nobody_can_wait_is_refused(minutes: float) -> None:
+    with pytest.raises(ConfigError, match=r"rank_timeout_minutes: .* must be more than 0 and at most 10080"):
+        build_options({"rank_timeout_minutes": minutes})
 
 
 def test_one_gpu_for_all_processes_is_refused(

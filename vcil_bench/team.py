@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-PREPARING = timedelta(days=2)  # for what all wait for the first process to do: reading a large dataset
+PREPARING = timedelta(days=1)  # for what all wait for the first process to do: reading a large dataset
 # GPUs may add in any order, which buffers that were computed and not exchanged show (means, importance); more
 # than this share of a buffer's largest value is no rounding, not even in bf16.
 ROUNDING = 1e-2
@@ -285,6 +285,8 @@ def _speaking() -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:  # this process's own
+        raise
     except RuntimeError as error:
         cause = str(error).strip().splitlines()[0]
         raise TeamError(
@@ -309,7 +311,7 @@ def _spread(together: Tensor, gradients: list[Tensor]) -> None:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    """Return the sum of a tensor's bytes, eight at a time and each eight times their place, on the CPU."""
+    """Return a sum on the CPU that every bit of a tensor changes: eight bytes at a time, times their place."""
     flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     places = 2 * torch.arange(2**20, device=tensor.device) + 1  # odd, so that no bit is lost in what overflows
     total = torch.zeros((), dtype=torch.int64)
