@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from vcil_bench import record as records
 from vcil_bench.record import Record, RecordError
 from vcil_bench.registry import methods_folder
-from vcil_bench.report import figures
+from vcil_bench.report import figures, kept, page, style
 from vcil_bench.report.curves import curves_figure, draw
+from vcil_bench.report.kept import Kept
 from vcil_bench.report.style import built_in, line_styles, style_of
 from vcil_bench.report.tables import Group, Row, groups, rows
 
@@ -287,7 +288,7 @@ def test_write_all_writes_what_it_can_and_says_what_not(tmp_path: Path) -> None:
         saved(results, method="stpr", cost=costs(1, 2, 3.0)),
         saved(results, method="hce", status="failed", correct=[]),
     )
-    drawn = figures.write_all(one, out)
+    drawn = figures.write_all(one, out, Kept(out))
     names = {str(file.relative_to(out)) for file in drawn.files}
     matrices = [f"accuracy_matrix/{method}--default--cnn" for method in ("tcd", "stpr")]
     stems = ["curves", "task_forgetting", "cost", *matrices, "confusion/tcd--default--cnn"]
@@ -300,7 +301,7 @@ def test_write_all_writes_what_it_can_and_says_what_not(tmp_path: Path) -> None:
     assert "no predictions of seed 1" in missing
     assert [picture.row.method for picture in drawn.pictures if picture.row] == ["stpr", "tcd", "tcd"]
     first = digests(drawn.files)
-    assert digests(figures.write_all(one, out).files) == first
+    assert digests(figures.write_all(one, out, Kept(out)).files) == first
 
 
 def test_user_settings_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,8 +319,8 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
     for function in (figures.task_forgetting_figure, figures.cost_figure):
         assert function([], "t") is None
         assert function([row], "t") is None
-    for one in (figures.accuracy_matrix, figures.confusion):
-        assert one(row, "t", tmp_path / "x") == []
+    for one in (figures.accuracy_matrix_figure, figures.confusion_figure):
+        assert one(row, "t") is None
     assert not list(tmp_path.iterdir())
 
 
@@ -334,8 +335,64 @@ def test_a_single_task_can_be_drawn(tmp_path: Path) -> None:
     npz = records.predictions_path(path)
     data["predictions"] = {"file": npz.name, "sha256": records.save_predictions(npz, arrays)}
     records.save(path, data)
-    drawn = figures.write_all(group(records.load(path)), tmp_path / "out")
+    drawn = figures.write_all(group(records.load(path)), tmp_path / "out", Kept(tmp_path / "out"))
     assert [picture.kind for picture in drawn.pictures] == [
         *("curves", "task_forgetting", "cost", "accuracy_matrix", "confusion")
     ]
     assert not drawn.notes
+
+
+def test_a_figure_is_drawn_again_when_what_it_is_made_of_or_its_file_changed(tmp_path: Path) -> None:
+    drawn = 0
+
+    def make() -> Figure:
+        nonlocal drawn
+        drawn += 1
+        return Figure(figsize=(1, 1))
+
+    def draws(title: str, found: list[Row]) -> int:
+        before, keeping = drawn, Kept(tmp_path)
+        files = keeping.draw(tmp_path / "a" / "x", title, found, make)
+        assert [file.name for file in files] == ["x.svg", "x.png"]
+        keeping.write()
+        return drawn - before
+
+    (row,) = rows(group(made()))
+    (other,) = rows(group(made(correct=[[3], [2, 1]])))
+    assert [draws("t", [row]), draws("t", [row]), draws("u", [row]), draws("u", [row])] == [1, 0, 1, 0]
+    assert [draws("u", [other]), draws("u", [other]), draws("u", [other, row])] == [1, 0, 1]
+    (tmp_path / "a" / "x.png").write_bytes(b"changed by hand")
+    assert [draws("u", [other, row]), draws("u", [other, row])] == [1, 0]
+    for content in ("{", "[]", '{"a/x": 3}'):
+        (tmp_path / kept.NAME).write_text(content, encoding="utf-8")
+        assert draws("u", [other, row]) == 1
+    assert Kept(tmp_path).draw(tmp_path / "y", "t", [row], lambda: None) == []
+
+
+@pytest.mark.slow
+def test_only_what_changed_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    saved(results, method="tcd", best=BEST, correct=CORRECT, cost=costs(1, 2, 3.0))
+    saved(results, method="stpr")
+    written = page.write(results, out)
+    first = digests(written.files)
+    drawn: list[str] = []
+    whole = style.save
+    monkeypatch.setattr(kept, "save", lambda figure, stem: drawn.append(stem.name) or whole(figure, stem))
+
+    def again() -> list[str]:
+        drawn.clear()
+        page.write(results, out)
+        return sorted(drawn)
+
+    assert again() == []
+    assert digests(written.files) == first
+    stpr = "stpr--default--cnn"
+    (out / "made_up" / "accuracy_matrix" / f"{stpr}.png").unlink()
+    (out / "made_up" / "curves.svg").write_text("changed by hand", encoding="utf-8")
+    assert again() == ["curves", stpr]
+    assert digests(written.files) == first
+    saved(results, method="stpr", correct=[[3], [2, 1]])
+    assert again() == ["cost", "curves", stpr, "task_forgetting"]
+    records.predictions_path(next(results.glob("*/tcd/*.json"))).unlink()
+    assert "tcd--default--cnn" in again()

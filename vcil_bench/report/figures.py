@@ -1,7 +1,7 @@
 """Figures from records and their predictions: what every task loses, what is taken for what, what it costs.
 
-Each figure has two functions: one returns matplotlib's figure, the other writes it as .svg and .png. Means are
-over finished seeds; a row without one is left out, and a function with nothing to draw returns no files.
+Each has a function that returns matplotlib's figure, or None where there is nothing to draw. Means are over
+finished seeds; a row without one is left out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record, has_predictions, read_predictions
 
 from .curves import curves_figure, legends
+from .kept import Kept
 from .style import (
     colour_map,
     heading,
     legend_below,
     legend_shape,
     line_styles,
-    save,
     shade_map,
     shades,
     styled,
@@ -82,12 +83,13 @@ class Drawn:
         return [file for picture in self.pictures for file in (picture.svg, picture.png)]
 
 
-def write_all(group: Group, folder: Path) -> Drawn:
+def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
     """Write every figure of a group; those of single rows go into folders of their own.
 
     Args:
         group: Records that may share a table.
         folder: Where to write; made where it is missing.
+        kept: The report's figures of last time, which are drawn again only where something changed.
 
     Returns:
         The pictures and notes on what could not be drawn.
@@ -101,20 +103,21 @@ def write_all(group: Group, folder: Path) -> Drawn:
         ("task_forgetting", task_forgetting_figure, "Accuracy of every task after each step."),
         ("cost", cost_figure, "Accuracy against exemplars kept, trainable parameters and training time."),
     ):
-        figure = make(drawn, group.title)
-        if figure:
-            pictures.append(_picture(kind, caption, save(figure, folder / kind)))
+        files = kept.draw(folder / kind, group.title, drawn, partial(make, drawn, group.title))
+        if files:
+            pictures.append(_picture(kind, caption, files))
         elif drawn:
             notes.append(f"{kind}: its numbers are in no record")
     for row, name in zip(drawn, file_names(drawn), strict=True):
         title, stem = _row_name(row), folder / "accuracy_matrix" / name
-        files = accuracy_matrix(row, group.title, stem)
+        files = kept.draw(stem, group.title, [row], partial(accuracy_matrix_figure, row, group.title))
         caption = f"Accuracy on each task after each step, {title}."
         pictures.append(_picture("accuracy_matrix", caption, files, row))
         without = [str(r.data["seed"]) for r in row.complete if not has_predictions(r)]
         if without:
             notes.append(f"{title}: no predictions of seed {', '.join(without)}, needed for the confusions")
-        files = confusion(row, group.title, folder / "confusion" / name)
+        stem = folder / "confusion" / name
+        files = kept.draw(stem, group.title, [row], partial(confusion_figure, row, group.title))
         if files:
             caption = f"Which tasks are taken for which, {title}."
             pictures.append(_picture("confusion", caption, files, row))
@@ -194,23 +197,8 @@ def task_forgetting_figure(rows: Sequence[Row], title: str) -> Figure | None:
     return figure
 
 
-def accuracy_matrix(row: Row, title: str, stem: Path) -> list[Path]:
-    """Draw a row's accuracy on each task (across) after each step (down).
-
-    Args:
-        row: A row of a table.
-        title: Heading of the figure.
-        stem: Path without extension.
-
-    Returns:
-        The .svg and the .png; none where no seed is finished.
-    """
-    figure = accuracy_matrix_figure(row, title)
-    return save(figure, stem) if figure else []
-
-
 def accuracy_matrix_figure(row: Row, title: str) -> Figure | None:
-    """Return the figure that ``accuracy_matrix`` writes."""
+    """Return a row's accuracy on each task (across) after each step (down); None where no seed is finished."""
     if not row.complete:
         return None
     mean = mean_matrix(row)
@@ -226,23 +214,11 @@ def accuracy_matrix_figure(row: Row, title: str) -> Figure | None:
     return figure
 
 
-def confusion(row: Row, title: str, stem: Path) -> list[Path]:
-    """Draw what is taken for what: tasks after the last step, old and new classes after every step.
-
-    Args:
-        row: A row of a table.
-        title: Heading of the figure.
-        stem: Path without extension.
-
-    Returns:
-        The .svg and the .png; none where no finished seed has its predictions.
-    """
-    figure = confusion_figure(row, title)
-    return save(figure, stem) if figure else []
-
-
 def confusion_figure(row: Row, title: str) -> Figure | None:
-    """Return the figure that ``confusion`` writes: a heat map and, for more than one task, two lines."""
+    """Return what is taken for what: tasks after the last step and, of several, old and new classes over steps.
+
+    None where no finished seed has its predictions.
+    """
     found = [p for p in (predictions(record, row.readout) for record in row.complete) if p]
     if not found:
         return None

@@ -14,6 +14,7 @@ from vcil_bench.storage import check_writable, write_atomically
 
 from . import latex, papers, site
 from .figures import write_all
+from .kept import Kept
 from .tables import frame, groups, markdown
 
 
@@ -85,12 +86,12 @@ def _draw(results: Path, out: Path, found: list[Record], errors: Sequence[Record
     notes: list[str] = []
     made = papers.tables(found)
     index = ["# Results", ""]
-    grouped = groups(found)
+    grouped, kept = groups(found), Kept(out)
     files = _papers(made, out / "papers")
     for group in grouped:
         folder = out / group.label
         text = markdown(group)
-        drawn = write_all(group, folder)
+        drawn = write_all(group, folder, kept)
         notes += [f"{group.label}: {note}" for note in drawn.notes]
         shown = [p for p in drawn.pictures if p.row is None]
         pictures = "".join(f"\n![{p.caption}]({p.png.relative_to(folder)})\n" for p in drawn.pictures)
@@ -107,6 +108,7 @@ def _draw(results: Path, out: Path, found: list[Record], errors: Sequence[Record
     if errors:
         index += ["# Left out", "", *(f"- {error}" for error in errors), ""]
     page = site.build(found, errors, grouped, [site.PaperTable(**papers.as_plain(table)) for table in made])
+    kept.write()
     heads = [out / "index.html", out / "index.md"]
     write_atomically(heads[0], page.encode())
     write_atomically(heads[1], "\n".join(index).encode())

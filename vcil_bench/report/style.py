@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from vcil_bench.storage import write_atomically
 
+SUFFIXES = (".svg", ".png")  # of every figure's files
 CHARACTERS = 14.5  # characters of the font size that fit into an inch
 
 
@@ -142,7 +143,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     with styled():
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # both files share the layout, which costs more than the drawing
-        for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+        for suffix, metadata in zip(SUFFIXES, ({"Date": None}, {"Software": None}), strict=True):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix[1:], metadata=metadata)
             file = stem.with_name(stem.name + suffix)
