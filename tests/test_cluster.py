@@ -204,6 +204,23 @@ def test_a_job_that_cannot_be_cancelled_is_named(slurm: Slurm) -> None:
     assert slurm.told[-1] == "job 8 could not be cancelled; scancel 8 does it"
 
 
+def test_what_a_user_likes_to_see_of_the_queue_hides_no_job(
+    played: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (played / "squeue").write_text("#!/bin/bash\necho ${SQUEUE_STATES-all} $SLURM_CLUSTERS\n", encoding="utf-8")
+    monkeypatch.setenv("SQUEUE_STATES", "running")
+    monkeypatch.setenv("SLURM_CLUSTERS", "big")
+    assert cluster._ask("squeue") == "all big\n"
+
+
+def test_a_disk_that_does_not_answer_loses_no_job(slurm: Slurm) -> None:
+    job = slurm.job("7")
+    slurm.folder.rename(slurm.folder.with_name("away"))
+    slurm.until(lambda: slurm.now > 1300 or job.poll(), 400)
+    slurm.folder.with_name("away").rename(slurm.folder)
+    assert job.poll() is None
+
+
 # ---- handing in
 
 COMMANDS = {

@@ -381,6 +381,20 @@ def test_ctrl_c_stops_what_runs_and_starts_nothing_more(tiny: Tiny, tmp_path: Pa
     assert [cell.reason for cell in todo] == ["the same command goes on with it", "not started"]
 
 
+def test_ctrl_c_while_a_command_is_handed_in_is_no_refusal(tiny: Tiny, tmp_path: Path) -> None:
+    """A terminal's Ctrl-C ends ``sbatch``, too."""
+    todo = cells(request(tiny, tmp_path))
+    engine = Scripted(2)
+
+    def interrupted(slot: int, command: Sequence[str], log: Path) -> Job:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise FULL
+
+    engine.start = interrupted  # type: ignore[method-assign]
+    assert not go(todo, engine)
+    assert [cell.status for cell in todo] == ["stopped", "stopped"]
+
+
 def test_impossible_cells_are_named_before_anything_starts(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ class Work:
         """Start the grid; it is stopped if it has not ended when the test has."""
         words = ["grid", method or self.method, self.tiny.protocol, "--data", f"folder={self.tiny.root}"]
         words += ["--results", self.results, "--seeds", seeds, "--engine", "slurm"]
-        words += ["--set", "backbone=clip_tiny", "workers=0", "threads=1", *more]
+        words += ["--set", "backbone=clip_tiny", "threads=1", *more]
         with subprocess.Popen(
             [sys.executable, "-m", "vcil_bench", *map(str, words)],
             env=os.environ | self.environment,

@@ -165,7 +165,7 @@ class Queue:
     def answers(self) -> bool:
         """Ask the queue now, and tell whether it answered."""
         self._tried = time.monotonic()
-        answer = _ask("squeue", "--noheader", f"--user={os.getuid()}", "--format=%A")
+        answer = _ask("squeue", "--noheader", "--all", f"--user={os.getuid()}", "--format=%A")
         if answer is None:
             if not self._told:
                 self.say("squeue does not answer: which jobs are lost is not seen until it does")
@@ -181,16 +181,19 @@ class Queue:
     def has(self, file: Path) -> bool:
         """Tell whether a result is there."""
         if time.monotonic() - self._listed >= FOLDER_S:
-            # A folder of another machine may be shown as it was a minute ago, unless it is changed from here.
-            with contextlib.suppress(PermissionError):
-                self._folder.chmod(self._folder.stat().st_mode)
-            self._files = frozenset(path.name for path in self._folder.iterdir())
             self._listed = time.monotonic()
+            # A folder of another machine may be shown as it was a minute ago, unless it is changed from here.
+            with contextlib.suppress(OSError):
+                self._folder.chmod(self._folder.stat().st_mode)
+            with contextlib.suppress(
+                OSError
+            ):  # a network's disk that does not answer now is no reason to end jobs
+                self._files = frozenset(path.name for path in self._folder.iterdir())
         return file.name in self._files
 
     def state(self, job: str) -> str:
         """Return what became of a job, in Slurm's words, as long as it remembers."""
-        answer = _ask("squeue", "--noheader", f"--jobs={job}", "--states=all", "--format=%T")
+        answer = _ask("squeue", "--noheader", "--all", f"--jobs={job}", "--states=all", "--format=%T")
         return (answer or "").strip() or "forgotten"
 
 
@@ -258,15 +261,22 @@ def _result(job: submitit.Job[Ended]) -> Ended:
 
 def _ask(*command: str) -> str | None:
     """Return what a command of Slurm answers; None where it fails, as it does without its controller."""
+    # What a user has set for looking at the queue (SQUEUE_STATES=running) would hide jobs from us.
+    own = ("SQUEUE_", "SINFO_", "SCANCEL_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWER_S).stdout
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=ANSWER_S
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def _has_gpus(partition: Any) -> bool:
     """Tell whether nodes of a partition (None: of any) have GPUs; yes, where the cluster does not say."""
-    answer = _ask("sinfo", "--noheader", "--format=%G", *([f"--partition={partition}"] if partition else []))
+    answer = _ask(
+        "sinfo", "--noheader", "--all", "--format=%G", *([f"--partition={partition}"] if partition else [])
+    )
     return answer is None or "gpu" in answer
 
 

@@ -220,13 +220,14 @@ def run(
         try:
             while (waiting or running) and not signals.count:
                 for slot in range(engine.slots):
-                    if slot not in running and waiting and intake.open(len(running)):
+                    if slot not in running and waiting and intake.open(len(running)) and not signals.count:
                         cell = waiting.pop(0)
                         try:
                             job = _start(cell, engine, slot, assignments)
                         except Refused as error:
                             waiting.insert(0, cell)
-                            intake.refused(error, len(running))
+                            if not signals.count:  # Ctrl-C reaches the command that hands in as well
+                                intake.refused(error, len(running))
                             continue
                         if job is not None:
                             running[slot] = cell, job
