@@ -288,7 +288,9 @@ def outcome(data: Any) -> Any:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method(gpu: PretendedDevice, name: str, tiny: Any, tmp_path: Path) -> None:
-    run(name, tiny, tmp_path, **({"epochs_first": 1} if "epochs_first" in quick(method_class(name)) else {}))
+    short = {"epochs_first": 1, "batch_size": 12, "eval_batch": 12}
+    keys = {*quick(method_class(name)), "eval_batch"}
+    run(name, tiny, tmp_path, **{key: value for key, value in short.items() if key in keys})
     assert gpu.copies["asynchronous"] > 0
 
 
@@ -401,7 +403,10 @@ SLIPS = {
 }
 
 
-@pytest.mark.parametrize("slip", SLIPS)
+@pytest.mark.parametrize(
+    "slip",
+    [pytest.param(slip, marks=() if number < 2 else pytest.mark.slow) for number, slip in enumerate(SLIPS)],
+)
 def test_a_slip_in_a_method_is_named(gpu: PretendedDevice, slip: str, tiny: Any, tmp_path: Path) -> None:
     file = tmp_path / "slip.py"
     file.write_text(PLUGIN.format(slip), encoding="utf-8")
