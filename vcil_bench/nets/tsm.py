@@ -172,7 +172,7 @@ class TSMNetwork(VideoNetwork):
         if self.trunk.compiled:
             net: Any = self.net
             for block in (*net.layer1, *net.layer2, *net.layer3, *net.layer4):
-                block.compile(dynamic=False)  # of the rows alone is the number left open
+                block.compile(dynamic=False)  # sizes are fixed but for the rows, whose number _run leaves open
 
     def train(self, mode: bool = True) -> TSMNetwork:
         """Switch the mode; with partial batch norm only the first batch norm follows (TSN.train)."""
