@@ -6,9 +6,11 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from vcil_bench import registry
+from vcil_bench import protocol, registry
+from vcil_bench.checkpoint import CheckpointError, read
 from vcil_bench.nets.backbones import BACKBONES
 
 from .outcome import Line, Result
@@ -135,15 +137,13 @@ def _killed(setting: Setting, name: str) -> Line:
     return line if line.result == "failed" else _same("killed", f"{name} gone on with", whole, again)
 
 
-def _inside_second_task(results: Any) -> bool:
+def _inside_second_task(results: Path) -> bool:
     """Tell whether the first task is recorded and a state of the second is saved."""
     # The first task's states are dropped after its record is written.
     return bool(record_files(results)) and any(_of_second_task(path) for path in results.glob("*/*/*.stage-*"))
 
 
-def _of_second_task(path: Any) -> bool:
-    from vcil_bench.checkpoint import CheckpointError, read
-
+def _of_second_task(path: Path) -> bool:
     try:
         return bool(read(path, ("task",))[1]["task"] == 1)
     except CheckpointError:  # replaced or dropped while it was read
@@ -258,13 +258,11 @@ def grid(setting: Setting) -> Iterator[Line]:
     yield Line("grid", "finetune, joint", result, f"{ended.seconds:.0f} s" if tasks == [2, 2] else ended.why())
 
 
-def _steps(path: Any) -> Any:
+def _steps(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))["steps"]
 
 
 def _dataset(setting: Setting) -> str:
-    from vcil_bench import protocol
-
     return protocol.load(setting.protocol).spec.dataset.name
 
 
