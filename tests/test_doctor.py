@@ -116,6 +116,7 @@ class Slip(Finetune):
 """
 
 
+@pytest.mark.slow
 def test_waits_are_told_by_line_and_those_of_steps_apart(
     here: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import typing
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,7 +184,9 @@ def test_memory_that_was_never_written_is_not_a_number(device: PretendedDevice) 
 
 def test_a_forked_process_cannot_use_the_device(device: PretendedDevice) -> None:
     x = torch.ones(3, device="cuda")
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on forks where threads run
+        child = os.fork()
     if child == 0:
         try:
             x.sum()
@@ -288,7 +291,9 @@ def outcome(data: Any) -> Any:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method(gpu: PretendedDevice, name: str, tiny: Any, tmp_path: Path) -> None:
-    run(name, tiny, tmp_path, **({"epochs_first": 1} if "epochs_first" in quick(method_class(name)) else {}))
+    short = {"epochs_first": 1, "batch_size": 12, "eval_batch": 12}
+    keys = {*quick(method_class(name)), "eval_batch"}
+    run(name, tiny, tmp_path, **{key: value for key, value in short.items() if key in keys})
     assert gpu.copies["asynchronous"] > 0
 
 
@@ -401,7 +406,10 @@ SLIPS = {
 }
 
 
-@pytest.mark.parametrize("slip", SLIPS)
+@pytest.mark.parametrize(
+    "slip",
+    [pytest.param(slip, marks=() if number < 2 else pytest.mark.slow) for number, slip in enumerate(SLIPS)],
+)
 def test_a_slip_in_a_method_is_named(gpu: PretendedDevice, slip: str, tiny: Any, tmp_path: Path) -> None:
     file = tmp_path / "slip.py"
     file.write_text(PLUGIN.format(slip), encoding="utf-8")

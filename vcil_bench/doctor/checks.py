@@ -6,9 +6,11 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from vcil_bench import registry
+from vcil_bench import protocol, registry
+from vcil_bench.checkpoint import CheckpointError, read
 from vcil_bench.nets.backbones import BACKBONES
 
 from .outcome import Line, Result
@@ -109,39 +111,39 @@ def strict(setting: Setting) -> Iterator[Line]:
     wanted = [(name, options | {"backbone": home(name)}) for name in names for _ in range(2)]
     done = setting.run_all(wanted)
     for name, one, other in zip(names, done[::2], done[1::2], strict=True):
-        line = _trained("strict", name, one if one.code else other)
+        line = _trained("strict", name, one if one.code != 0 else other)
         yield line if line.result == "failed" else _same("strict", f"{name} twice", one, other)
 
 
 @_check("killed", "SIGKILL inside a task, and going on with equal losses")
 def killed(setting: Setting) -> Iterator[Line]:
     """Kill a run inside its second task, go on, and compare with one that was left alone."""
-    for name in TELLING:
-        options = {"backbone": home(name), "determinism": "strict", "checkpoint_minutes": 0, "precision": "bf16"}
-        whole = setting.run(name, **options)
-        if whole.code:
-            yield _trained("killed", name, whole)
-            continue
-        results = setting.new_folder()
-        arguments = setting.command(name, results, options)
-        cut = start(arguments, results, kill_when=lambda folder=results: _inside_second_task(folder))  # type: ignore[misc]
-        if cut.code != -signal.SIGKILL:
-            yield Line("killed", name, "failed", f"ended before it could be killed: {cut.why()}")
-            continue
-        again = start(arguments, results)
-        line = _trained("killed", name, again)
-        yield line if line.result == "failed" else _same("killed", f"{name} gone on with", whole, again)
+    yield from setting.at_once(lambda name: _killed(setting, name), TELLING)
 
 
-def _inside_second_task(results: Any) -> bool:
+def _killed(setting: Setting, name: str) -> Line:
+    options: dict[str, Any] = {"backbone": home(name), "determinism": "strict", "precision": "bf16"}
+    options |= {"epochs": 5, "checkpoint_minutes": 0}  # so that there is a middle to be killed in
+    whole = setting.run(name, **options)
+    if whole.code != 0:
+        return _trained("killed", name, whole)
+    results = setting.new_folder()
+    arguments = setting.command(name, results, options)
+    cut = start(arguments, results, kill_when=lambda: _inside_second_task(results))
+    if cut.code != -signal.SIGKILL:
+        return Line("killed", name, "failed", f"ended before it could be killed: {cut.why()}")
+    again = start(arguments, results)
+    line = _trained("killed", name, again)
+    return line if line.result == "failed" else _same("killed", f"{name} gone on with", whole, again)
+
+
+def _inside_second_task(results: Path) -> bool:
     """Tell whether the first task is recorded and a state of the second is saved."""
     # The first task's states are dropped after its record is written.
     return bool(record_files(results)) and any(_of_second_task(path) for path in results.glob("*/*/*.stage-*"))
 
 
-def _of_second_task(path: Any) -> bool:
-    from vcil_bench.checkpoint import CheckpointError, read
-
+def _of_second_task(path: Path) -> bool:
     try:
         return bool(read(path, ("task",))[1]["task"] == 1)
     except CheckpointError:  # replaced or dropped while it was read
@@ -152,19 +154,22 @@ def _of_second_task(path: Any) -> bool:
 def waits(setting: Setting) -> Iterator[Line]:
     """List the source lines that synchronise with the GPU in a training step (torch's sync debug mode)."""
     names = [name for name, entry in registry.find_all().items() if entry.cls is not None]
-    for name in names:
-        results = setting.new_folder()
-        target = results / "waits.json"
-        arguments = setting.command(name, results, {"backbone": home(name), "workers": 2})
-        ended = start([str(target), *arguments], results, ("-m", "vcil_bench.doctor.waits"))
-        if ended.code != 0:
-            yield Line("waits", name, "failed", ended.why())
-            continue
-        found = json.loads(target.read_text(encoding="utf-8"))
+    yield from setting.at_once(lambda name: _waits(setting, name), names)
+
+
+def _waits(setting: Setting, name: str) -> Line:
+    results = setting.new_folder()
+    target = results / "waits.json"
+    arguments = setting.command(name, results, {"backbone": home(name)})
+    ended = start([str(target), *arguments], results, ("-m", "vcil_bench.doctor.waits"))
+    if ended.code != 0:
+        return Line("waits", name, "failed", ended.why())
+    found = json.loads(target.read_text(encoding="utf-8"))
+    if found["in steps"]:
         worst = ", ".join(f"{at} {times}x" for at, times in found["in steps"].items())
-        beside = sum(found["elsewhere"].values())
-        result: Result = "failed" if worst else "ok"
-        yield Line("waits", name, result, worst or f"none in {found['steps']} steps, {beside} elsewhere")
+        return Line("waits", name, "failed", f"in {found['steps']} steps: {worst}")
+    beside = sum(found["elsewhere"].values())
+    return Line("waits", name, "ok", f"none in {found['steps']} steps, {beside} elsewhere")
 
 
 @_check("step", "a training step at full size: time, TFLOP/s, memory, waiting for data")
@@ -176,14 +181,24 @@ def step(setting: Setting) -> Iterator[Line]:
 
 def _measured(setting: Setting, large: Large, compiled: bool) -> Iterator[Line]:
     results = setting.new_folder()
-    arguments = ["--device", setting.device, "--backbone", large.backbone, "--precision", large.precision]
+    target = results / "figures.json"
+    arguments = [
+        "--device",
+        setting.device,
+        "--out",
+        str(target),
+        "--backbone",
+        large.backbone,
+        "--precision",
+        large.precision,
+    ]
     arguments += ["--batch", str(large.batch), *(["--compile"] if compiled else [])]
     ended = start(arguments, results, ("-m", "vcil_bench.doctor.step"))
     name = f"stpr on {large.backbone}{', compiled' if compiled else ''}"
     if ended.code != 0:
         yield Line("step", name, "failed", ended.why())
         return
-    for what, value in json.loads(ended.output.splitlines()[-1]):
+    for what, value in json.loads(target.read_text(encoding="utf-8")):
         yield Line("step", f"{name}: {what}", "ok", value)
 
 
@@ -243,13 +258,11 @@ def grid(setting: Setting) -> Iterator[Line]:
     yield Line("grid", "finetune, joint", result, f"{ended.seconds:.0f} s" if tasks == [2, 2] else ended.why())
 
 
-def _steps(path: Any) -> Any:
+def _steps(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))["steps"]
 
 
 def _dataset(setting: Setting) -> str:
-    from vcil_bench import protocol
-
     return protocol.load(setting.protocol).spec.dataset.name
 
 

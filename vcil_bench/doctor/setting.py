@@ -9,17 +9,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vcil_bench import registry
 from vcil_bench.method import Method
 from vcil_bench.record import load
 from vcil_bench.record_schema import RecordData
 
+In = TypeVar("In")
+Out = TypeVar("Out")
 LIMIT_S = 600.0  # for one command
 POLL_S = 0.05
 
@@ -63,7 +65,7 @@ class Setting:
 
     def command(self, method: str, results: Path, options: dict[str, Any]) -> list[str]:
         """Return the ``run`` command of two tasks with an epoch each, beside what ``options`` say."""
-        values = {"max_tasks": 2, **quick(method), **options}
+        values = {"max_tasks": 2, "workers": 2, **quick(method), **options}
         data = ["--data", str(self.data)] if self.data is not None else []
         return [
             *("run", method, self.protocol, "--seed", str(self.seed), *data, "--results", str(results)),
@@ -77,8 +79,12 @@ class Setting:
 
     def run_all(self, wanted: Sequence[tuple[str, dict[str, Any]]]) -> list[Ended]:
         """Run several methods, some at a time."""
+        return list(self.at_once(lambda one: self.run(one[0], **one[1]), wanted))
+
+    def at_once(self, work: Callable[[In], Out], wanted: Iterable[In]) -> Iterator[Out]:
+        """Do several things, some at a time, and yield what comes of them in order."""
         with ThreadPoolExecutor(self.jobs) as pool:
-            return list(pool.map(lambda one: self.run(one[0], **one[1]), wanted))
+            yield from pool.map(work, wanted)
 
     def new_folder(self) -> Path:
         """Return a folder of its own for the records of a run."""

@@ -1,4 +1,4 @@
-"""A training step of StPR at full size, measured: ``python -m vcil_bench.doctor.step``; also for the benchmarks.
+"""A training step of StPR at full size: ``python -m vcil_bench.doctor.step --out FILE``, and for benchmarks.
 
 Clips come from a frame store through the loader, so that the wait for data is that of a real run; the videos are
 made here. Random weights cost what trained ones do.
@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -123,11 +122,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Measure, and print the figures as the last line."""
-    options = parser().parse_args()
+    """Measure, and write the figures to a file."""
+    found = parser()
+    found.add_argument("--out", type=Path, required=True)
+    options = found.parse_args()
     device = torch.device(options.device)
     figures = measure(options.backbone, device, options.precision, options.batch, compiled=options.compile)
-    sys.stdout.write(json.dumps(figures) + "\n")
+    options.out.write_text(json.dumps(figures), encoding="utf-8")
 
 
 if __name__ == "__main__":
