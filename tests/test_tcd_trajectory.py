@@ -8,14 +8,14 @@ variable VCIL_BENCH_TCD_TRAJECTORY: sizes, seeds and options are read from it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from golden_files import FOLDER
 from tcd_replay import Recording, Replay
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 NAME = "tcd_trajectory"
 EMBEDDED = FOLDER / f"{NAME}.npz"
@@ -24,16 +24,6 @@ EMBEDDED = FOLDER / f"{NAME}.npz"
 @pytest.fixture(scope="module")
 def recording() -> Recording:
     return Recording(Path(os.environ.get("VCIL_BENCH_TCD_TRAJECTORY") or EMBEDDED))
-
-
-@pytest.fixture(autouse=True)
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make float64 what tensors are made in, and what ``float()`` means."""
-    before = torch.get_default_dtype()
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def test_the_first_step_is_the_authors(

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import filelock
 from rich.progress import Progress
 
 from . import protocol as protocols
@@ -29,9 +28,10 @@ from .engines import GRACE_S, PROMPT, Ended, Engine, Job, Refused
 from .errors import UserError, did_you_mean
 from .plan import Plan, RunError, make_plan
 from .record import RecordError
+from .run_files import leftovers
 from .runner import finished
 from .schema import parse_assignments
-from .stages import Stages
+from .storage import locked, remove
 from .stream import class_names
 
 POLL_S = 0.2
@@ -381,16 +381,13 @@ def _set_aside(cell: Cell) -> None:
     """
     assert cell.plan is not None
     assert cell.seed is not None
-    try:
-        with filelock.FileLock(cell.path.with_suffix(".lock"), timeout=0):
-            try:
-                finished(cell.plan, cell.seed, cell.manifest, lambda line: None)
-            except RunError:  # still stale: no other grid has moved it aside since
-                records.supersede(cell.path)
-                records.checkpoint_path(cell.path).unlink(missing_ok=True)
-                Stages(cell.path).clear()
-    except filelock.Timeout as error:
-        raise GridError(f"{cell.path}: another process is running this seed") from error
+    with locked(cell.path):
+        try:
+            finished(cell.plan, cell.seed, cell.manifest, lambda line: None)
+        except RunError:  # still stale: no other grid has moved it aside since
+            records.supersede(cell.path)
+            for path in leftovers(cell.path):
+                remove(path)
     cell.stale = False
 
 

@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import av
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 
 from vcil_bench.errors import UserError
-from vcil_bench.storage import cache_dir, check_writable, replacing, write_atomically
+from vcil_bench.storage import cache_dir, check_writable, locked, replacing, write_atomically
 
 from . import jpeg
 from .boxes import Box
@@ -38,6 +37,7 @@ from .manifest import Manifest, Video
 from .video_facts import VideoError
 
 FORMAT = 2
+SETTING_UP_S = 60.0  # for another process to write the settings of a new store
 _MAGIC = b"VCILFRM2"
 _HEADER = struct.Struct("<8sIIII")  # magic, JPEGs, frames of the video, width, height
 _INDEX = _HEADER.size + 4  # where the index begins, after the CRC-32 of settings, header and index
@@ -68,7 +68,7 @@ class FrameStore:
         self.settings = _settings(quality, max_frames)
         check_writable(self.root)
         target = self.root / "store.json"
-        with filelock.FileLock(self.root / ".lock"):
+        with locked(target, wait_s=SETTING_UP_S):
             if not target.exists():
                 write_atomically(target, json.dumps(self.settings, indent=2).encode() + b"\n")
         found = _read_settings(target)
