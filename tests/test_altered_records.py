@@ -217,14 +217,19 @@ def _places(tree: Any, path: Path_ = ()) -> Iterator[Path_]:
         yield from _places(value, (*path, key))
 
 
-def test_whatever_a_value_becomes_a_record_is_refused_or_can_be_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "values", [(None, ["a"]), pytest.param((7, True, "text", {"a": 1}), marks=pytest.mark.slow)], ids=len
+)
+def test_whatever_a_value_becomes_a_record_is_refused_or_can_be_drawn(
+    values: tuple[Any, ...], tmp_path: Path
+) -> None:
     whole = _short()
     assert set(FIELDS) <= set(_places(whole)) | {
         ("steps", 1, *path[2:]) for path in FIELDS if path[0] == "steps"
     }
     path, drawn = tmp_path / "r.json", []
     for place in _places(whole):
-        for value in (None, 7, "text", ["a"], {"a": 1}, True):
+        for value in values:
             path.write_text(json.dumps(_with(whole, place, value)), encoding="utf-8")
             try:
                 found = records.load(path)
