@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import filelock
 import pytest
 import torch
 import yaml
@@ -26,6 +25,7 @@ from vcil_bench.engines import Ended, Engine, EngineError, Job, LocalEngine, Ref
 from vcil_bench.errors import UserError
 from vcil_bench.grid import Cell, Request
 from vcil_bench.grid_view import View, table
+from vcil_bench.storage import locked
 
 METHOD = '''
 """Zero-shot, with an accident while it learns the second task."""
@@ -231,10 +231,10 @@ def test_a_stale_record_that_is_being_written_fails_its_cell_alone(tiny: Tiny, t
     assert tiny.run(file, tmp_path / "results") == 0
     file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     one, two = cells(request(tiny, tmp_path / "results", str(file), rerun_stale=True))
-    with filelock.FileLock(one.path.with_suffix(".lock")):
+    with locked(one.path):
         go([one, two], Scripted(1, (0, "")))
     assert (one.status, two.status) == ("failed", "done")
-    assert "another process is running this seed" in one.reason
+    assert "another process works on it" in one.reason
 
 
 def test_a_cell_is_done_when_its_record_is(tiny: Tiny, tmp_path: Path) -> None:
