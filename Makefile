@@ -16,6 +16,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 RUN := $(BIN)/vcil-bench
+# Tests run in two processes, as many as the smallest machine has cores.
+SPREAD := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: bench grid test test-all lint report check gpu-check clean help tiny-clip tiny-tsm reproduction
@@ -37,10 +39,10 @@ grid: $(READY)  ## run METHODS x PROTOCOLS (a,b,c) on all GPUs: SEED=1000,1993|a
 	    $(if $(DATA),--data $(DATA)) $(if $(SET),--set $(SET)) $(if $(JOBS),--jobs '$(JOBS)')
 
 test: $(READY)  ## run the tests (a few minutes on two cores)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(SPREAD)
 
 test-all: $(READY)  ## run all tests, the slow ones too
-	@$(BIN)/python -m pytest -q -m "slow or not slow"
+	@$(BIN)/python -m pytest -q $(SPREAD) -m "slow or not slow"
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check .

@@ -78,9 +78,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+# The nets of tests are too small for more threads, which collapse on a busy machine.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Keep torch to one thread: the nets of tests are too small for more, which collapse on a busy machine."""
+def one_thread() -> Iterator[None]:
+    """Put torch back to one thread behind each test, so that what several tests share is made by one, too."""
+    yield
     torch.set_num_threads(1)
 
 

@@ -195,7 +195,7 @@ def test_every_bit_and_its_place_count(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("minutes", [0, -1.0, float("inf"), float("nan"), 1e9])
 def test_a_time_that_nobody_can_wait_is_refused(minutes: float) -> None:
-    with pytest.raises(ConfigError, match=r"rank_timeout_minutes: .* must be more than 0 and at most 10080"):
+    with pytest.raises(ConfigError, match="rank_timeout_minutes"):
         build_options({"rank_timeout_minutes": minutes})
 
 
