@@ -383,42 +383,41 @@ def test_records_that_came_along_give_way_to_ones_own(tmp_path: Path) -> None:
     assert row["n"] == "2/3"
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("seed",), "1000"),
-        (("protocol", "seeds"), None),
-        (("protocol", "seeds"), ["1"]),
-        (("protocol", "overrides"), None),
-        (("method", "bases"), None),
-        (("method", "readouts"), []),
-        (("data", "left_out"), None),
-        (("config",), None),
-        (("config",), {"lr": 0.1}),
-        (("environment",), None),
-        (("sessions",), None),
-        (("predictions",), "lost.npz"),
-        (("class_order",), [0, 0, 0]),
-        (("method", "name"), "half \ud800"),
-        (("protocol", "label"), "../../escaped"),
-    ],
-    ids=lambda x: ".".join(map(str, x)) if isinstance(x, tuple) else None,
-)
-def test_a_record_that_makes_no_sense_is_left_out_by_name(
-    path: tuple[str, ...], value: object, tmp_path: Path
-) -> None:
-    put(tmp_path / "results", record_data(method="sound"))
-    target = put(tmp_path / "results", record_data(method="broken"))
-    data = json.loads(target.read_text(encoding="utf-8"))
-    place = data
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
-    target.write_text(json.dumps(data), encoding="utf-8")
+SENSELESS: list[tuple[tuple[str, ...], object]] = [
+    (("seed",), "1000"),
+    (("protocol", "seeds"), None),
+    (("protocol", "seeds"), ["1"]),
+    (("protocol", "overrides"), None),
+    (("method", "bases"), None),
+    (("method", "readouts"), []),
+    (("data", "left_out"), None),
+    (("config",), None),
+    (("config",), {"lr": 0.1}),
+    (("environment",), None),
+    (("sessions",), None),
+    (("predictions",), "lost.npz"),
+    (("class_order",), [0, 0, 0]),
+    (("method", "name"), "half \ud800"),
+    (("protocol", "label"), "../../escaped"),
+]
+
+
+def test_records_that_make_no_sense_are_left_out_by_name(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    put(results, record_data(method="sound"))
+    for number, (path, value) in enumerate(SENSELESS):
+        target = put(results, record_data(method=f"broken{number}"))
+        data = json.loads(target.read_text(encoding="utf-8"))
+        place = data
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        target.write_text(json.dumps(data), encoding="utf-8")
     written = report(tmp_path)
     assert written.records == 1
-    (error,) = written.errors
-    assert "broken" in str(error)
+    assert len(written.errors) == len(SENSELESS)
+    for number, (path, _) in enumerate(SENSELESS):
+        assert any(f"broken{number}/" in str(error) for error in written.errors), path
     assert not (tmp_path.parent / "escaped").exists()
 
 

@@ -163,6 +163,7 @@ def test_seconds_of_sessions_that_died_are_counted(
     assert costs[1]["train_s"] < 100
 
 
+@pytest.mark.slow
 def test_a_run_in_fp16_goes_on_with_its_scale_after_a_task(tiny: Any, tmp_path: Path) -> None:
     """A scale that began anew would skip other steps than in an undisturbed run."""
     sets = ["precision=fp16", "epochs=2", "epochs_first=4", "batch_size=2"]
