@@ -39,7 +39,7 @@ class Paced(Finetune):
     paper = "a test"
 
     def learn(self, task):
-        optimiser = sgd(self.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0)
+        optimiser = sgd(self.context, self.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0)
         count = {epochs} if task.index == 1 else 1
         stage = f"task {{task.index + 1}}"
         for epoch in epochs(self.context, task.train, optimiser, num_epochs=count, batch_size=3, stage=stage):
