@@ -106,6 +106,7 @@ def test_every_switch_is_among_the_variants(name: str) -> None:
     assert untried_switches(method_class(name), VARIANTS[name], set()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes"),
     [(name, changes) for name, variants in VARIANTS.items() for changes in variants],

@@ -14,7 +14,7 @@ import torch
 from pretended_device import pretending
 from small_runs import ENTRIES
 
-from vcil_bench.doctor import checks, machine, report, waits
+from vcil_bench.doctor import checks, machine, report, setting, waits
 from vcil_bench.doctor.checks import CHECKS, Check
 from vcil_bench.doctor.outcome import Line
 from vcil_bench.doctor.setting import Ended, Large, Setting
@@ -161,3 +161,17 @@ def test_a_check_on_the_processor(here: Setting, name: str, monkeypatch: pytest.
 @pytest.mark.parametrize("name", ["fp16", "micro_batch"])
 def test_a_check_of_precision_or_parts(here: Setting, name: str) -> None:
     _all_well(list(report.run([CHECKS[name]], here)))
+
+
+def test_a_command_at_its_limit_may_end_what_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setting, "LIMIT_S", 3.0)
+    lines = ["import pathlib, signal, sys, time"]
+    lines += [
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(pathlib.Path(sys.argv[1]).write_text('told') and 3))"
+    ]
+    lines += ["time.sleep(60)"]
+    ended = setting.start([str(tmp_path / "said")], tmp_path, ("-c", "\n".join(lines)))
+    assert ended.code is None
+    assert (tmp_path / "said").read_text(encoding="utf-8") == "told"

@@ -161,6 +161,18 @@ def test_settings_changed_by_hand_are_noticed(tmp_path: Path) -> None:
     assert FrameStore.open(tmp_path).read("ab" * 32, [0, 3]).shape == (2, 16, 16, 3)
 
 
+def test_one_damaged_video_is_not_taken_for_other_settings(tmp_path: Path) -> None:
+    store = FrameStore(tmp_path)
+    for sha256 in ("00" * 32, "ff" * 32):
+        store.write(sha256, enumerate(np.zeros((2, 16, 16, 3), np.uint8)), 2)
+    for damaged in (0, 1):
+        paths = sorted(tmp_path.rglob("*.frames"))
+        whole = paths[damaged].read_bytes()
+        paths[damaged].write_bytes(whole[:20])
+        FrameStore.open(tmp_path)
+        paths[damaged].write_bytes(whole)
+
+
 # --- building
 
 

@@ -664,3 +664,15 @@ def test_make_passes_its_variables_on() -> None:
     shown = subprocess.run(["make", "-n", "grid", *words], cwd=root, capture_output=True, text=True, check=True)
     line = " ".join(shown.stdout.replace("\\", "").split())
     assert "grid 'a,b' 'p,q' --seeds '1' --data x=/1 y=/2 --set lr=1 --jobs '2'" in line
+
+
+def test_a_signal_without_a_name_ends_no_grid() -> None:
+    assert "35" in grid._reason(-35, "")
+
+
+def test_what_is_no_record_counts_no_tasks(tiny: Tiny, tmp_path: Path) -> None:
+    cell = cells(request(tiny, tmp_path))[0]
+    cell.path.parent.mkdir(parents=True)
+    for text in ("[]", '{"steps": 5}', "{", ""):
+        cell.path.write_text(text, encoding="utf-8")
+        assert cell.tasks_done() == 0

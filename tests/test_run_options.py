@@ -50,7 +50,8 @@ def test_options_for_the_machine_give_the_same_result(
     assert len(names) == 1, "an option without effect must not name a variant"
 
 
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_trains(precision: str, tiny: Any, tmp_path: Path) -> None:
     for method in ("stpr", "icarl"):
         assert tiny.run(method, tmp_path / method, "--set", *QUICK, f"precision={precision}") == 0

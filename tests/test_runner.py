@@ -19,6 +19,7 @@ from small_runs import quick as quick_values
 
 from vcil_bench import checkpoint, record
 from vcil_bench.nets.backbones import BACKBONES, backbone
+from vcil_bench.provenance import other_device
 
 QUICK = ["epochs=2", "epochs_first=2", "batch_size=4"]
 
@@ -460,3 +461,27 @@ def test_files_go_where_they_were_asked_for_though_the_working_directory_changes
     (path,) = tmp_path.glob("r/*/wanders/*.json")
     assert "learn changed the working directory" in str(record.load(path).data["reason"])
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_curve_that_cannot_be_drawn_leaves_a_finished_run(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "tiny_2x1" / "zero_shot" / "backbone=clip_tiny.svg"
+    picture.mkdir(parents=True)
+    assert tiny.run("zero_shot", tmp_path) == 0
+    assert str(picture) in capsys.readouterr().err
+    (path,) = tmp_path.glob("*/*/*-s1.json")
+    assert record.load(path).complete
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny.main("run", "zero_shot", tiny.protocol, "--results", f"{tmp_path}/\udcff") == 2
+    assert "UTF-8" in capsys.readouterr().err
+
+
+def test_an_earlier_session_need_not_name_its_device() -> None:
+    told = other_device([{"environment": {}}, {"environment": {"device": "a processor"}}])
+    assert told is not None
+    assert "a processor" in told

@@ -62,6 +62,7 @@ def test_every_switch_of_stpr_is_among_the_variants() -> None:
     assert untried_switches(cls, STPR_VARIANTS, {"relu"}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", STPR_VARIANTS, ids=lambda c: "+".join(f"{k}={v}" for k, v in c.items()))
 def test_every_switch_of_stpr_runs_and_changes_its_scores(
     changes: dict[str, Any], plain_stpr: torch.Tensor, trunk: Any, stream: TaskStream, tiny: Any

@@ -120,7 +120,7 @@ class Cell:
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
             return len(stored["steps"])
-        except (OSError, ValueError, KeyError):  # not there yet, or left behind by something else
+        except (OSError, ValueError, KeyError, TypeError):  # not there yet, or left behind by something else
             return 0
 
     def recorded(self) -> bool:
@@ -421,7 +421,8 @@ def _reason(code: int, last: str) -> str:
     """Say why a process ended: its signal, or the last line that it wrote."""
     if code < 0:
         memory = " (often: not enough memory)" if -code == signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-code).name}{memory}"
+        known = -code in {one.value for one in signal.Signals}
+        return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}{memory}"
     return last.removeprefix("vcil-bench: error: ").removeprefix(FAILED_LINE) or f"exit code {code}"
 
 

@@ -7,8 +7,10 @@ records count. This module imports neither torch nor any method.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import itertools
 import json
 import math
 import re
@@ -180,10 +182,11 @@ def _check_place(found: Record) -> None:
 
 def supersede(path: Path) -> Path:
     """Move a record and its predictions into ``superseded/<time>/`` beside it, their names kept."""
-    number = 1
-    while (folder := path.parent / SUPERSEDED / f"{now().replace(':', '')}-{number}").exists():
-        number += 1
-    folder.mkdir(parents=True)
+    for number in itertools.count(1):
+        folder = path.parent / SUPERSEDED / f"{now().replace(':', '')}-{number}"
+        with contextlib.suppress(FileExistsError):  # of another seed that is moved aside at this moment, too
+            folder.mkdir(parents=True)
+            break
     target = folder / path.name
     if predictions_path(path).exists():
         predictions_path(path).replace(predictions_path(target))

@@ -182,6 +182,7 @@ class Environment(TypedDict):
 
     git: NotRequired[str | None]
     command: NotRequired[str | None]
+    device: NotRequired[str]
 
 
 class Session(TypedDict):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import struct
@@ -37,6 +38,7 @@ from .manifest import Manifest, Video
 from .video_facts import VideoError
 
 FORMAT = 2
+LOOKED_AT = 8  # videos of a store that is opened
 SETTING_UP_S = 60.0  # for another process to write the settings of a new store
 _MAGIC = b"VCILFRM2"
 _HEADER = struct.Struct("<8sIIII")  # magic, JPEGs, frames of the video, width, height
@@ -91,11 +93,12 @@ class FrameStore:
         store = cls.__new__(cls)
         store.root = Path(root)
         store.settings = _read_settings(store.root / "store.json")
-        first = next(store.root.glob("??/*.frames"), None)
-        if first is not None and not store._is_own(first):
+        # One that is damaged is told when it is read; several that do not fit were stored with other settings.
+        some = list(itertools.islice(store.root.glob("??/*.frames"), LOOKED_AT))
+        if some and not any(store._is_own(path) for path in some):
             told = ", ".join(f"{key} {value!r}" for key, value in store.settings.items())
             raise StoreError(
-                f"{first}: damaged, or not stored with the settings that stand in {store.root / 'store.json'} "
+                f"{some[0]}: damaged, or not stored with the settings that stand in {store.root / 'store.json'} "
                 f"({told}); put the true ones back, or {_WAY_OUT.format('NEW_FOLDER')}"
             )
         return store

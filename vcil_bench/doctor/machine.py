@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from vcil_bench import cores
 from vcil_bench.data import other_decoders, video
 from vcil_bench.errors import UserError
 from vcil_bench.nets.backbones import BACKBONES
@@ -43,8 +44,8 @@ def report(results: Path) -> Iterator[Line]:
             f"{found.name}, {found.total_memory / GIB:.0f} GiB, compute capability {found.major}.{found.minor}, "
             f"bf16 {'yes' if found.major >= 8 else 'emulated'}",
         )
-    cores, own = os.cpu_count() or 1, _own_cores()
-    yield _line("cores", f"{own} of {cores} are this process's; {torch.get_num_threads()} threads of torch")
+    of_all, own = os.cpu_count() or 1, cores.allowed()
+    yield _line("cores", f"{own} of {of_all} are this process's; {torch.get_num_threads()} threads of torch")
     yield _line("memory", _memory())
     if SHARED.is_dir():
         size = shutil.disk_usage(SHARED)
@@ -73,11 +74,6 @@ def _line(what: str, figure: str) -> Line:
 
 def _cudnn() -> str:
     return f", cuDNN {torch.backends.cudnn.version()}"
-
-
-def _own_cores() -> int:
-    """Return the cores that this process may use, which a scheduler or a container limits."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> str:

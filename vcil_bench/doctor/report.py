@@ -32,7 +32,7 @@ def examine(results: Path, *, only: Sequence[str], need_gpu: bool) -> Iterator[L
     """Look at this machine.
 
     Args:
-        results: Folder of the records; it is only looked at, nothing is left there.
+        results: Folder of the records; it is made if it is not there, and nothing is left in it.
         only: Names of checks; empty for all.
         need_gpu: Refuse a machine without a GPU instead of skipping what needs one.
 

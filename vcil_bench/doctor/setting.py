@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vcil_bench import registry
+from vcil_bench.engines import GRACE_S
 from vcil_bench.method import Method
 from vcil_bench.record import load
 from vcil_bench.record_schema import RecordData
@@ -158,7 +160,12 @@ def start(
             except subprocess.TimeoutExpired:
                 continue
         if code is None:
-            process.kill()
+            if kill_when is None:  # asked, a grid or torchrun ends what it has started; killed, it could not
+                process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(2 * GRACE_S + POLL_S)
+            if process.poll() is None:
+                process.kill()
             ended = process.wait()
             code = ended if kill_when is not None else None
     return Ended(code, time.monotonic() - started, log.read_text(encoding="utf-8", errors="replace"), results)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vcil_bench import protocol
+from vcil_bench import cores, protocol
 from vcil_bench.data.frame_store import FrameStore
 from vcil_bench.data.loader import ClipLoader, Sample
 from vcil_bench.nets.precision import Precision
@@ -74,7 +73,7 @@ def with_data(trunk: Trunk, device: torch.device, precision: Precision, batch: i
     spec = dataclasses.replace(
         protocol.load(PROTOCOL).spec.clip, size=trunk.image_size, short_side=trunk.image_size
     )
-    workers = min(16, os.cpu_count() or 1)
+    workers = cores.decode_workers(on_gpu=True)
     videos = BATCHES * batch
     with tempfile.TemporaryDirectory() as folder:
         store, samples = make_store(Path(folder), videos)

@@ -46,6 +46,10 @@ class TeamBatchNorm2d(nn.BatchNorm2d):
     def _on_cpu(self, x: Tensor) -> Tensor:
         """Normalise by statistics that are added up in float64."""
         values = x.detach().permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # no copy of what lies channels last
+        if len(values) == 1:
+            raise ValueError(
+                f"a batch norm in training needs more than one value a channel, not {list(x.shape)}"
+            )
         sums = values.new_zeros(2, x.shape[1], dtype=torch.float64)
         for some in values.split(max(1, AT_ONCE // x.shape[1])):
             some = some.double()
