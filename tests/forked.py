@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -102,3 +103,32 @@ def run(work: Callable[[], int], output: Path) -> int:
     """Run a function in a child and return its exit code."""
     with running(work, output) as child:
         return child.wait()
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextlib.contextmanager
+def team(work: Callable[[int], int], folder: Path) -> Iterator[list[Child]]:
+    """Have two children that find each other as torchrun's do, for the time of a block.
+
+    Args:
+        work: What each runs, given its rank.
+        folder: Takes what they write, as ``out0`` and ``out1``.
+    """
+    port = free_port()
+
+    def member(rank: int) -> Callable[[], int]:
+        def go() -> int:
+            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            os.environ.update(where, WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
+            return work(rank)
+
+        return go
+
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(running(member(rank), folder / f"out{rank}")) for rank in range(2)]

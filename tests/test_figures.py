@@ -24,6 +24,8 @@ from vcil_bench.report.kept import Kept
 from vcil_bench.report.style import built_in, line_styles, style_of
 from vcil_bench.report.tables import Group, Row, groups, rows
 
+pytestmark = pytest.mark.pictures
+
 # Two tasks, of classes 0 and 1 with 4 videos and of class 2 with 2, and what their videos are taken for.
 LABELS, TASKS = [0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 1, 1]
 BEST = [[0, 1, 1, 0], [0, 2, 2, 1, 2, 0]]

@@ -107,6 +107,7 @@ def test_tree_that_is_not_installed_works(tiny: Tiny, tmp_path: Path) -> None:
     check_it_works(copy_tree(tmp_path / "tree"), tiny, tmp_path / "elsewhere")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_make_wheels(), reason="building offline needs setuptools 70.1 or newer")
 def test_wheel_holds_everything_and_works(tiny: Tiny, tmp_path: Path) -> None:
     tree = copy_tree(tmp_path / "tree")

@@ -240,6 +240,7 @@ def test_curves_follow_the_counts(tmp_path: Path) -> None:
     np.testing.assert_allclose(forgetting_curve(found, "cnn"), [0, 50])
 
 
+@pytest.mark.pictures
 def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     data = [record_data(seed=seed, correct=counts) for seed, counts in SEEDS.items()]
     data += [record_data(method="beta", seed=1), record_data(method="beta", variant="lr=1", seed=1)]

@@ -6,13 +6,11 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import filelock
+import forked
 import pytest
 from small_runs import ENTRIES, method_class
 from small_runs import quick as quick_values
@@ -70,35 +68,31 @@ def test_killed_and_resumed_ends_in_the_same_counts(tiny: Any, tmp_path: Path, a
     """A process that is killed with SIGKILL in the middle of the next task loses nothing."""
     slow = ["epochs=30", "epochs_first=2", "batch_size=2"]  # slow enough to be hit in the middle of a task
     assert tiny.run("stpr", tmp_path / "whole", "--set", *slow) == 0
-    command = [sys.executable, "-m", "vcil_bench", "run", "stpr", str(tiny.protocol)]
-    command += [*tiny.arguments(tmp_path / "cut"), "--seed", "1", "--set", *slow]
-    root = Path(__file__).parent.parent
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=root) as process:
-        _wait_for_task(tmp_path / "cut", after, process)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+
+    def again() -> int:
+        return int(tiny.run("stpr", tmp_path / "cut", "--set", *slow))
+
+    with forked.running(again, tmp_path / "out") as child:
+        child.until(lambda: _tasks_done(tmp_path / "cut") >= after)
+        child.send(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
     # The record is written just after the checkpoint: a kill in between leaves it one task behind, or absent.
     partial = [record.load(p).data for p in (tmp_path / "cut").glob("*/stpr/*-s1.json")]
     assert partial or after == 1
     for data in partial:
         assert data["status"] == "partial"
         assert after - 1 <= len(data["steps"]) < 3
-    subprocess.run(command, check=True, capture_output=True, cwd=root)
+    assert forked.run(again, tmp_path / "out") == 0, (tmp_path / "out").read_text()
     assert _counts(tmp_path / "cut", "stpr") == _counts(tmp_path / "whole", "stpr")
     assert _predictions(tmp_path / "cut") == _predictions(tmp_path / "whole")
     assert not list((tmp_path / "cut").rglob("*.ckpt.safetensors"))
 
 
-def _wait_for_task(folder: Path, number: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the checkpoint after task ``number`` is there."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "the run ended before it could be killed"
-        for path in folder.glob("*/stpr/*.ckpt.safetensors"):
-            if len(checkpoint.load(path).steps) >= number:
-                return
-        time.sleep(0.01)
-    pytest.fail("no checkpoint in two minutes")
+def _tasks_done(folder: Path) -> int:
+    """Return how many tasks the run's checkpoint holds."""
+    return max(
+        (len(checkpoint.load(path).steps) for path in folder.glob("*/stpr/*.ckpt.safetensors")), default=0
+    )
 
 
 def test_a_checkpoint_of_another_run_is_refused(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,30 +24,18 @@ LONG = ["epochs=2", "epochs_first=5000", "batch_size=4", "checkpoint_minutes=60"
 QUICK = ["epochs=1", "epochs_first=1", "batch_size=4"]
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @contextlib.contextmanager
 def _two(
     tiny: Any, folder: Path, *sets: str, before: Callable[[int], None] = lambda rank: None
 ) -> Iterator[list[forked.Child]]:
-    """Start two processes as torchrun does; ``before`` is called in each with its rank."""
-    port = _free_port()
+    """Start two processes on one run; ``before`` is called in each with its rank."""
 
-    def work(rank: int) -> Callable[[], int]:
-        def go() -> int:
-            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            os.environ.update(where, WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank))
-            before(rank)
-            return int(tiny.run("finetune", folder, "--set", "threads=1", *sets))
+    def work(rank: int) -> int:
+        before(rank)
+        return int(tiny.run("finetune", folder, "--set", "threads=1", *sets))
 
-        return go
-
-    with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(forked.running(work(r), folder.with_name(f"out{r}"))) for r in range(2)]
+    with forked.team(work, folder.parent) as processes:
+        yield processes
 
 
 def _marking(marker: Path) -> Callable[[int], None]:
@@ -135,27 +121,20 @@ def test_gradients_that_drift_apart_are_brought_together(tiny: Any, tmp_path: Pa
 
 def _compare(tmp_path: Path, state: Callable[[int], dict[str, torch.Tensor]], computed: list[str]) -> list[str]:
     """Return what ``check_alike`` says in each of two processes; "" where it is content."""
-    port = _free_port()
 
-    def work(rank: int) -> Callable[[], int]:
-        def go() -> int:
-            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            os.environ.update(where, WORLD_SIZE="2", RANK=str(rank))
-            team = teams.join(torch.device("cpu"), 1)
-            own = state(rank)
-            try:
-                team.check_alike(own, computed)
-            except teams.TeamError as error:
-                sys.stdout.write(f"{error}\n")
-                return 1
-            assert all(torch.equal(own[name], state(0)[name]) for name in own)
-            team.leave()
-            return 0
+    def work(rank: int) -> int:
+        team = teams.join(torch.device("cpu"), 1)
+        own = state(rank)
+        try:
+            team.check_alike(own, computed)
+        except teams.TeamError as error:
+            sys.stdout.write(f"{error}\n")
+            return 1
+        assert all(torch.equal(own[name], state(0)[name]) for name in own)
+        team.leave()
+        return 0
 
-        return go
-
-    with contextlib.ExitStack() as stack:
-        both = [stack.enter_context(forked.running(work(r), tmp_path / f"o{r}")) for r in range(2)]
+    with forked.team(work, tmp_path) as both:
         codes = [child.wait() for child in both]
     assert all(code == 0 or "holds another" in child.text() for code, child in zip(codes, both, strict=True))
     return [child.text() for child in both]

@@ -221,11 +221,19 @@ def published() -> pd.DataFrame:
     return found.assign(value=found["value"].astype(float))
 
 
+@functools.cache
+def _published_by_cell() -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+    """Return the published numbers of a protocol, method and metric, in the file's order."""
+    found = defaultdict(list)
+    for number in published().to_dict("records"):
+        found[number["protocol"], number["method"], number["metric"]].append(number)
+    return dict(found)
+
+
 def tables(records: Sequence[Record]) -> list[Table]:
     """Regenerate every table from records and published numbers."""
-    numbers = published()
     usable = [r for r in records if _real(r)]
-    return [_table(spec, usable, numbers) for spec in specs()]
+    return [_table(spec, usable) for spec in specs()]
 
 
 def columns_of(spec: TableSpec) -> list[Column]:
@@ -246,7 +254,7 @@ def _real(record: Record) -> bool:
     return data["data"]["kind"] == "real" and data["weights"]["source"] != "random"
 
 
-def _table(spec: TableSpec, records: Sequence[Record], numbers: pd.DataFrame) -> Table:
+def _table(spec: TableSpec, records: Sequence[Record]) -> Table:
     columns = columns_of(spec)
     lines: list[Line] = []
     for row in spec.rows:
@@ -255,7 +263,7 @@ def _table(spec: TableSpec, records: Sequence[Record], numbers: pd.DataFrame) ->
             if _belongs(record, row, spec):
                 found[_likeness(record)].append(record)
         for members in [found[key] for key in sorted(found)] or [[]]:
-            cells = [_cell(spec, row, column, members, numbers) for column in columns]
+            cells = [_cell(spec, row, column, members) for column in columns]
             lines.append(Line(row.label, *_description(members), cells, notes_of(members)))
     for i, column in enumerate(columns):
         cells = [line.cells[i] for line in lines]
@@ -334,9 +342,7 @@ def _exemplars(record: Record) -> str:
     return f"{size}, {budget['frames']} frames"
 
 
-def _cell(
-    spec: TableSpec, row: RowSpec, column: Column, members: Sequence[Record], numbers: pd.DataFrame
-) -> Cell:
+def _cell(spec: TableSpec, row: RowSpec, column: Column, members: Sequence[Record]) -> Cell:
     readable = column.readout is None or not row.readouts or column.readout in row.readouts
     cell = Cell(possible=row.method is not None and readable)
     mine = [r for r in members if r.data["protocol"]["name"] == column.protocol]
@@ -347,18 +353,16 @@ def _cell(
         cell.values = np.array([100 * r.metric(column.metric, cell.readout) for r in cell.records])
         cell.seeds = len(mine[0].data["protocol"]["seeds"])
     if row.published is not None:
-        theirs = numbers[
-            numbers["source"].isin(spec.sources)
-            & numbers["table"].isin(spec.tables)
-            & (numbers["protocol"] == column.protocol)
-            & (numbers["method"] == row.published)
-            & (numbers["metric"] == column.published_metric)
-            & numbers["exemplars"].str.endswith(row.exemplars)
+        theirs = [
+            number
+            for number in _published_by_cell().get((column.protocol, row.published, column.published_metric), [])
+            if number["source"] in spec.sources
+            and number["table"] in spec.tables
+            and number["exemplars"].endswith(row.exemplars)
+            and column.published_readout in (None, number["readout"])
         ]
-        if column.published_readout is not None:
-            theirs = theirs[theirs["readout"] == column.published_readout]
-        if len(theirs):
-            first = theirs.iloc[0]
+        if theirs:
+            first = theirs[0]
             cell.published = float(first["value"])
             cell.source = f"{first['source']}, {first['table']} ({first['trust']})"
             cell.comparable = bool(mine) and _alike(first["backbone"], mine[0])
