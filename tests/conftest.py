@@ -57,6 +57,8 @@ class Tiny:
 
     def run(self, method: str | Path, results: Path, *more: str | Path, seed: int | str = 1) -> int:
         """Run a method on the protocol; ``more`` are further arguments, such as ``--set key=value``."""
+        if not any(str(argument).startswith("workers=") for argument in more):
+            more = (*more, "--set", "workers=0")  # starting a worker takes longer than decoding these clips
         return self.main("run", method, self.protocol, *self.arguments(results), "--seed", str(seed), *more)
 
     def arguments(self, results: Path) -> list[str]:

@@ -133,6 +133,18 @@ def _interrupt(tiny: Any, folder: Path) -> None:
         assert tiny.run("finetune", folder, "--set", *QUICK) == 130
 
 
+def test_predictions_that_are_gone_are_told_and_the_record_counts(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny.run("zero_shot", tmp_path) == 0
+    (path,) = tmp_path.glob("*/*/*-s1.npz")
+    path.unlink()
+    capsys.readouterr()
+    assert tiny.run("zero_shot", tmp_path) == 0
+    assert f"{path}, are gone" in capsys.readouterr().err
+    assert not path.exists()
+
+
 def test_a_finished_record_is_reused_and_force_moves_it_aside(tiny: Any, tmp_path: Path) -> None:
     assert tiny.run("zero_shot", tmp_path) == 0
     (path,) = tmp_path.glob("*/zero_shot/*.json")
