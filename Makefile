@@ -58,13 +58,13 @@ gpu-check: $(READY)  ## check the whole path on this machine's GPUs (about ten m
 	@$(RUN) doctor --gpu
 
 tiny-clip: $(READY)  ## pretrain the small CLIP of the embedded data anew (minutes)
-	@$(BIN)/python -m vcil_bench.nets.pretrain_tiny_clip
+	@$(BIN)/python tools/pretrain_tiny_clip.py
 
 tiny-tsm: $(READY)  ## pretrain the small ResNet of the embedded data anew (minutes)
-	@$(BIN)/python -m vcil_bench.nets.pretrain_tiny_tsm
+	@$(BIN)/python tools/pretrain_tiny_tsm.py
 
 reproduction: $(READY)  ## write docs/reproduction.md anew from the methods and what they were checked against
-	@$(BIN)/python -m vcil_bench.reproduction
+	@$(BIN)/python tools/reproduction.py
 
 clean:  ## remove .venv and everything generated except records
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from vcil_bench.common.config import check_numbers
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.heads import GrowingLinear
+from vcil_bench.nets.network import AdapterConfig, Tuning
 from vcil_bench.nets.temporal import TemporalEncoder
-from vcil_bench.nets.trunk import AdapterConfig, Tuning
-from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
 from vcil_bench.training import cosine, epochs, sgd
 

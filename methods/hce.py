@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcil_bench.classifier import LINEAR_STD, SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.common.config import ConfigError, check_numbers
 from vcil_bench.losses import feature_distillation
 from vcil_bench.memory import nearest_to_mean_order
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import CosineHead, GrowingLinear
-from vcil_bench.nets.trunk import Features
-from vcil_bench.schema import ConfigError, check_numbers
+from vcil_bench.nets.network import Features
 from vcil_bench.stream import Task
 
 

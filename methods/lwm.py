@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vcil_bench.classifier import OldModel
+from vcil_bench.common.config import check_numbers
 from vcil_bench.data.loader import Batch
 from vcil_bench.losses import attention_distillation
-from vcil_bench.nets.trunk import Features
-from vcil_bench.schema import check_numbers
+from vcil_bench.nets.network import Features
 from vcil_bench.stream import Task
 from vcil_bench.training import gradients
 

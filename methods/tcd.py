@@ -15,18 +15,13 @@ import torch
 from torch import Tensor
 
 from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.common.config import check_numbers
 from vcil_bench.data.loader import Sample
-from vcil_bench.losses import (
-    feature_distillation,
-    feature_map_distillation,
-    frame_decorrelation,
-    nca_loss,
-)
+from vcil_bench.losses import feature_distillation, feature_map_distillation, frame_decorrelation, nca_loss
 from vcil_bench.memory import nearest_to_mean_order
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import CosineHead
-from vcil_bench.nets.trunk import Features
-from vcil_bench.schema import check_numbers
+from vcil_bench.nets.network import Features
 from vcil_bench.stream import Task
 from vcil_bench.training import batches, gradients, sgd
 

@@ -14,10 +14,10 @@ from typing import ClassVar
 import torch.nn.functional as F
 
 from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.common.config import check_numbers
 from vcil_bench.losses import cosine_embedding, margin_ranking
 from vcil_bench.memory import herding_order
 from vcil_bench.nets.heads import CosineHead
-from vcil_bench.schema import check_numbers
 from vcil_bench.stream import Task
 
 

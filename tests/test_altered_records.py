@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Tiny, record_data
+from made_up_records import record_data
+from tiny_dataset import Tiny
 
 from vcil_bench import record as records
 from vcil_bench.cli import main
 from vcil_bench.record import Record, RecordError
-from vcil_bench.report import page, papers, site, tables
+from vcil_bench.report import build, page, papers, tables
 
-REAL = Path(__file__).parent.parent / "results/reference/synthetic_3x4/icarl/default-s1000.json"
+REAL = Path(__file__).parents[1] / "results/reference/synthetic_3x4/icarl/default-s1000.json"
 Path_ = tuple[str | int, ...]
 
 NUMBERS = [math.nan, math.inf, 10**17, -(10**400)]
@@ -238,7 +239,7 @@ def test_whatever_a_value_becomes_a_record_is_refused_or_can_be_drawn(
             drawn.append(Record(tmp_path / f"{len(drawn)}.json", found.data))
     grouped = tables.groups(drawn)
     made = papers.tables(drawn)
-    assert site.build(drawn, [], grouped, [site.PaperTable(**papers.as_plain(table)) for table in made])
+    assert page.build(drawn, [], grouped, [page.PaperTable(**papers.as_plain(table)) for table in made])
     for group in grouped:
         assert tables.markdown(group)
         assert len(tables.frame(group))
@@ -251,18 +252,18 @@ def test_a_record_that_cannot_be_drawn_is_named_and_the_others_are_drawn(
     for method in ("alpha", "beta"):
         paths.append(records.record_path(tmp_path / "results", "made_up", method, "default", 1))
         records.save(paths[-1], record_data(method=method, status="partial"))
-    whole = site.build
+    whole = page.build
 
     def fails(found: Any, *rest: Any) -> str:
         if any(r.data["method"]["name"] == "beta" for r in found):
             raise ZeroDivisionError("of beta")
         return whole(found, *rest)
 
-    monkeypatch.setattr(site, "build", fails)
-    written = page.write(tmp_path / "results", tmp_path / "out")
+    monkeypatch.setattr(page, "build", fails)
+    written = build.write(tmp_path / "results", tmp_path / "out")
     assert written.records == 1
     (error,) = written.errors
-    assert isinstance(error, page.DrawingError)
+    assert isinstance(error, build.DrawingError)
     assert error.path == paths[1]
     assert "ZeroDivisionError: of beta" in str(error)
     assert str(paths[1]) in (tmp_path / "out/index.html").read_text(encoding="utf-8")
@@ -273,16 +274,16 @@ def test_what_is_no_record_s_fault_keeps_its_traceback(tmp_path: Path, monkeypat
         path = records.record_path(tmp_path / "results", "made_up", method, "default", 1)
         records.save(path, record_data(method=method, status="partial"))
 
-    whole = site.build
+    whole = page.build
 
     def fails(found: Any, *rest: Any) -> str:
         if len(found) > 1:
             raise ZeroDivisionError
         return whole(found, *rest)
 
-    monkeypatch.setattr(site, "build", fails)
+    monkeypatch.setattr(page, "build", fails)
     with pytest.raises(ZeroDivisionError):
-        page.write(tmp_path / "results", tmp_path / "out")
+        build.write(tmp_path / "results", tmp_path / "out")
 
 
 @pytest.fixture(scope="module")

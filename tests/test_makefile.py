@@ -15,7 +15,7 @@ from clip_factory import barcode_video
 
 from vcil_bench import protocol, record
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
+from tiny_dataset import Tiny
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("vcil_bench", "methods", "protocols")

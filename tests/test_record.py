@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Tiny, record_data
+from made_up_records import record_data
+from tiny_dataset import Tiny
 
 from vcil_bench import record as records
+from vcil_bench.common.files import StorageError
+from vcil_bench.identity import reasons
 from vcil_bench.record import RecordError, variant_name
 from vcil_bench.registry import find
-from vcil_bench.staleness import reasons
-from vcil_bench.storage import StorageError
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
+from tiny_dataset import Tiny
 
 import vcil_bench.methods
 from vcil_bench import registry

@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .common.config import ConfigError, check_numbers
 from .data.clips import exemplar_indices
 from .data.loader import Sample
 from .memory import ExemplarMemory
 from .method import MemoryUse, Method, RunContext
 from .nets.heads import CosineHead, class_means, imprinted_proxies, nearest_mean_scores
-from .nets.trunk import AdapterConfig, Features, Tuning
+from .nets.network import AdapterConfig, Features, Tuning
 from .protocol import MemorySpec
-from .schema import ConfigError, check_numbers
 from .stream import Task
 from .training import Epoch, epochs, evaluating, sgd, steps
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .common.files import file_sha256
 from .options import WITHOUT_EFFECT
 from .record_schema import RecordData
-from .storage import file_sha256
 
 if TYPE_CHECKING:
-    from .plan import Plan
+    from .run.plan import Plan
 
 # Sources on which numbers depend beside the method's own.
 NUMERIC_SOURCES = (
-    *("data/*.py", "nets/*.py", "losses.py", "training.py", "stages.py", "evaluation.py"),
-    *("method.py", "stream.py", "randomness.py", "memory.py", "classifier.py", "team.py"),
+    *("data/*.py", "data/video/*.py", "data/store/*.py", "nets/**/*.py", "training/*.py", "run/evaluation.py"),
+    *("losses.py", "method.py", "stream.py", "common/random_streams.py", "memory.py", "classifier.py"),
 )
 
 

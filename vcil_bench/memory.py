@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .common.errors import UserError
 from .data.clips import exemplar_indices
 from .data.loader import Sample
-from .errors import UserError
 from .method import MemoryUse
 from .protocol import ClipSpec, MemorySpec
 from .stream import Task

@@ -21,15 +21,15 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from .common.config import build
 from .data.loader import Batch, ClipLoader, Sample
 from .nets.clip import ClipTrunk
-from .nets.trunk import Trunk, VideoNetwork
+from .nets.network import Trunk, VideoNetwork
+from .nets.parallel.team import Team
 from .protocol import MemorySpec
-from .schema import build
-from .stages import Stages
 from .stream import Task
-from .team import Team
-from .tracking import NoTracker, Tracker
+from .trackers import NoTracker, Tracker
+from .training.resume import Stages
 
 
 @dataclass

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .errors import did_you_mean
+from .common.config import ConfigError, build
+from .common.errors import did_you_mean
 from .record_schema import LARGEST_SEED
-from .schema import ConfigError, build
 
 MOST_AT_ONCE = 1024  # processes or threads; far more end Python without a word
 LONGEST_TIMEOUT = 7 * 24 * 60  # minutes
@@ -50,7 +50,7 @@ class RunOptions:
         max_tasks: Stop after so many tasks and leave a partial record, which the same command without it goes
             on from; null runs all.
         tracker: Where losses and accuracies go while training, beside the record: ``tensorboard``, or
-            ``package.module:Name``, a class of yours (``vcil_bench/tracking.py`` says what it must have).
+            ``package.module:Name``, a class of yours (``vcil_bench/trackers.py`` says what it must have).
         max_missing: Share of the train or test videos that may be unusable before a run is refused.
     """
 

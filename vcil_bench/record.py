@@ -29,10 +29,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UserError
+from .common.errors import UserError
+from .common.files import write_atomically
 from .metrics import METRICS, accuracy_matrix
 from .record_schema import LARGEST_NUMBER, RecordData
-from .storage import write_atomically
 
 SCHEMA = 1
 SUPERSEDED = "superseded"

@@ -23,10 +23,10 @@ from types import FrameType, ModuleType
 from typing import cast
 
 from . import __version__
-from .errors import UserError, did_you_mean
+from .common.errors import UserError, did_you_mean
+from .common.files import file_sha256
 from .method import Method
 from .record_schema import READOUT
-from .storage import file_sha256
 
 GROUP = "vcil_bench.methods"
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vcil_bench.protocol import ClipSpec
 
-from .boxes import Box, crop_boxes, training_box
+from .crops import Box, crop_boxes, training_box
 
 
 def segment_indices(

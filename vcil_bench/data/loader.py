@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vcil_bench.errors import TrainingError, UserError
+from vcil_bench.common.errors import TrainingError, UserError
+from vcil_bench.common.random_streams import numpy_stream
 from vcil_bench.protocol import ClipSpec
-from vcil_bench.randomness import numpy_stream
 
 from . import clips as clip_rules
-from .boxes import Box
-from .frame_store import FrameStore
+from .crops import Box
+from .store.frame_store import FrameStore
 from .video import VideoError, read_frames, resolve_decoder
-from .watch import Watch
-from .workers import AHEAD, Crew
+from .worker_pool import AHEAD, Crew
+from .worker_watchdog import Watch
 
 Item = tuple[int, int]  # (epoch, position in the sample list), or one of the next two in the epoch's place
 VIEWS, PLAIN = -1, -2  # the protocol's test views; one centre crop of one clip

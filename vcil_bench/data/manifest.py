@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from vcil_bench.errors import UserError
-from vcil_bench.storage import cache_dir, check_writable, locked, replacing, write_atomically
+from vcil_bench.common.errors import UserError
+from vcil_bench.common.files import cache_dir, check_writable, locked, replacing, write_atomically
 
-from .audit import summary as summary
 from .datasets import Adapter, Listed
 from .datasets.tree import Tree
-from .facts import DECODER, SCHEMA, Facts, Journal, read_facts, unchanged
-from .reading import hung, read_all, refuse_while_starting
-from .statistics import statistics
+from .prepare.journal import DECODER, SCHEMA, Facts, Journal, read_facts, unchanged
+from .prepare.read_facts import hung, read_all, refuse_while_starting
+from .prepare.report import summary as summary
+from .prepare.statistics import statistics
 
 PREPARING_S = 24 * 3600.0  # for another process to read the same files; what takes longer hangs
 LIMIT_S = 60.0  # the longest videos of these datasets decode in a few seconds

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vcil_bench import protocol, registry
-from vcil_bench.checkpoint import CheckpointError, read
 from vcil_bench.nets.backbones import BACKBONES
+from vcil_bench.training.checkpoint import CheckpointError, read
 
 from .outcome import Line, Result
 from .setting import Ended, Large, Setting, method, record_files, start

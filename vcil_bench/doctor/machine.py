@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 
-from vcil_bench import cores
-from vcil_bench.data import other_decoders, video
-from vcil_bench.errors import UserError
+from vcil_bench.common import cpu_cores
+from vcil_bench.common.errors import UserError
+from vcil_bench.common.files import cache_dir, check_writable
+from vcil_bench.data import video
+from vcil_bench.data.video import other_decoders
 from vcil_bench.nets.backbones import BACKBONES
-from vcil_bench.storage import cache_dir, check_writable
 
 from .outcome import Line, Result
 
@@ -44,7 +45,7 @@ def report(results: Path) -> Iterator[Line]:
             f"{found.name}, {found.total_memory / GIB:.0f} GiB, compute capability {found.major}.{found.minor}, "
             f"bf16 {'yes' if found.major >= 8 else 'emulated'}",
         )
-    of_all, own = os.cpu_count() or 1, cores.allowed()
+    of_all, own = os.cpu_count() or 1, cpu_cores.allowed()
     yield _line("cores", f"{own} of {of_all} are this process's; {torch.get_num_threads()} threads of torch")
     yield _line("memory", _memory())
     if SHARED.is_dir():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from vcil_bench.errors import UserError, did_you_mean
+from vcil_bench.common.errors import UserError, did_you_mean
 
 from . import machine
 from .checks import CHECKS, Check

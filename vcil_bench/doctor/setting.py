@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vcil_bench import registry
-from vcil_bench.engines import GRACE_S
+from vcil_bench.grid.launchers import GRACE_S
 from vcil_bench.method import Method
 from vcil_bench.record import load
 from vcil_bench.record_schema import RecordData

@@ -16,8 +16,8 @@ from vcil_bench import protocol, registry
 from vcil_bench.data.loader import Batch, LoaderClock, Sample
 from vcil_bench.method import RunContext
 from vcil_bench.nets.backbones import backbone
+from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.precision import Precision
-from vcil_bench.nets.trunk import Trunk
 from vcil_bench.stream import Task
 
 PROTOCOL = "tcd_ucf101_10x5"

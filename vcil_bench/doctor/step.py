@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vcil_bench import cores, protocol
-from vcil_bench.data.frame_store import FrameStore
+from vcil_bench import protocol
+from vcil_bench.common import cpu_cores
 from vcil_bench.data.loader import ClipLoader, Sample
+from vcil_bench.data.store.frame_store import FrameStore
+from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.precision import Precision
-from vcil_bench.nets.trunk import Trunk
 from vcil_bench.stream import Task
 
 from .steady import NEW, OLD, PROTOCOL, SteadyClips, learn, stpr, trunk_of
@@ -73,7 +74,7 @@ def with_data(trunk: Trunk, device: torch.device, precision: Precision, batch: i
     spec = dataclasses.replace(
         protocol.load(PROTOCOL).spec.clip, size=trunk.image_size, short_side=trunk.image_size
     )
-    workers = cores.decode_workers(on_gpu=True)
+    workers = cpu_cores.decode_workers(on_gpu=True)
     videos = BATCHES * batch
     with tempfile.TemporaryDirectory() as folder:
         store, samples = make_store(Path(folder), videos)

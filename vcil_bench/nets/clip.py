@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor, nn
 
-from vcil_bench.schema import ConfigError
+from vcil_bench.common.config import ConfigError
 
 from .clip_blocks import class_token_block, frozen_block
 from .feature_cache import FeatureCache
-from .micro_batches import in_chunks, recomputed
+from .network import AdapterConfig, Features, Trunk, Tuning, VideoNetwork
+from .parallel.batch_part import RowDropout, rows
+from .parallel.gather import handed_out, own_rows, whole
+from .parallel.micro_batches import in_chunks, recomputed
 from .precision import HALF, Precision, autocast, store
-from .rows import RowDropout, rows
-from .sharing import handed_out, own_rows, whole
-from .trunk import AdapterConfig, Features, Trunk, Tuning, VideoNetwork
 from .weights import WeightsInfo
 
 Tokenizer = Callable[[list[str]], Tensor]

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vcil_bench.schema import ConfigError
+from vcil_bench.common.config import ConfigError
 
 
 class TemporalEncoder(nn.Module):

@@ -13,14 +13,14 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from .network import Features, Trunk, Tuning, VideoNetwork
+from .parallel.batch_norm import TeamBatchNorm2d
+from .parallel.gather import handed_out, own_rows, whole
 from .precision import Precision
-from .sharing import handed_out, own_rows, whole
-from .team_norm import TeamBatchNorm2d
-from .trunk import Features, Trunk, Tuning, VideoNetwork
 from .weights import WeightsInfo
 
 if TYPE_CHECKING:
-    from vcil_bench.team import Team
+    from .parallel.team import Team
 
 FOLD_DIV = 8  # one eighth of the channels looks ahead in time, one eighth back
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlparse
 
-from vcil_bench.errors import UserError
-from vcil_bench.storage import cache_dir
+from vcil_bench.common.errors import UserError
+from vcil_bench.common.files import cache_dir
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .trunk import Trunk
+    from .network import Trunk
 
 
 class BackboneError(UserError):

@@ -28,17 +28,8 @@ from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record, has_predictions, read_predictions
 
 from .curves import curves_figure, legends
-from .kept import Kept
-from .style import (
-    colour_map,
-    heading,
-    legend_below,
-    legend_shape,
-    line_styles,
-    shade_map,
-    shades,
-    styled,
-)
+from .figure_cache import Kept
+from .style import colour_map, heading, legend_below, legend_shape, line_styles, shade_map, shades, styled
 from .tables import Group, Row, rows
 
 ANNOTATED = 12  # tasks up to which the cells of a heat map carry numbers

@@ -21,16 +21,16 @@ import pandas as pd
 import yaml
 from tabulate import tabulate
 
-from vcil_bench.errors import UserError
+from vcil_bench.common.config import build
+from vcil_bench.common.errors import UserError
+from vcil_bench.identity import reasons
 from vcil_bench.metrics import METRICS
 from vcil_bench.options import WITHOUT_EFFECT
 from vcil_bench.protocol import load as load_protocol
 from vcil_bench.record import Record
-from vcil_bench.schema import build
-from vcil_bench.staleness import reasons
 
 from .ranking import EXPLANATION, Candidate, rank
-from .statistics import Comparison
+from .significance import Comparison
 from .tables import covers_seeds, notes_of
 
 BWF = "backward_forgetting"

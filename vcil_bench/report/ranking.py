@@ -16,7 +16,7 @@ import numpy as np
 from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record
 
-from .statistics import Comparison, compare
+from .significance import Comparison, compare
 
 EXPLANATION = (
     "Bold: best of ours among runs whose weights saw the same data, with all whom a paired bootstrap over test "

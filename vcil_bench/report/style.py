@@ -18,7 +18,7 @@ from matplotlib.artist import Artist
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 
-from vcil_bench.storage import write_atomically
+from vcil_bench.common.files import write_atomically
 
 SUFFIXES = (".svg", ".png")  # of every figure's files
 CHARACTERS = 14.5  # characters of the font size that fit into an inch

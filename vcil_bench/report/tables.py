@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from vcil_bench.identity import reasons
 from vcil_bench.metrics import METRICS
-from vcil_bench.pretraining import OWN
 from vcil_bench.record import Record
-from vcil_bench.staleness import reasons
+from vcil_bench.verify.pretraining_overlap import OWN
 
 from .ranking import EXPLANATION, Candidate, rank
 

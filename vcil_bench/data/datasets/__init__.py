@@ -6,7 +6,7 @@ names are given as the dataset writes them, ids come from the protocol.
 
 from __future__ import annotations
 
-from vcil_bench.errors import did_you_mean
+from vcil_bench.common.errors import did_you_mean
 
 from .base import Adapter, DatasetError, Listed, VideosMissing
 from .folder import Folder, Synthetic

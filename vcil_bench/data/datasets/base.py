@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from vcil_bench.errors import UserError
+from vcil_bench.common.errors import UserError
 
 from .published import Published
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from vcil_bench.common.errors import did_you_mean
+from vcil_bench.common.files import cache_dir
 from vcil_bench.data import synthetic
-from vcil_bench.errors import did_you_mean
-from vcil_bench.storage import cache_dir
 
 from .base import Adapter, DatasetError, Listed, read_rows
 from .tree import Tree

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vcil_bench.data import vclimb
-
+from . import vclimb_import
 from .base import Adapter, DatasetError, Listed, read_rows
 from .published import Published
 from .tree import Finder, Tree
@@ -45,7 +44,7 @@ class Kinetics400(Adapter):
         """Return the official split if its lists are there, and those that were imported."""
         self._check_root(root)
         official = ["official"] if all(self._list(root, part) for part in _LISTS) else []
-        return official + vclimb.imported_splits(self.name)
+        return official + vclimb_import.imported_splits(self.name)
 
     def list_videos(self, root: Path, split: str) -> list[Listed]:
         """Return the videos of a split, training videos first."""
@@ -53,7 +52,7 @@ class Kinetics400(Adapter):
             if split == "official" or (split == "1" and not self.splits(root)):
                 absent = [part for part in _LISTS if self._list(root, part) is None]
                 raise self._refuse(root, f"{' or '.join(_LISTS[absent[0]])} is not there")
-            raise self._no_split(root, split, vclimb.way_out(self.name, split, official="official"))
+            raise self._no_split(root, split, vclimb_import.way_out(self.name, split, official="official"))
         tree = Tree(root)
         if split == "official":
             videos, found = self._official(root, tree)
@@ -106,7 +105,7 @@ def _imported(split: str, tree: Tree) -> tuple[list[Listed], int]:
     finder = Finder(tree, bases, _SUFFIXES)
     clips: dict[str, dict[str, str]] = {}  # per folder, the clip of each YouTube video
     videos = []
-    for label, match, part in vclimb.imported_videos(Kinetics400.name, split):
+    for label, match, part in vclimb_import.imported_videos(Kinetics400.name, split):
         stem = match[1]
         folders = _spellings(label)
         if match[2] is None:

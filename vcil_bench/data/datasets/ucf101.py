@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vcil_bench.data import vclimb
-
+from . import vclimb_import
 from .base import Adapter, DatasetError, Listed, read_lines
 from .published import Published
 from .tree import Finder, Tree
@@ -37,13 +36,13 @@ class Ucf101(Adapter):
             for n in (1, 2, 3)
             if all((lists / f"{part}list{n:02}.txt").is_file() for part in ("train", "test"))
         ]
-        return official + vclimb.imported_splits(self.name)
+        return official + vclimb_import.imported_splits(self.name)
 
     def list_videos(self, root: Path, split: str) -> list[Listed]:
         """Return the videos of a split, training videos first."""
         lists = self._lists(root)
         if split not in self.splits(root):
-            raise self._no_split(root, split, vclimb.way_out(self.name, split, official="1"))
+            raise self._no_split(root, split, vclimb_import.way_out(self.name, split, official="1"))
         bases = ("UCF-101/", "", "videos/", "rawframes/", "frames/")
         finder = Finder(Tree(root), bases, (".avi", ".mp4"))
         names = _imported(split) if split.startswith("vclimb") else _official(lists, split)
@@ -81,5 +80,6 @@ def _official(lists: Path, split: str) -> list[Name]:
 
 def _imported(split: str) -> list[Name]:
     return [
-        (label, match[0], part, match[1]) for label, match, part in vclimb.imported_videos(Ucf101.name, split)
+        (label, match[0], part, match[1])
+        for label, match, part in vclimb_import.imported_videos(Ucf101.name, split)
     ]

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from golden_files import golden
+
+from vcil_bench.data import clips
+from vcil_bench.data.clips import segment_indices, segment_starts, test_clips, training_clip
+from vcil_bench.data.crops import Box, crop_boxes, multiscale_choices, multiscale_offsets, training_box
+from vcil_bench.protocol import ClipSpec
+
+ROWS = range(len(golden("tcd_11")["num_frames"]))
+
+
+class Recorded:
+    """A generator that hands out recorded draws, and only in the way the authors drew them."""
+
+    def __init__(self, draws: np.ndarray, high: int) -> None:
+        self.draws, self.high = draws, high
+
+    def integers(self, high: int, size: int) -> np.ndarray:
+        assert (high, size) == (self.high, len(self.draws))
+        return self.draws
+
+
+def picture(height: int, width: int, frames: int = 3) -> np.ndarray:
+    """Draw frames [T, H, W, 3] whose red is the column, green the row and blue the frame's number."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    drawn = np.empty((frames, height, width, 3), np.uint8)
+    drawn[..., 0], drawn[..., 1] = columns, rows
+    drawn[..., 2] = np.arange(frames)[:, None, None]
+    return drawn
+
+
+def spec(**changes: object) -> ClipSpec:
+    return ClipSpec(**{"frames": 3, "size": 32, **changes})
+
+
+# --- which frames
+
+
+@pytest.mark.parametrize("segments", [8, 16])
+def test_segment_middles_equal_the_authors_test_rule(segments: int) -> None:
+    data = golden("tcd_11")
+    for row in ROWS:
+        frames = int(data["num_frames"][row])
+        expected = data[f"S{segments}_test_indices"][row] - 1  # theirs count from 1
+        actual = segment_indices(frames, segments)
+        assert actual.dtype == np.int64
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("segments", [8, 16])
+def test_middles_then_starts_are_the_authors_twice_sample(segments: int) -> None:
+    data = golden("tcd_11")
+    for row in ROWS:
+        frames = int(data["num_frames"][row])
+        actual = np.concatenate([segment_indices(frames, segments), segment_starts(frames, segments)])
+        np.testing.assert_array_equal(actual, data[f"S{segments}_test_twice_indices"][row] - 1)
+
+
+@pytest.mark.parametrize("segments", [8, 16])
+def test_training_indices_equal_the_authors_for_their_draws(segments: int) -> None:
+    data = golden("tcd_11")
+    for row in ROWS:
+        frames = int(data["num_frames"][row])
+        draws = Recorded(data[f"S{segments}_train_draws"][row], high=frames // segments)
+        expected = data[f"S{segments}_train_indices"][row] - 1
+        actual = segment_indices(frames, segments, draws)
+        assert actual.dtype == np.int64
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize(("frames", "segments"), [(8, 8), (17, 8), (100, 8), (5, 2), (30, 1)])
+def test_training_draws_reach_all_of_each_segment_and_nothing_else(frames: int, segments: int) -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.stack([segment_indices(frames, segments, rng) for _ in range(300)])
+    length = frames // segments
+    for k in range(segments):
+        assert set(drawn[:, k]) == set(range(k * length, (k + 1) * length))
+
+
+def test_a_video_shorter_than_its_segments_repeats_frames() -> None:
+    assert segment_indices(3, 8, np.random.default_rng(0)).tolist() == [0] * 8
+    assert segment_indices(3, 8).tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert segment_starts(3, 8).tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("frames", "segments"), [(0, 8), (8, 0), (-1, 8)])
+def test_no_frames_or_no_segments_are_refused(frames: int, segments: int) -> None:
+    with pytest.raises(ValueError, match="cannot take"):
+        segment_indices(frames, segments)
+
+
+# --- which window
+
+
+@pytest.mark.parametrize("crops", [3, 5, 10])
+def test_test_crops_equal_the_authors(crops: int) -> None:
+    data = golden("tcd_14")
+    size = int(data["crop_size"])
+    sizes, expected = data["oversample_sizes_wh"], data[f"crops{crops}_boxes_flip"]
+    for (width, height), boxes in zip(sizes.tolist(), expected.tolist(), strict=True):
+        found = crop_boxes(width, height, size, crops)
+        assert [[b.left, b.top, b.left + b.width, b.top + b.height, b.mirror] for b in found] == boxes
+
+
+@pytest.mark.parametrize("size", [32, 33])
+def test_the_centre_crop_is_that_of_torchvision(size: int) -> None:
+    from torchvision.transforms import CenterCrop  # half a second that most tests do without
+
+    crop = CenterCrop(size)
+    for width in range(size, size + 12):
+        for height in range(size, size + 12):
+            places = torch.arange(width * height).view(1, height, width)
+            (box,) = crop_boxes(width, height, size, 1)
+            assert crop(places)[0, 0, 0] == box.top * width + box.left, (width, height)
+
+
+def test_multiscale_windows_equal_the_authors() -> None:
+    data = golden("tcd_14")
+    size = int(data["crop_size"])
+    for row, (width, height) in enumerate(data["image_sizes_wh"].tolist()):
+        pairs = multiscale_choices(width, height, size)
+        assert pairs == [tuple(pair) for pair in data["multiscale_pairs_wh"][row].tolist()]
+        for number, pair in enumerate(pairs):
+            offsets = data["multiscale_offsets_xy"][row, number].tolist()
+            assert multiscale_offsets(width, height, *pair) == [tuple(xy) for xy in offsets]
+
+
+def test_training_windows_are_drawn_from_all_sizes_and_places() -> None:
+    rng = np.random.default_rng(0)
+    drawn = {training_box(340, 256, 224, rng) for _ in range(4000)}
+    assert drawn == {
+        Box(x, y, w, h)
+        for w, h in multiscale_choices(340, 256, 224)
+        for x, y in multiscale_offsets(340, 256, w, h)
+    }
+
+
+# --- the clip
+
+
+@pytest.mark.parametrize("train_crop", ["multiscale", "center"])
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (32, 32), (20, 30)])
+def test_training_clip_has_the_protocols_shape(train_crop: str, height: int, width: int) -> None:
+    clip = training_clip(picture(height, width), spec(train_crop=train_crop), np.random.default_rng(0))
+    assert clip.shape == (3, 3, 32, 32)
+    assert clip.dtype == torch.uint8
+    assert clip.is_contiguous()
+
+
+@pytest.mark.parametrize("crops", [1, 3, 5, 10])
+def test_test_clips_have_the_protocols_shape(crops: int) -> None:
+    views = test_clips(picture(48, 64), spec(short_side=40), crops)
+    assert views.shape == (crops, 3, 3, 32, 32)
+    assert views.dtype == torch.uint8
+    assert views.is_contiguous()
+
+
+def test_channels_and_frames_stay_in_order() -> None:
+    clip = training_clip(picture(32, 32), spec(train_crop="center", flip=False), np.random.default_rng(0))
+    np.testing.assert_array_equal(clip.permute(0, 2, 3, 1), picture(32, 32))
+
+
+def test_all_frames_of_a_training_clip_share_window_and_mirror() -> None:
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(20):
+        clip = training_clip(picture(48, 64), spec(), rng)
+        assert clip[:, 2].float().mean(dim=(1, 2)).tolist() == [0, 1, 2]
+        assert (clip[:, :2] == clip[:1, :2]).all()
+        seen.add(clip[0].numpy().tobytes())
+    assert len(seen) > 10  # but from clip to clip they differ
+
+
+@pytest.mark.parametrize("train_crop", ["multiscale", "center"])
+@pytest.mark.parametrize("flip", [True, False])
+def test_training_clips_are_mirrored_half_the_time_if_at_all(train_crop: str, flip: bool) -> None:
+    rng = np.random.default_rng(0)
+    chosen = spec(train_crop=train_crop, flip=flip)
+    runs = [training_clip(picture(40, 64, frames=1), chosen, rng)[0, 0, 0] for _ in range(100)]
+    mirrored = sum(bool(row[0] > row[-1]) for row in runs)
+    assert 30 < mirrored < 70 if flip else mirrored == 0
+
+
+def test_training_clip_is_a_function_of_its_generator() -> None:
+    first, second = (training_clip(picture(48, 64), spec(), np.random.default_rng(5)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "left", "top"), [(32, 64, 16, 0), (64, 32, 0, 16), (32, 37, 2, 0), (32, 32, 0, 0)]
+)
+def test_one_crop_is_the_centre(height: int, width: int, left: int, top: int) -> None:
+    view = test_clips(picture(height, width), spec(), 1)[0, 0]  # no resizing: the short side fits
+    assert view[0].unique().tolist() == list(range(left, left + 32))
+    assert view[1].unique().tolist() == list(range(top, top + 32))
+
+
+def test_centre_crop_lies_inside_a_larger_short_side() -> None:
+    view = test_clips(picture(40, 60), spec(short_side=40), 1)[0, 0]
+    assert (view[0, 0, 0], view[1, 0, 0]) == (14, 4)  # (60 - 32) / 2, (40 - 32) / 2
+
+
+def test_crops_are_cut_where_their_boxes_say() -> None:
+    views = test_clips(picture(40, 60), spec(short_side=40), 10)[:, 0, :2]
+    for view, box in zip(views, crop_boxes(60, 40, 32, 10), strict=True):
+        columns = list(range(box.left, box.left + 32))
+        assert view[0, 0].tolist() == (columns[::-1] if box.mirror else columns)
+        assert view[1, :, 0].tolist() == list(range(box.top, box.top + 32))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(64, 128), (128, 64)])
+def test_resizing_the_short_side_keeps_the_aspect(height: int, width: int, interpolation: str) -> None:
+    view = test_clips(picture(height, width), spec(interpolation=interpolation), 1)[0, 0].float()
+    # Halved to 32 x 64 and cut in the middle: a pixel's centre j lies at 2 j + 0.5 of the original.
+    along, across = (view[0, 0], view[1, :, 0]) if width > height else (view[1, :, 0], view[0, 0])
+    j = torch.arange(4, 28)
+    assert (along[4:28] - (2 * (j + 16) + 0.5)).abs().max() <= 1
+    assert (across[4:28] - (2 * j + 0.5)).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "long"),
+    [
+        (240, 320, 298),
+        (320, 240, 298),
+        (240, 427, 398),
+        (256, 340, 297),
+        pytest.param(320, 340, 238),
+    ],
+)
+def test_long_side_is_rounded_down_once(
+    monkeypatch: pytest.MonkeyPatch, height: int, width: int, long: int
+) -> None:
+    sizes = []
+
+    def boxes(width: int, height: int, size: int, crops: int) -> list[Box]:
+        sizes.append((width, height))
+        return crop_boxes(width, height, size, crops)
+
+    monkeypatch.setattr(clips, "crop_boxes", boxes)
+    test_clips(np.zeros((1, height, width, 3), np.uint8), spec(size=224), 1)
+    assert sizes == [(long, 224) if width > height else (224, long)]
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [
+        (48, 64),
+        (32, 32),
+        (24, 40),
+        pytest.param(
+            *(31, 48),
+        ),
+    ],
+)
+def test_training_windows_show_at_least_the_smallest_scale(height: int, width: int) -> None:
+    frames = picture(height, width, frames=1) * np.uint8(4)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        clip = training_clip(frames, spec(), rng)[0, :2].float()
+        shown = clip.amax(dim=(1, 2)) - clip.amin(dim=(1, 2))
+        assert shown.min() >= 4 * (0.6 * min(height, width) - 2)
+
+
+def test_no_global_generator_is_touched() -> None:
+    legacy, state = np.random.get_state(), torch.get_rng_state()
+    rng = np.random.default_rng(0)
+    segment_indices(50, 8, rng)
+    training_clip(picture(48, 64), spec(), rng)
+    test_clips(picture(48, 64), spec(), 5)
+    np.testing.assert_array_equal(np.random.get_state()[1], legacy[1])
+    assert np.random.get_state()[2:] == legacy[2:]
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,466 @@
+"""The loader: the same batches wherever it starts and whoever shares them, and an end to what hangs."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_dataset import Tiny
+
+from vcil_bench.common.errors import TrainingError
+from vcil_bench.common.random_streams import numpy_stream
+from vcil_bench.data import loader as loader_module
+from vcil_bench.data.datasets import adapter
+from vcil_bench.data.loader import Batch, ClipLoader, Sample
+from vcil_bench.data.manifest import prepare
+from vcil_bench.data.store.build import build
+from vcil_bench.data.store.frame_store import FrameStore
+from vcil_bench.data.video import VideoError
+from vcil_bench.protocol import ClipSpec
+
+SPEC = ClipSpec(frames=4, size=32)
+
+# Of a machine with fewer cores than a test has workers.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
+
+def clip_loader(**changes: Any) -> ClipLoader:
+    given = {"decoder": "auto", "workers": 0, "device": torch.device("cpu"), "seed": 1}
+    return ClipLoader(changes.pop("spec", SPEC), **{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def samples(tiny: Tiny) -> list[Sample]:
+    manifest = prepare(adapter("folder"), tiny.root, "videos.csv")
+    videos = manifest.usable("train")
+    return [
+        Sample(v.id, str(tiny.root / v.path), label, v.frames, sha256=v.sha256) for label, v in enumerate(videos)
+    ]
+
+
+@pytest.fixture(scope="module")
+def store(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    manifest = prepare(adapter("folder"), tiny.root, "videos.csv")
+    made = FrameStore(tmp_path_factory.mktemp("store"))
+    build([manifest], made, workers=1)
+    return made
+
+
+def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.clips, other.clips)
+        assert torch.equal(one.labels, other.labels)
+
+
+# --- what is in the batches
+
+
+def test_shuffles_are_those_of_their_key(samples: list[Sample]) -> None:
+    batches = list(clip_loader().training(samples, 2, 5, "task 1"))
+    labels = [batch.labels.tolist() for batch in batches]
+    orders = [numpy_stream(1, "shuffle", "task 1", epoch).permutation(12).tolist() for epoch in range(2)]
+    assert labels == [order[start : start + 5] for order in orders for start in (0, 5, 10)]
+    assert batches[0].clips.shape == (5, 4, 3, 32, 32)
+    assert (batches[0].clips.dtype, batches[0].labels.dtype) == (torch.uint8, torch.int64)
+    assert batches[0].clips.movedim(2, -1).is_contiguous()
+
+
+def test_workers_change_nothing(samples: list[Sample]) -> None:
+    alone = list(clip_loader().training(samples, 2, 5, "task 1"))
+    assert_equal(list(clip_loader(workers=2).training(samples, 2, 5, "task 1")), alone)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("start", [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 1), (3, 0)])
+def test_a_start_in_the_middle_gives_the_rest(
+    samples: list[Sample], start: tuple[int, int], drop_last: bool
+) -> None:
+    per_epoch = 2 if drop_last else 3
+    undisturbed = list(clip_loader().training(samples, 3, 5, "task 1", drop_last=drop_last))
+    rest = clip_loader().training(samples, 3, 5, "task 1", drop_last=drop_last, start=start)
+    assert_equal(list(rest), undisturbed[start[0] * per_epoch + start[1] :])
+
+
+@pytest.mark.parametrize("processes", [2, 3, 5, 7])
+def test_processes_share_a_batch(samples: list[Sample], processes: int) -> None:
+    whole = list(clip_loader().training(samples, 1, 5, "task 1"))
+    shares = [
+        list(clip_loader(share=(rank, processes)).training(samples, 1, 5, "task 1")) for rank in range(processes)
+    ]
+    for number, batch in enumerate(whole):
+        parts = [share[number] for share in shares]
+        assert {len(part.clips) for part in parts} == {-(-len(batch.clips) // processes)}
+        together = torch.cat([part.clips for part in parts])
+        assert torch.equal(together[: len(batch.clips)], batch.clips)
+        assert all(torch.equal(clip, batch.clips[-1]) for clip in together[len(batch.clips) :])
+        assert all(torch.equal(part.labels, batch.labels) for part in parts)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("start", [(0, 1), (1, 2)])
+def test_a_start_in_the_middle_gives_the_rest_from_workers(
+    samples: list[Sample], start: tuple[int, int], workers: int
+) -> None:
+    undisturbed = list(clip_loader().training(samples, 3, 5, "task 1"))
+    rest = clip_loader(workers=workers).training(samples, 3, 5, "task 1", start=start)
+    assert_equal(list(rest), undisturbed[3 * start[0] + start[1] :])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_pass_takes_one_number_of_torchs_generator(samples: list[Sample], workers: int) -> None:
+    loader = clip_loader(workers=workers)
+    for _ in range(2):  # with new workers, and with those that are there
+        torch.manual_seed(3)
+        list(loader.training(samples, 2, 5, "task 1"))
+        found = torch.rand(3)
+        torch.manual_seed(3)
+        torch.empty((), dtype=torch.int64).random_()
+        assert torch.equal(found, torch.rand(3))
+
+
+def test_whole_batches_and_views_are_not_shared(samples: list[Sample]) -> None:
+    shared, alone = clip_loader(share=(1, 2)), clip_loader()
+    assert_equal(list(shared.whole().training(samples, 1, 5, "x")), list(alone.training(samples, 1, 5, "x")))
+    assert_equal(list(shared.views(samples, 5)), list(alone.views(samples, 5)))
+    assert [len(batch.clips) for batch in shared.plain(samples, 5)] == [3, 3, 1]
+    assert shared.whole().clock is shared.clock
+
+
+def test_batches_are_planned_when_they_are_needed(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = 0
+    original = numpy_stream
+
+    def counted(*key: int | str) -> np.random.Generator:
+        nonlocal planned
+        planned += key[1] == "shuffle"
+        return original(*key)
+
+    monkeypatch.setattr(loader_module, "numpy_stream", counted)
+    batches = clip_loader().training(samples, 100_000, 12, "task 1")
+    next(batches)
+    assert planned <= 2
+
+
+def test_samples_are_slim(samples: list[Sample]) -> None:
+    assert not hasattr(samples[0], "__dict__")
+
+
+# --- workers
+
+
+@pytest.fixture
+def forked() -> None:
+    """Skip where workers are started anew, which replaced functions do not reach."""
+    if multiprocessing.get_start_method() != "fork":
+        pytest.skip("workers are not forked here")
+
+
+def workers_of(batches: Iterator[Batch] | list[Batch]) -> set[int]:
+    """Return the workers of batches whose pixels are their decoders' process ids."""
+    return set(torch.cat([batch.clips.flatten() for batch in batches]).unique().tolist())
+
+
+@pytest.fixture
+def pixels_tell_the_process(forked: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        loader_module, "read_frames", lambda *_: np.full((4, 48, 48, 3), os.getpid() % 256, np.uint8)
+    )
+
+
+@pytest.mark.usefixtures("pixels_tell_the_process")
+def test_workers_stay_from_pass_to_pass(samples: list[Sample]) -> None:
+    loader = clip_loader(workers=2)
+    first = workers_of(loader.training(samples, 2, 4, "x"))
+    assert len(first) == 2
+    assert workers_of(loader.whole().training(samples, 1, 3, "y")) == first
+    assert workers_of(loader.plain(samples, 4)) == first
+    training = loader.training(samples[:8], 1, 4, "z")
+    taken = [next(training), next(training)]  # whoever counts batches does not ask whether there are more
+    assert workers_of(loader.plain(samples, 4)) == first == workers_of(taken)
+    assert list(training) == []
+    loader.close()
+    assert _no_children()
+
+
+@pytest.mark.usefixtures("pixels_tell_the_process")
+def test_a_pass_within_a_pass_has_workers_of_its_own(samples: list[Sample]) -> None:
+    loader = clip_loader(workers=1)
+    outer = loader.training(samples, 2, 4, "x")
+    taken = [next(outer)]
+    within = workers_of(loader.plain(samples, 4))
+    assert within.isdisjoint(workers_of(taken))
+    assert workers_of([*taken, *outer]) == workers_of(taken)
+    assert len(multiprocessing.active_children()) == 1  # one crew is kept
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_of_a_test_serve_training_as_well(samples: list[Sample], workers: int) -> None:
+    loader, alone = clip_loader(workers=workers), clip_loader()
+    with torch.inference_mode():
+        list(loader.views(samples, 6))
+    (batch,) = loader.training(samples, 1, 12, "x")
+    assert not batch.clips.is_inference()
+    assert_equal([batch], list(alone.training(samples, 1, 12, "x")))
+    assert_equal(list(loader.training(samples, 1, 5, "x")), list(alone.training(samples, 1, 5, "x")))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_pass_that_is_given_up_leaves_nothing_to_the_next(samples: list[Sample], workers: int) -> None:
+    loader, alone = clip_loader(workers=workers), clip_loader()
+    given_up = loader.training(samples, 3, 4, "x")
+    next(given_up)
+    given_up.close()
+    assert_equal(list(loader.training(samples, 1, 5, "y")), list(alone.training(samples, 1, 5, "y")))
+
+
+def test_passes_of_other_shapes_use_the_same_memory_or_more(samples: list[Sample]) -> None:
+    spec = dataclasses.replace(SPEC, test_views=dataclasses.replace(SPEC.test_views, crops=3))
+    loader, alone = clip_loader(spec=spec, workers=2), clip_loader(spec=spec)
+    for name, given in (
+        ("plain", (samples, 2)),
+        ("views", (samples, 5)),
+        ("training", (samples, 2, 4, "x")),
+        ("plain", (samples[:1], 7)),
+        ("plain", ([], 7)),
+        ("views", (samples, 12)),
+    ):
+        assert_equal(list(getattr(loader, name)(*given)), list(getattr(alone, name)(*given)))
+
+
+@pytest.mark.usefixtures("forked")
+def test_workers_that_died_between_passes_are_replaced(samples: list[Sample]) -> None:
+    loader, alone = clip_loader(workers=2), clip_loader()
+    list(loader.plain(samples, 5))
+    for process in multiprocessing.active_children():
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+    assert_equal(list(loader.plain(samples, 5)), list(alone.plain(samples, 5)))
+
+
+@pytest.mark.usefixtures("forked")
+def test_workers_decode_a_batch_together(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    meeting = multiprocessing.Barrier(3)
+    original = loader_module.read_frames
+
+    def together(*given: Any) -> np.ndarray:
+        meeting.wait(60)  # one worker alone would wait in vain
+        return original(*given)
+
+    monkeypatch.setattr(loader_module, "read_frames", together)
+    (batch,) = clip_loader(workers=3).plain(samples[:3], 3)
+    monkeypatch.setattr(loader_module, "read_frames", original)
+    assert_equal([batch], list(clip_loader().plain(samples[:3], 3)))
+
+
+# --- what a method may see
+
+
+def passes(loader: ClipLoader, samples: list[Sample]) -> list[Callable[[], Any]]:
+    """Return every way of asking for clips; batches need not be taken."""
+    return [
+        lambda: loader.training(samples, 1, 5, "x"),
+        lambda: loader.plain(samples, 5),
+        lambda: loader.views(samples, 5),
+        lambda: loader.whole().training(samples, 1, 5, "x"),
+    ]
+
+
+def test_a_task_and_its_exemplars_are_within_reach(samples: list[Sample]) -> None:
+    exemplar = dataclasses.replace(samples[5], stored=(1, 4, 7))
+    fewer, relabelled = (
+        dataclasses.replace(exemplar, stored=(4,)),
+        dataclasses.replace(samples[0], label=99, stored=(0, 1)),
+    )
+    loader = clip_loader()
+    with loader.limited_to(samples[:4], lambda: [exemplar, samples[6]]):
+        for ask in passes(loader, [*samples[:4], relabelled, exemplar, fewer, samples[6]]):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"id": "other", "path": "other.mp4"},
+            "video 'other' is neither of the task nor in",
+        ),
+        ({"path": "other.mp4"}, "is neither of the task nor in"),
+        ({"sha256": "0" * 64}, "is neither of the task nor in"),
+        ({"stored": None}, r"an exemplar of which only the frames \[1, 4, 7\] were kept"),
+        ({"stored": (1, 2)}, r"an exemplar of which only the frames \[1, 4, 7\] were kept"),
+    ],
+)
+def test_other_videos_and_frames_are_out_of_reach_until_the_task_is_learnt(
+    samples: list[Sample], changes: dict[str, Any], message: str
+) -> None:
+    exemplar = dataclasses.replace(samples[5], stored=(1, 4, 7))
+    loader, wanted = clip_loader(), [*samples[:4], dataclasses.replace(exemplar, **changes)]
+    with loader.limited_to(samples[:4], lambda: [exemplar]):
+        for ask in passes(loader, wanted):
+            with pytest.raises(TrainingError, match=message):
+                ask()
+    for ask in passes(loader, wanted):
+        ask()
+
+
+def test_exemplars_are_those_of_the_moment(samples: list[Sample]) -> None:
+    kept: list[Sample] = []
+    loader = clip_loader()
+    with loader.limited_to(samples[:4], lambda: kept):
+        with pytest.raises(TrainingError):
+            loader.plain(samples[4:5], 5)
+        kept.append(samples[4])
+        loader.plain(samples[4:5], 5)
+
+
+# --- from the store
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_store_gives_the_same_frames_nearly(
+    samples: list[Sample], store: FrameStore, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ClipSpec(frames=4, size=32, test_views=dataclasses.replace(SPEC.test_views, clips=2, crops=3))
+    decoded, stored = (
+        clip_loader(spec=spec),
+        clip_loader(spec=spec, store=store, workers=workers, decoder="decord"),
+    )
+    ways = ("training", (samples, 1, 5, "x")), ("views", (samples, 5)), ("plain", (samples, 5))
+    for name, given in ways:
+        expected = list(getattr(decoded, name)(*given))
+        with monkeypatch.context() as patch:
+            patch.setattr(loader_module, "read_frames", None)
+            found = list(getattr(stored, name)(*given))
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one.labels, other.labels)
+            assert one.clips.shape == other.clips.shape
+            assert (one.clips.int() - other.clips.int()).abs().float().mean() < 4
+
+
+def test_a_video_missing_in_the_store_is_named(samples: list[Sample], tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"video 'blue/0\.mp4': .*prepare DATASET ROOT --store"):
+        list(clip_loader(store=FrameStore(tmp_path)).plain(samples, 5))
+
+
+# --- what goes wrong
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_video_that_got_shorter_is_named(samples: list[Sample], workers: int) -> None:
+    longer = Sample("v", samples[0].path, 0, frames=40)
+    with pytest.raises(VideoError) as caught:
+        list(clip_loader(workers=workers).plain([longer], 1))
+    assert _no_children()
+    told = str(caught.value)
+    assert "\n" not in told
+    for part in ("video 'v'", "only 12 frames can be decoded", "40 frames were counted", "vcil-bench prepare"):
+        assert part in told
+
+
+def _hang(*_: Any) -> np.ndarray:
+    time.sleep(600)
+    raise AssertionError
+
+
+def _hang_with_the_lock(*_: Any) -> np.ndarray:
+    """Sleep as a library does that never gives Python's lock back: nothing else in the process goes on."""
+    ctypes.PyDLL(None).sleep(600)
+    raise AssertionError
+
+
+def _die(*_: Any) -> np.ndarray:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def _no_children() -> bool:
+    end = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < end:
+        time.sleep(0.05)
+    return not multiprocessing.active_children()
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("hang", [_hang, _hang_with_the_lock])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_decoder_that_hangs_is_ended_and_named(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch, workers: int, hang: Callable[..., np.ndarray]
+) -> None:
+    original = loader_module.read_frames
+    monkeypatch.setattr(
+        loader_module, "read_frames", lambda path, *more: (hang if "red/1" in path else original)(path, *more)
+    )
+    batches = clip_loader(workers=workers, limit_s=1).plain(samples, 2)
+    with pytest.raises(VideoError, match=r"not decoded within 1 s: 'red/1\.mp4' \(.*decoder=auto"):
+        list(batches)
+    assert _no_children()
+
+
+@pytest.mark.usefixtures("forked")
+def test_slow_videos_are_waited_for(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = loader_module.read_frames
+
+    def slow(*given: Any) -> np.ndarray:
+        time.sleep(0.25)
+        return original(*given)
+
+    monkeypatch.setattr(loader_module, "read_frames", slow)
+    assert len(list(clip_loader(workers=1, limit_s=2).plain(samples, 12))) == 1
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_killed_worker_is_told_with_its_video(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_module, "read_frames", _die)
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(VideoError, match=r"a worker process died.*'blue/0\.mp4'.*--set workers=N"):
+        list(clip_loader(workers=1).plain(samples, 12))
+    assert signal.getsignal(signal.SIGCHLD) == before
+    assert _no_children()
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize(
+    ("workers", "end"),
+    [(1, lambda: os._exit(0)), (2, lambda: os._exit(0)), (2, lambda: os._exit(3)), (2, _die)],
+    ids=["exit 0 alone", "exit 0", "exit 3", "kill"],
+)
+def test_a_worker_that_ends_in_the_middle_of_an_epoch_is_told_with_its_video(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch, workers: int, end: Callable[[], Any]
+) -> None:
+    original = loader_module.read_frames
+    monkeypatch.setattr(
+        loader_module, "read_frames", lambda path, *more: end() if "red/1" in path else original(path, *more)
+    )
+    taken = 0
+    with pytest.raises(VideoError, match=r"a worker process died.*'red/1\.mp4'"):  # noqa: PT012 - counts
+        for _ in clip_loader(workers=workers, limit_s=60).plain(samples, 2):
+            taken += 1
+    assert taken < 6
+    assert _no_children()
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+def test_other_decoders_never_run_in_this_process(
+    samples: list[Sample], monkeypatch: pytest.MonkeyPatch, decoder: str
+) -> None:
+    def reader(*_: Any) -> np.ndarray:
+        return np.full((4, 48, 48, 3), os.getpid() % 256, np.uint8)
+
+    monkeypatch.setattr(loader_module, "read_frames", reader)
+    (batch,) = clip_loader(decoder=decoder).plain(samples[:1], 1)
+    assert not (batch.clips == os.getpid() % 256).any()
+    assert (next(clip_loader().plain(samples[:1], 1)).clips == os.getpid() % 256).all()

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import open_clip
+import pretrain_tiny_clip as pretraining
+import pytest
+import stills
+import torch
+from numpy.typing import NDArray
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load_file
+
+from vcil_bench.common.errors import UserError
+from vcil_bench.data import synthetic
+from vcil_bench.data.synthetic import drawing
+
+FOLDER = pretraining.DEFAULT_FOLDER
+
+
+def decode(path: Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(frames)
+
+
+def read_manifest(root: Path) -> list[dict[str, str]]:
+    with (root / synthetic.MANIFEST).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "CLIPS_PER_CLASS", {"train": 1, "test": 1})
+
+
+def circular_shift(path: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the steps of a path on the torus, the short way round."""
+    half = drawing.SIZE / 2
+    return (np.diff(path, axis=0) + half) % drawing.SIZE - half
+
+
+def object_centre(frame: NDArray[np.uint8]) -> NDArray[np.floating]:
+    """Find a saturated object on a muted background by the circular mean of its pixels."""
+    saturation = (frame.max(-1).astype(float) - frame.min(-1)) / 255
+    mask = saturation > 0.45
+    angle = np.arange(drawing.SIZE) * 2 * np.pi / drawing.SIZE
+    turns = [(np.exp(1j * angle) * mask.sum(axis)).sum() for axis in (0, 1)]
+    return np.angle(turns) % (2 * np.pi) * drawing.SIZE / (2 * np.pi)
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / synthetic.FOLDER_NAME
+    synthetic.render(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer(str(FOLDER / pretraining.MERGES_FILE), context_length=pretraining.CONTEXT_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def model() -> open_clip.CLIP:
+    open_clip.add_model_config(FOLDER / pretraining.CONFIG_FILE)
+    return open_clip.create_model(
+        pretraining.MODEL_NAME, pretrained=str(FOLDER / pretraining.WEIGHTS_FILE)
+    ).eval()
+
+
+def test_class_names_are_six_objects_times_four_motions() -> None:
+    assert len(set(synthetic.CLASS_NAMES)) == 24
+    assert len(synthetic.OBJECTS) == 6
+    assert len({colour for colour, _ in synthetic.OBJECTS}) == 6
+    assert len({shape for _, shape in synthetic.OBJECTS}) == 6
+    assert synthetic.MOTIONS == ("left", "right", "up", "down")
+    assert synthetic.CLASS_NAMES[0] == "a red square moving left"
+    assert len({synthetic.class_slug(name) for name in synthetic.CLASS_NAMES}) == 24
+
+
+def test_manifest_lists_every_clip_once(rendered: Path) -> None:
+    rows = read_manifest(rendered)
+    counts = Counter((row["class"], row["split"]) for row in rows)
+    assert counts == {
+        (name, split): count for name in synthetic.CLASS_NAMES for split, count in (("train", 20), ("test", 10))
+    }
+    assert len({row["group"] for row in rows}) == len(rows)
+    files = {str(path.relative_to(rendered)) for path in rendered.rglob("*.mp4")}
+    assert files == {row["path"] for row in rows}
+    assert str(synthetic.VERSION) in rendered.name
+
+
+def test_every_video_has_16_frames_of_64_by_64(rendered: Path) -> None:
+    for row in read_manifest(rendered):
+        with av.open(str(rendered / row["path"])) as container:
+            stream = container.streams.video[0]
+            assert stream.codec_context.name == "h264"
+            assert stream.codec_context.pix_fmt == "yuv420p"
+            assert stream.average_rate == synthetic.FPS
+            frames = list(container.decode(stream))
+        assert [(frame.width, frame.height) for frame in frames] == [(64, 64)] * 16
+
+
+def test_no_frame_is_predicted_from_another(rendered: Path) -> None:
+    row = read_manifest(rendered)[0]
+    with av.open(str(rendered / row["path"])) as container:
+        assert all(packet.is_keyframe for packet in container.demux(video=0) if packet.size)
+
+
+def test_rendering_twice_gives_the_same_frames(
+    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_clips(monkeypatch)
+    # Another amount before a clip and another state of numpy must not change it.
+    np.random.seed(1)
+    synthetic.render(tmp_path / "again")
+    rows = read_manifest(tmp_path / "again")
+    assert len(rows) == 48
+    for row in rows:
+        np.testing.assert_array_equal(decode(tmp_path / "again" / row["path"]), decode(rendered / row["path"]))
+
+
+def test_encoding_keeps_the_picture(rendered: Path) -> None:
+    row = read_manifest(rendered)[0]
+    drawn = synthetic.clip_frames("train", 0, 0).astype(float)
+    assert np.abs(decode(rendered / row["path"]) - drawn).mean() < 6
+
+
+def test_complete_data_is_left_alone(rendered: Path) -> None:
+    manifest = rendered / synthetic.MANIFEST
+    before = manifest.stat()
+    synthetic.render(rendered)
+    assert manifest.stat().st_mtime_ns == before.st_mtime_ns
+    assert manifest.stat().st_ino == before.st_ino
+
+
+def test_foreign_folder_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(UserError, match="not the embedded dataset"):
+        synthetic.render(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_interrupted_rendering_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_clips(monkeypatch)
+
+    def stop(done: int, total: int) -> None:
+        assert total == 48
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthetic.render(tmp_path / "data", progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_second_simultaneous_rendering_keeps_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_clips(monkeypatch)
+    root = tmp_path / "data"
+
+    def overtake(done: int, total: int) -> None:
+        if done == total:
+            root.mkdir()
+            (root / synthetic.MANIFEST).write_text("the other's")
+
+    synthetic.render(root, progress=overtake)
+    assert (root / synthetic.MANIFEST).read_text() == "the other's"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_train_and_test_clips_differ() -> None:
+    assert not set(synthetic.BACKGROUNDS["train"]) & set(synthetic.BACKGROUNDS["test"])
+    clips = {
+        synthetic.clip_frames(split, class_id, index).tobytes()
+        for split in ("train", "test")
+        for class_id in range(24)
+        for index in range(5)
+    }
+    assert len(clips) == 240
+
+
+@pytest.mark.parametrize("motion", synthetic.MOTIONS)
+def test_one_frame_does_not_tell_the_motion(motion: str) -> None:
+    # 16 cells of the canvas, first, middle and last frame: the same counts up to chance everywhere.
+    paths = np.stack([synthetic.trajectory(np.random.default_rng([7, i]), motion) for i in range(4000)])
+    assert paths.shape == (4000, 16, 2)
+    assert paths.min() >= 0
+    assert paths.max() < drawing.SIZE
+    for frame in (0, 7, 15):
+        column, row = (paths[:, frame].T // 16).astype(int)
+        cells = np.bincount(4 * row + column, minlength=16)
+        chi_squared = float(((cells - 250) ** 2 / 250).sum())
+        assert chi_squared < 37.7  # 15 degrees of freedom, p = 0.001
+
+
+@pytest.mark.parametrize("motion", synthetic.MOTIONS)
+def test_trajectory_goes_where_its_name_says(motion: str) -> None:
+    direction = np.array(drawing.MOTIONS[motion])
+    for seed in range(50):
+        steps = circular_shift(synthetic.trajectory(np.random.default_rng(seed), motion))
+        speed = steps @ direction
+        np.testing.assert_allclose(speed, speed[0], atol=1e-4)
+        assert 1.6 - 1e-4 < speed[0] < 3.0 + 1e-4
+        assert 24 - 1e-2 < speed.sum() < 50
+        np.testing.assert_allclose(steps @ direction[::-1], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("motion", synthetic.MOTIONS)
+def test_object_in_the_file_moves_as_named(rendered: Path, motion: str) -> None:
+    name = f"a red square moving {motion}"
+    rows = [row for row in read_manifest(rendered) if row["class"] == name]
+    for row in rows[:8]:
+        centres = np.stack([object_centre(frame) for frame in decode(rendered / row["path"])])
+        step = circular_shift(centres).mean(0)
+        speed = step @ np.array(drawing.MOTIONS[motion])
+        assert 1.4 < speed < 3.2
+        assert np.abs(step).min() < 0.15
+
+
+def test_objects_wrap_round_the_border() -> None:
+    corner, middle = np.array([[0.0, 0.0], [32.0, 32.0]])
+    masks = drawing.object_mask("star", np.stack([corner, middle]), radius=9)
+    np.testing.assert_array_equal(np.roll(masks[0], (32, 32), (0, 1)), masks[1])
+
+
+def test_shapes_have_about_the_same_area() -> None:
+    areas = [
+        drawing.object_mask(shape, np.array([[32.0, 32.0]]), radius=9).sum() for _, shape in synthetic.OBJECTS
+    ]
+    assert max(areas) < 2 * min(areas)
+
+
+@pytest.mark.parametrize("motion", synthetic.MOTIONS)
+def test_speed_lines_lie_behind_the_object(motion: str) -> None:
+    plain = stills.draw_still(np.random.default_rng(3), "red", "square", "still")
+    moving = stills.draw_still(np.random.default_rng(3), "red", "square", motion)
+    assert (plain.image != moving.image).any()
+    lines = drawing.trail_mask(motion, np.array([32.0, 32.0]), radius=8, length=14, period=5)
+    weight = lines.sum()
+    grid = np.arange(drawing.SIZE)
+    mean = np.array([(lines.sum(0) * grid).sum(), (lines.sum(1) * grid).sum()]) / weight
+    offset = (mean - 32) @ np.array(drawing.MOTIONS[motion])
+    assert offset < -5
+    captions = [pretraining.write_caption(np.random.default_rng(i), moving.facts).text for i in range(50)]
+    assert any(f"moving {motion}" in caption for caption in captions)
+    assert not any("still" in caption for caption in captions)
+
+
+def test_captions_are_true_of_their_own_still_and_of_every_other_they_fit() -> None:
+    drawn, captions = pretraining.draw_batch(np.random.default_rng(0))
+    truth = pretraining.is_true(captions, drawn)
+    assert truth.shape == (128, 128)
+    assert truth.diagonal().all()
+    assert truth.sum() > 128
+    for i, j in np.argwhere(truth):
+        assert drawn[i].facts[:2] == drawn[j].facts[:2]
+    texts: dict[str, NDArray[np.bool_]] = {}
+    for caption, column in zip(captions, truth.T, strict=True):
+        np.testing.assert_array_equal(texts.setdefault(caption.text, column), column)
+
+
+def test_contrastive_loss_is_least_for_the_true_pairs() -> None:
+    features, truth = torch.eye(4), torch.eye(4)
+    scale = torch.tensor(50.0)
+    right = pretraining.contrastive_loss(features, features, scale, truth)
+    wrong = pretraining.contrastive_loss(features, features.roll(1, 0), scale, truth)
+    assert right < 1e-3
+    assert wrong > 10
+
+
+def test_tokenizer_covers_class_names_and_any_other_text(tokenizer: SimpleTokenizer) -> None:
+    assert tokenizer.vocab_size == pretraining.MODEL_CONFIG["text_cfg"]["vocab_size"]
+    assert tokenizer.eot_token_id == tokenizer.vocab_size - 1
+    for name in synthetic.CLASS_NAMES:
+        assert tokenizer.decode(tokenizer.encode(name)).strip() == name
+    for text in ("Apply Eye Makeup", "pommel horse", "faire du vélo", "打篮球"):
+        assert tokenizer.decode(tokenizer.encode(text)).strip() == text.lower()
+
+
+def test_shipped_configuration_and_merges_are_what_the_script_writes(tmp_path: Path) -> None:
+    config = json.loads((FOLDER / pretraining.CONFIG_FILE).read_text(encoding="utf-8"))
+    assert config == pretraining.MODEL_CONFIG
+    pretraining.write_merges(tmp_path / "merges")
+    assert (tmp_path / "merges").read_bytes() == (FOLDER / pretraining.MERGES_FILE).read_bytes()
+
+
+def test_shipped_weights_fit_strictly_and_are_small(model: open_clip.CLIP) -> None:
+    path = FOLDER / pretraining.WEIGHTS_FILE
+    assert path.stat().st_size <= 5_000_000
+    state = load_file(path)
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert state.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name].float())
+    assert model.logit_scale.exp() <= 100
+
+
+def test_shipped_weights_know_objects_and_tell_class_names_apart(
+    model: open_clip.CLIP, tokenizer: SimpleTokenizer
+) -> None:
+    figures = pretraining.evaluate(model, tokenizer, seed=99, count=5)
+    assert figures["object_6"] > 0.9
+    assert figures["retrieval_24"] > 0.8
+    assert figures["retrieval_24_video"] > 0.8
+    assert figures["text_cosine_max"] < 0.9
+    assert figures["text_cosine_max_video"] < 0.9
+
+
+def test_two_steps_of_pretraining(tmp_path: Path) -> None:
+    state = torch.random.get_rng_state()
+    figures = pretraining.pretrain(tmp_path / "model", steps=2, seed=5, progress=False, count=2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    names = {path.name for path in (tmp_path / "model").iterdir()}
+    assert names == {"clip_tiny.json", "merges.txt.gz", "weights.safetensors", "README.md"}
+    assert 0 <= figures["object_6"] <= 1
+    assert figures["logit_scale"] <= 100
+
+
+def test_a_disk_that_cannot_hold_the_clips_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise av.error.OSError(28, "No space left on device")
+
+    monkeypatch.setattr(synthetic, "write_video", full)
+    with pytest.raises(UserError, match="No space left"):
+        synthetic.render(tmp_path / synthetic.FOLDER_NAME)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a file").touch()
+    with pytest.raises(UserError, match="cannot write there"):
+        synthetic.render(tmp_path / "a file" / synthetic.FOLDER_NAME)

@@ -1,0 +1,95 @@
+"""Records of runs that never were, for tests of what reads records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from vcil_bench.record import RecordData
+
+
+def record_data(
+    *,
+    method: str = "alpha",
+    seed: int = 1,
+    correct: Sequence[Sequence[int]] = ((4,), (2, 1)),
+    totals: Sequence[int] = (4, 2),
+    status: str = "complete",
+    **changes: dict[str, Any] | str,
+) -> RecordData:
+    """Make up the record of a run on real data: two tasks of two classes and one, protocol seeds 1 to 3.
+
+    Args:
+        method: Name of a method; its file does not exist, so that it is never stale.
+        seed: Seed of class order and run.
+        correct: Correct predictions per step and task, of the readout ``cnn``.
+        totals: Test videos per task.
+        status: ``complete``, ``partial`` or ``failed``.
+        changes: Sections to change, key by key; text replaces the whole.
+    """
+    metrics = {"headline": "average_incremental_accuracy", "also": ["final_accuracy", "backward_forgetting"]}
+    dataset = {"name": "folder", "split": 1, "label_map": None}
+    data: dict[str, Any] = {
+        "schema": 1,
+        "run_id": f"made_up/{method}/default-s{seed}",
+        "status": status,
+        "reason": None,
+        "started": "2025-01-01T00:00:00Z",
+        "finished": "2025-01-01T01:00:00Z",
+        "protocol": {
+            "name": "made_up",
+            "label": "made_up",
+            "version": 1,
+            "title": "a title",
+            "fingerprint": "f" * 64,
+            "origin": "protocols/made_up.yaml",
+            "overrides": {},
+            "dataset": dataset,
+            "metrics": metrics,
+            "seeds": [1, 2, 3],
+        },
+        "method": {
+            "name": method,
+            "paper": "none",
+            "readouts": ["cnn"],
+            "data_access": "task",
+            "uses_memory": False,
+            "origin": "file",
+            "file": f"/nowhere/{method}.py",
+            "sha256": "0" * 64,
+            "bases": {},
+            "distribution": None,
+            "version": None,
+        },
+        "variant": "default",
+        "seed": seed,
+        "run_seed": seed,
+        "config": {"lr": {"value": 0.1, "origin": "default"}},
+        "options": {"precision": {"value": "fp32", "origin": "default"}},
+        "class_order": [2, 0, 1],
+        "class_names": ["a", "b", "c"],
+        "classes_per_task": [2, 1],
+        "test_videos": list(totals),
+        "steps": [
+            {"step": i, "classes_seen": 2 + i, "correct": {"cnn": list(row)}, "costs": {}, "losses": []}
+            for i, row in enumerate(correct)
+        ],
+        "predictions": None,
+        "sessions": [{"started": "2025-01-01T00:00:00Z", "environment": {}}],
+        "data": {
+            "kind": "real",
+            "dataset": "folder",
+            "split": "1",
+            "root": "/nowhere",
+            "manifest_sha256": "1" * 64,
+            "train_videos": 9,
+            "test_videos": sum(totals),
+            "left_out": [],
+            "decoder": "pyav",
+        },
+        "weights": {"name": "clip_tiny", "source": "embedded", "sha256": "2" * 64, "pretraining": "pictures"},
+        "environment": {"device": "a processor"},
+    }
+    for key, change in changes.items():
+        data[key] = data[key] | change if isinstance(change, dict) else change
+    return cast("RecordData", data)

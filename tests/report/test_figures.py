@@ -1,0 +1,402 @@
+"""Figures from records: the values drawn are those of the records, a method always looks the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up_records import record_data
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from vcil_bench import record as records
+from vcil_bench.record import Record, RecordError
+from vcil_bench.registry import methods_folder
+from vcil_bench.report import build, figure_cache, figures, style
+from vcil_bench.report.curves import curves_figure, draw
+from vcil_bench.report.figure_cache import Kept
+from vcil_bench.report.style import built_in, line_styles, style_of
+from vcil_bench.report.tables import Group, Row, groups, rows
+
+pytestmark = pytest.mark.pictures
+
+# Two tasks, of classes 0 and 1 with 4 videos and of class 2 with 2, and what their videos are taken for.
+LABELS, TASKS = [0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 1, 1]
+BEST = [[0, 1, 1, 0], [0, 2, 2, 1, 2, 0]]
+CORRECT = [[2], [2, 1]]  # counted from these
+
+
+def costs(size: int, trainable: int, seconds: float) -> dict[str, Any]:
+    return {"train_s": seconds, "trainable": trainable, "memory": {"videos": 1, "frames": 1, "bytes": size}}
+
+
+def saved(
+    results: Path,
+    *,
+    best: Sequence[Sequence[int]] | None = None,
+    cost: dict[str, Any] | None = None,
+    **made: Any,
+) -> Record:
+    """Save a made-up record, its predictions and costs where given, and read it."""
+    data = record_data(**made)
+    path = records.record_path(results, "made_up", data["method"]["name"], data["variant"], data["seed"])
+    for step in data["steps"]:
+        step["costs"] = cost or {}
+    if best is not None:
+        arrays = {
+            f"top5/{i}/cnn": np.stack([np.array(one)] * 5, axis=1).astype(np.int16) for i, one in enumerate(best)
+        }
+        arrays |= {"videos": np.array([f"v{i}" for i in range(len(LABELS))])}
+        arrays |= {"labels": np.array(LABELS, np.int16), "task": np.array(TASKS, np.int16)}
+        npz = records.predictions_path(path)
+        data["predictions"] = {"file": npz.name, "sha256": records.save_predictions(npz, arrays)}
+    records.save(path, data)
+    return records.load(path)
+
+
+def group(*found: Record) -> Group:
+    (one,) = groups(found)
+    return one
+
+
+def made(**changes: Any) -> Record:
+    return Record(Path("nowhere.json"), record_data(**changes))
+
+
+def lines(axes: Axes) -> dict[str, Any]:
+    """Return the lines of a panel that have a name."""
+    return {
+        str(line.get_label()): line for line in axes.get_lines() if not str(line.get_label()).startswith("_")
+    }
+
+
+def digests(files: Sequence[Path]) -> dict[str, str]:
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_every_built_in_method_has_a_look_of_its_own() -> None:
+    looks = [style_of(method) for method in built_in()]
+    assert {path.stem for path in methods_folder().glob("[a-z]*.py")} == set(built_in())
+    assert len({look.marker for look in looks}) == len(looks)  # so that grey tells them apart
+    assert len({look.glyph for look in looks}) == len(looks)
+
+
+def test_other_methods_never_look_like_a_built_in_one() -> None:
+    taken = {style_of(method) for method in built_in()}
+    others = [style_of(f"mine_{i}") for i in range(200)]
+    assert taken.isdisjoint(others)
+    assert len(set(others)) > 40
+
+
+def test_a_method_keeps_its_look_whatever_is_beside_it() -> None:
+    def colours(*methods: str) -> dict[str, tuple[str, str]]:
+        figure = curves_figure(rows(group(*(made(method=m) for m in methods))), "t")
+        assert figure
+        drawn = lines(figure.axes[0])
+        return {name.split()[0]: (to_hex(line.get_color()), line.get_marker()) for name, line in drawn.items()}
+
+    few, many = colours("tcd", "mine"), colours("tcd", "stpr", "alpha", "mine", "zz", "finetune")
+    assert few == {name: many[name] for name in few}
+    assert few["tcd"] == (style_of("tcd").colour.lower(), style_of("tcd").marker)
+
+
+def test_variants_differ_by_line_and_the_default_is_solid() -> None:
+    given = [("tcd", "a=1"), ("tcd", "default"), *(("tcd", f"b={i}") for i in range(8)), ("stpr", "default")]
+    found = line_styles(given)
+    assert (
+        len({(str(look["linestyle"]), look["fillstyle"], look["markerfacecolor"]) for look in found[:-1]}) == 10
+    )
+    assert found[1]["linestyle"] == found[-1]["linestyle"] == "-"
+    assert len({(look["color"], look["marker"]) for look in found}) == 2
+
+
+def test_curves_draw_the_mean_and_name_missing_seeds() -> None:
+    found = rows(group(made(seed=1, correct=[[4], [2, 1]]), made(seed=2, correct=[[2], [2, 2]])))
+    figure = curves_figure(found, "t")
+    assert figure
+    left, right = figure.axes
+    line = lines(left)["alpha (2/3 seeds)"]
+    np.testing.assert_allclose(line.get_xdata(), [2, 3])
+    np.testing.assert_allclose(line.get_ydata(), [75, (50 + 400 / 6) / 2])
+    np.testing.assert_allclose(lines(right)["alpha (2/3 seeds)"].get_ydata(), [0, 25])
+
+
+def test_rows_of_equal_name_are_told_apart_by_backbone(tmp_path: Path) -> None:
+    found = rows(group(made(), made(weights={"name": "clip_vit_b16", "source": "openai"})))
+    figure = curves_figure(found, "t")
+    assert figure
+    assert len(lines(figure.axes[0])) == 2
+    assert len(set(figures.file_names(found))) == 2
+
+
+def test_every_task_is_a_line() -> None:
+    found = rows(group(made(correct=[[4], [2, 1]]), made(seed=2, correct=[[2], [2, 2]]), made(method="beta")))
+    figure = figures.task_forgetting_figure(found, "t")
+    assert figure
+    panel = figure.axes[0]
+    assert panel.get_title() == "alpha (2/3 seeds)"
+    first, second = panel.get_lines()
+    np.testing.assert_allclose(first.get_xydata(), [[1, 75], [2, 50]])
+    np.testing.assert_allclose(second.get_xydata(), [[2, 75]])
+    assert figure.axes[1].get_title() == "beta (1/3 seeds)"
+
+
+def test_accuracy_matrix_shows_what_was_tested() -> None:
+    (row,) = rows(group(made(correct=[[4], [2, 1]]), made(seed=2, correct=[[2], [2, 2]])))
+    figure = figures.accuracy_matrix_figure(row, "t")
+    assert figure
+    cells = figure.axes[0].collections[0].get_array()
+    assert cells is not None
+    np.testing.assert_allclose(np.ma.filled(cells, -1), [[75, -1], [50, 75]])
+    assert [text.get_text() for text in figure.axes[0].texts] == ["75", "50", "75"]
+
+
+def test_many_tasks_have_no_numbers() -> None:
+    tasks = 26
+    data = record_data(correct=[[1] * (i + 1) for i in range(tasks)], totals=[2] * tasks)
+    data["classes_per_task"], data["class_order"] = [1] * tasks, list(range(tasks))
+    (row,) = rows(group(Record(Path("nowhere.json"), data)))
+    figure = figures.accuracy_matrix_figure(row, "t")
+    assert figure
+    assert not figure.axes[0].texts
+    figure = figures.task_forgetting_figure([row], "t")
+    assert figure
+    assert len(figure.axes[0].get_lines()) == tasks
+
+
+def test_confusion_counted_by_hand(tmp_path: Path) -> None:
+    found = figures.predictions(saved(tmp_path, best=BEST, correct=CORRECT), "cnn")
+    assert found
+    np.testing.assert_allclose(figures.task_confusion(found), [[2 / 4, 2 / 4], [1 / 2, 1 / 2]])
+    np.testing.assert_allclose(figures.old_new_confusion(found), [[np.nan, np.nan], [2 / 4, 1 / 2]])
+
+
+def test_confusion_is_the_mean_over_seeds_with_predictions(tmp_path: Path) -> None:
+    right = [LABELS[:4], LABELS]
+    (row,) = rows(
+        group(
+            saved(tmp_path, seed=1, best=BEST, correct=CORRECT),
+            saved(tmp_path, seed=2, best=right, correct=[[4], [4, 2]]),
+            saved(tmp_path, seed=3),
+        )
+    )
+    figure = figures.confusion_figure(row, "t")
+    assert figure
+    left, right_panel = figure.axes[:2]
+    cells = left.collections[0].get_array()
+    assert cells is not None
+    np.testing.assert_allclose(cells, [[75, 25], [25, 75]])
+    drawn = lines(right_panel)
+    np.testing.assert_allclose(drawn["old classes taken for new ones"].get_xydata(), [[2, 25]])
+    np.testing.assert_allclose(drawn["new classes taken for old ones"].get_xydata(), [[2, 25]])
+    assert "predictions of 2 of 3 runs" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_predictions_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    found = saved(tmp_path, best=BEST, correct=CORRECT)
+    path = records.predictions_path(found.path)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["top5/0/cnn"][0, 0] = 2  # a class of the second task after the first
+    for content in (arrays, None):
+        if content:
+            records.save_predictions(path, content)
+        else:
+            path.write_bytes(b"PK\x03\x04 and no more")
+        with pytest.raises(RecordError) as caught:
+            figures.predictions(found, "cnn")
+        assert str(path) in str(caught.value)
+
+
+def points(figure: Figure) -> list[dict[str, tuple[float, float]]]:
+    """Return the points of each panel of the cost figure by colour."""
+    return [
+        {
+            to_hex(one.lines[0].get_color()).upper(): tuple(one.lines[0].get_xydata()[0])
+            for one in axes.containers
+            if isinstance(one, ErrorbarContainer)
+        }
+        for axes in figure.axes[:3]
+    ]
+
+
+def test_cost_draws_the_last_memory_and_all_the_time(tmp_path: Path) -> None:
+    joint = saved(tmp_path, method="joint", cost=costs(0, 10, 500.0), correct=[[4], [4, 2]])
+    joint.data["method"]["data_access"] = "cumulative"
+    found = rows(
+        group(
+            saved(tmp_path, method="tcd", seed=1, cost=costs(1000, 10, 1.0), correct=[[4], [2, 1]]),
+            saved(tmp_path, method="tcd", seed=2, cost=costs(3000, 10, 2.0), correct=[[2], [2, 2]]),
+            saved(tmp_path, method="finetune", cost=costs(0, 0, 30.0), correct=[[4], [0, 2]]),
+            joint,
+        )
+    )
+    figure = figures.cost_figure([row for row in found if row.method != "joint"], "t")
+    assert figure
+    tcd, finetune = style_of("tcd").colour, style_of("finetune").colour
+    accuracy = (75 + 175 / 3) / 2, (100 + 100 / 3) / 2
+    for panel, x in zip(points(figure), ((2000, 0), (10, 0), (3, 60)), strict=True):
+        assert panel[tcd] == pytest.approx((x[0], accuracy[0]))
+        assert panel[finetune] == pytest.approx((x[1], accuracy[1]))
+    figure = figures.cost_figure([row for row in found if row.method == "joint"], "t")
+    assert figure
+    exemplars, *others = points(figure)
+    assert not exemplars  # its exemplars are all videos, which is not what its memory of zero bytes says
+    assert all(len(panel) == 1 for panel in others)
+    assert "joint (1/3 seeds) [keeps all videos]" in [t.get_text() for t in figure.legends[0].get_texts()]
+
+
+@pytest.mark.parametrize("values", [(0.0,), (5.0,), (5.0, 6.0), (0.0, 5.0), (0.0, 1.0, 1e8), (3.0, 4e9)])
+def test_every_cost_lies_on_its_axis_between_readable_ticks(tmp_path: Path, values: Sequence[float]) -> None:
+    found = [
+        saved(tmp_path, method=f"m{i}", cost=costs(int(value), int(value), value / 2))
+        for i, value in enumerate(values)
+    ]
+    figure = figures.cost_figure(rows(group(*found)), "t")
+    assert figure
+    for axes in figure.axes[:3]:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert low < min(values)
+        assert max(values) < high
+        assert 1 <= len(ticks) <= 6
+        assert (0 in ticks) == (low <= 0)
+
+
+def test_file_names_are_safe_and_differ() -> None:
+    def row(variant: str, readout: str = "cnn", backbone: str = "b") -> Row:
+        return Row("alpha", variant, backbone, readout, [], [], 1, [])
+
+    given = [row("default"), row("a/../b"), row("a_.._b"), row("x--y", "z"), row("x", "y--z"), row("x-", "y")]
+    given += [row("x", "-y"), row("l" * 300), row("l" * 301), row("default", backbone="other")]
+    found = figures.file_names(given)
+    assert len({name.lower() for name in found}) == len(found)
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_.=+") for name in found)
+    assert max(map(len, found)) < 130
+    assert figures.file_names(given[1:5]) == found[1:5]
+    assert figures.file_names([row("lr=1e-3")]) == ["alpha--lr=1e-3--cnn"]
+
+
+def test_write_all_writes_what_it_can_and_says_what_not(tmp_path: Path) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    one = group(
+        saved(results, method="tcd", best=BEST, correct=CORRECT, cost=costs(1, 2, 3.0)),
+        saved(results, method="stpr", cost=costs(1, 2, 3.0)),
+        saved(results, method="hce", status="failed", correct=[]),
+    )
+    drawn = figures.write_all(one, out, Kept(out))
+    names = {str(file.relative_to(out)) for file in drawn.files}
+    matrices = [f"accuracy_matrix/{method}--default--cnn" for method in ("tcd", "stpr")]
+    stems = ["curves", "task_forgetting", "cost", *matrices, "confusion/tcd--default--cnn"]
+    assert names == {stem + suffix for stem in stems for suffix in (".svg", ".png")}
+    assert names == {str(file.relative_to(out)) for file in out.rglob("*.*")}
+    failed, missing = drawn.notes
+    assert "hce" in failed
+    assert "no finished run" in failed
+    assert "stpr" in missing
+    assert "no predictions of seed 1" in missing
+    assert [picture.row.method for picture in drawn.pictures if picture.row] == ["stpr", "tcd", "tcd"]
+    first = digests(drawn.files)
+    assert digests(figures.write_all(one, out, Kept(out)).files) == first
+
+
+def test_user_settings_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib as mpl
+
+    found = rows(group(made()))
+    first = [file.read_bytes() for file in draw(found, "t", tmp_path / "a")]
+    with mpl.rc_context({"font.size": 20, "lines.linewidth": 9, "svg.hashsalt": "other", "savefig.dpi": 30}):
+        assert [file.read_bytes() for file in draw(found, "t", tmp_path / "a")] == first
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
+    (row,) = rows(group(made(status="partial")))
+    assert draw([], "t", tmp_path / "x") == draw([row], "t", tmp_path / "x") == []
+    for function in (figures.task_forgetting_figure, figures.cost_figure):
+        assert function([], "t") is None
+        assert function([row], "t") is None
+    for one in (figures.accuracy_matrix_figure, figures.confusion_figure):
+        assert one(row, "t") is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_task_can_be_drawn(tmp_path: Path) -> None:
+    data = record_data(correct=[[2]], totals=[4])
+    data["classes_per_task"] = [3]
+    data["steps"][0]["costs"] = costs(0, 0, 0.0)
+    path = records.record_path(tmp_path, "made_up", "alpha", "default", 1)
+    data["steps"][0]["classes_seen"] = 3
+    arrays = {"labels": np.array([0, 0, 1, 2]), "task": np.zeros(4, int), "top5/0/cnn": np.zeros((4, 5), int)}
+    arrays["videos"] = np.array(["a", "b", "c", "d"])
+    npz = records.predictions_path(path)
+    data["predictions"] = {"file": npz.name, "sha256": records.save_predictions(npz, arrays)}
+    records.save(path, data)
+    drawn = figures.write_all(group(records.load(path)), tmp_path / "out", Kept(tmp_path / "out"))
+    assert [picture.kind for picture in drawn.pictures] == [
+        *("curves", "task_forgetting", "cost", "accuracy_matrix", "confusion")
+    ]
+    assert not drawn.notes
+
+
+def test_a_figure_is_drawn_again_when_what_it_is_made_of_or_its_file_changed(tmp_path: Path) -> None:
+    drawn = 0
+
+    def make() -> Figure:
+        nonlocal drawn
+        drawn += 1
+        return Figure(figsize=(1, 1))
+
+    def draws(title: str, found: list[Row]) -> int:
+        before, keeping = drawn, Kept(tmp_path)
+        files = keeping.draw(tmp_path / "a" / "x", title, found, make)
+        assert [file.name for file in files] == ["x.svg", "x.png"]
+        keeping.write()
+        return drawn - before
+
+    (row,) = rows(group(made()))
+    (other,) = rows(group(made(correct=[[3], [2, 1]])))
+    assert [draws("t", [row]), draws("t", [row]), draws("u", [row]), draws("u", [row])] == [1, 0, 1, 0]
+    assert [draws("u", [other]), draws("u", [other]), draws("u", [other, row])] == [1, 0, 1]
+    (tmp_path / "a" / "x.png").write_bytes(b"changed by hand")
+    assert [draws("u", [other, row]), draws("u", [other, row])] == [1, 0]
+    for content in ("{", "[]", '{"a/x": 3}'):
+        (tmp_path / figure_cache.NAME).write_text(content, encoding="utf-8")
+        assert draws("u", [other, row]) == 1
+    assert Kept(tmp_path).draw(tmp_path / "y", "t", [row], lambda: None) == []
+
+
+@pytest.mark.slow
+def test_only_what_changed_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    saved(results, method="tcd", best=BEST, correct=CORRECT, cost=costs(1, 2, 3.0))
+    saved(results, method="stpr")
+    written = build.write(results, out)
+    first = digests(written.files)
+    drawn: list[str] = []
+    whole = style.save
+    monkeypatch.setattr(
+        figure_cache, "save", lambda figure, stem: drawn.append(stem.name) or whole(figure, stem)
+    )
+
+    def again() -> list[str]:
+        drawn.clear()
+        build.write(results, out)
+        return sorted(drawn)
+
+    assert again() == []
+    assert digests(written.files) == first
+    stpr = "stpr--default--cnn"
+    (out / "made_up" / "accuracy_matrix" / f"{stpr}.png").unlink()
+    (out / "made_up" / "curves.svg").write_text("changed by hand", encoding="utf-8")
+    assert again() == ["curves", stpr]
+    assert digests(written.files) == first
+    saved(results, method="stpr", correct=[[3], [2, 1]])
+    assert again() == ["cost", "curves", stpr, "task_forgetting"]
+    records.predictions_path(next(results.glob("*/tcd/*.json"))).unlink()
+    assert "tcd--default--cnn" in again()

@@ -1,0 +1,276 @@
+"""Paper-style tables: the published file as it is, our numbers computed another way, and who may stand where."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_records import record_data
+
+from vcil_bench import record
+from vcil_bench.protocol import load
+from vcil_bench.report import latex, papers
+
+SEEDS = (1000, 1993, 2021)
+
+
+def _write(folder: Path, method: str, seed: int, **more: Any) -> record.Record:
+    """Write a record of real data on tcd_hmdb51_5x5 with two tasks, which suffice for arithmetic."""
+    protocol = load(more.pop("protocol_name", "tcd_hmdb51_5x5"))
+    readouts = more.pop("readouts", ["cnn", "nme"])
+    correct = more.pop("correct", ((30 + seed % 7,), (20 + seed % 5, 10)))
+    config = more.pop("config", {})
+    overrides = more.pop("overrides", {})
+    weights = {"name": "tsm_resnet50", "source": "timm resnet50.tv_in1k", "pretraining": "ImageNet-1k"}
+    data: Any = record_data(
+        method=method,
+        seed=seed,
+        correct=correct,
+        totals=(40, 20),
+        protocol={
+            "name": protocol.name,
+            "label": protocol.label,
+            "fingerprint": protocol.derive(overrides).fingerprint,
+            "origin": f"protocols/{protocol.name}.yaml",
+            "overrides": overrides,
+            "seeds": list(protocol.spec.seeds),
+            "spec": {"memory": {"per_class": 5, "total": None, "frames": 8}},
+        },
+        weights=weights | more.pop("weights", {}),
+        **more,
+    )
+    data["method"]["readouts"] = readouts
+    data["method"]["uses_memory"] = method not in ("finetune", "lwf")
+    for step in data["steps"]:
+        step["correct"] = {name: step["correct"]["cnn"] for name in readouts}
+    data["config"] |= {k: {"value": v, "origin": "command line"} for k, v in config.items()}
+    name = record.variant_name(config | overrides)
+    path = record.record_path(folder / data["weights"]["name"], protocol.label, method, name, seed)
+    record.save(path, data)
+    return record.load(path)
+
+
+def _table(records: list[record.Record], name: str = "hce_tcd") -> papers.Table:
+    (found,) = [t for t in papers.tables(records) if t.spec.id == name]
+    return found
+
+
+def _cell(table: papers.Table, label: str, column: str, backbone: str | None = None) -> papers.Cell:
+    (line,) = [ln for ln in table.lines if ln.label == label and backbone in (None, ln.backbone)]
+    (index,) = [i for i, c in enumerate(table.columns) if c.title == column]
+    return line.cells[index]
+
+
+def test_published_numbers_are_shown_as_they_stand_in_the_file() -> None:
+    """Every published cell of every table equals one line of the file, read here without pandas."""
+    with (Path(papers.__file__).parent / "published.csv").open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 409
+    known = {(ln["protocol"], ln["method"], ln["metric"], float(ln["value"]), ln["source"]) for ln in lines}
+    shown = 0
+    for table in papers.tables([]):
+        for row, line in zip(table.spec.rows, table.lines, strict=True):
+            for column, cell in zip(table.columns, line.cells, strict=True):
+                if cell.published is not None:
+                    source = cell.source.split(", Table")[0].split(", Main")[0].split(", text")[0]
+                    source = source.split(", Ablation")[0].split(", Baselines")[0].split(", Remembering")[0]
+                    key = (column.protocol, row.published, column.published_metric, cell.published, source)
+                    assert key in known
+                    shown += 1
+    assert shown > 200
+
+
+def test_every_row_and_column_of_the_tables_finds_a_published_number() -> None:
+    """A name misspelt in papers.yaml would quietly leave cells empty."""
+    for table in papers.tables([]):
+        for line, row in zip(table.lines, table.spec.rows, strict=True):
+            assert row.published is None or any(c.published is not None for c in line.cells), row
+        assert any(cell.published is not None for line in table.lines for cell in line.cells)
+
+
+def test_methods_and_configs_of_rows_exist() -> None:
+    from vcil_bench import registry
+
+    entries = registry.find_all()
+    for spec in papers.specs():
+        for row in spec.rows:
+            if row.method is not None:
+                cls = entries[row.method].cls
+                assert cls is not None
+                for protocol in spec.protocols:
+                    cls.resolve_config(protocol, row.config)
+                assert set(row.readouts) <= set(cls.readouts)
+
+
+def test_our_cells_are_means_over_seeds_recomputed_from_the_files(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "tcd", seed) for seed in SEEDS]
+    cell = _cell(_table(made), "TCD", "tcd_hmdb51_5x5 CNN")
+    values = []
+    for path in sorted(tmp_path.glob("*/*/*/*.json")):
+        data = json.loads(path.read_text())
+        steps = [s["correct"]["cnn"] for s in data["steps"]]
+        values.append(100 * (steps[0][0] / 40 + sum(steps[1]) / 60) / 2)
+    mean = sum(values) / 3
+    deviation = (sum((v - mean) ** 2 for v in values) / 2) ** 0.5
+    assert cell.ours == f"{mean:.2f} ± {deviation:.2f}"
+    assert cell.published == 45.34
+    assert cell.difference == pytest.approx(mean - 45.34)
+    assert _cell(_table(made), "HCE", "tcd_hmdb51_5x5 CNN").ours == "not run"
+    assert _cell(_table(made), "FrameMaker", "tcd_hmdb51_5x5 CNN").ours == "–"
+    assert _cell(_table(made), "LwFMC", "tcd_hmdb51_5x5 NME").ours == "–"
+
+
+def test_a_missing_seed_is_said_and_takes_the_mark_away(tmp_path: Path) -> None:
+    strong = [_write(tmp_path, "tcd", s, correct=((40,), (38, 18))) for s in SEEDS]
+    weak = [_write(tmp_path, "icarl", s, correct=((20,), (10, 5))) for s in SEEDS]
+    weak += [_write(tmp_path, "ucir", s, correct=((10,), (5, 2))) for s in SEEDS]
+    table = _table([*strong, *weak])
+    assert _cell(table, "TCD", "tcd_hmdb51_5x5 NME").mark == "best"
+    assert _cell(table, "iCaRL", "tcd_hmdb51_5x5 NME").mark == "second"
+    assert _cell(table, "UCIR", "tcd_hmdb51_5x5 NME").mark == ""
+    table = _table([*strong[:2], *weak])
+    cell = _cell(table, "TCD", "tcd_hmdb51_5x5 NME")
+    assert cell.mark == ""
+    assert cell.ours.endswith("(2/3)")
+    assert _cell(table, "iCaRL", "tcd_hmdb51_5x5 NME").mark == "best"
+
+
+def test_clip_is_not_ranked_against_imagenet_nor_compared_with_its_numbers(tmp_path: Path) -> None:
+    clip = {"name": "clip_vit_b16", "source": "openai", "pretraining": "OpenAI WIT"}
+    made = [_write(tmp_path, "tcd", s) for s in SEEDS]
+    made += [_write(tmp_path, "icarl", s, correct=((20,), (10, 5))) for s in SEEDS]
+    made += [_write(tmp_path, "tcd", s, correct=((40,), (40, 20)), weights=clip) for s in SEEDS]
+    table = _table(made)
+    column = "tcd_hmdb51_5x5 CNN"
+    assert _cell(table, "TCD", column, "tsm_resnet50").mark == "best"
+    other = _cell(table, "TCD", column, "clip_vit_b16")
+    assert (other.mark, other.difference, other.published) == ("", None, 45.34)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"data": {"kind": "synthetic"}},
+        {"weights": {"source": "random"}},
+        {"overrides": {"clip.frames": 16}},
+        {"config": {"lambda_1": 0.0}},
+        {"status": "partial"},
+        {"options": {"run_seed": {"value": 5, "origin": "command line"}}},
+        {"options": {"decoder": {"value": "decord", "origin": "command line"}}},
+    ],
+)
+def test_what_is_not_the_papers_run_stays_out(more: dict[str, Any], tmp_path: Path) -> None:
+    made = [_write(tmp_path, "tcd", seed, **dict(more)) for seed in SEEDS]
+    assert not any(cell.run for line in _table(made).lines for cell in line.cells)
+
+
+@pytest.mark.parametrize("option", ["tracker", "max_missing", "workers", "eval_batch"])
+def test_options_without_effect_keep_a_run_in(option: str, tmp_path: Path) -> None:
+    options = {option: {"value": "x", "origin": "command line"}}
+    made = [_write(tmp_path, "tcd", seed, options=dict(options)) for seed in SEEDS]
+    assert _cell(_table(made), "TCD", "tcd_hmdb51_5x5 CNN").complete
+
+
+def test_a_methods_own_backbones_share_a_line_and_a_chosen_one_has_its_own(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "tcd", seed) for seed in SEEDS]
+    small = {"name": "tsm_resnet34", "source": "timm resnet34.tv_in1k"}
+    made += [_write(tmp_path, "tcd", s, protocol_name="tcd_ucf101_10x5", weights=small) for s in SEEDS]
+    lines = [line for line in _table(made).lines if line.label == "TCD"]
+    assert [line.backbone for line in lines] == ["tsm_resnet34 / tsm_resnet50"]
+    assert sum(cell.run for cell in lines[0].cells) == 4
+    chosen = {"backbone": {"value": "tsm_resnet18", "origin": "command line"}}
+    made += [
+        _write(tmp_path, "tcd", s, weights=small | {"name": "tsm_resnet18"}, options=dict(chosen)) for s in SEEDS
+    ]
+    assert len([line for line in _table(made).lines if line.label == "TCD"]) == 2
+
+
+def test_other_pretraining_is_not_compared(tmp_path: Path) -> None:
+    weights = {"pretraining": "Kinetics400"}
+    made = [_write(tmp_path, "tcd", seed, weights=dict(weights)) for seed in SEEDS]
+    cell = _cell(_table(made), "TCD", "tcd_hmdb51_5x5 CNN")
+    assert cell.run
+    assert cell.difference is None
+
+
+def test_a_run_in_several_rows_has_the_same_mark_in_all(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "hce", s, correct=((40,), (40, 20))) for s in SEEDS]
+    made += [_write(tmp_path, "hce", s, correct=((9,), (9, 2)), config={"refinement": "number"}) for s in SEEDS]
+    table = _table(made, "hce_ablations")
+    for label in ("CE' + KD + HC", "HAS", "CRM", "scalar 1000"):
+        assert _cell(table, label, "tcd_hmdb51_5x5 CNN").mark == "best", label
+    assert _cell(table, "number ratio", "tcd_hmdb51_5x5 CNN").mark == ""
+
+
+def test_stale_runs_are_not_ranked(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "tcd", s, correct=((40,), (40, 20))) for s in SEEDS]
+    made += [_write(tmp_path, "icarl", s, correct=((9,), (9, 2))) for s in SEEDS]
+    source = tmp_path / "tcd.py"
+    source.write_text("changed since")
+    for one in made[:3]:
+        one.data["method"]["file"] = str(source)
+    table = _table(made)
+    assert _cell(table, "TCD", "tcd_hmdb51_5x5 CNN").mark == ""
+    (line,) = [line for line in table.lines if line.label == "TCD"]
+    assert "stale" in line.notes
+    assert r"TCD$^\dagger$" in latex.table(table)
+
+
+def test_another_fingerprint_stays_out(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "tcd", seed) for seed in SEEDS]
+    for one in made:
+        one.data["protocol"]["fingerprint"] = "0" * 64
+    assert not any(cell.run for line in _table(made).lines for cell in line.cells)
+
+
+def test_ablation_rows_take_the_runs_with_their_config(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "hce", s, config={"refinement": "number"}) for s in SEEDS]
+    table = _table(made, "hce_ablations")
+    assert _cell(table, "number ratio", "tcd_hmdb51_5x5 CNN").run
+    assert not _cell(table, "HAS", "tcd_hmdb51_5x5 CNN").run
+    assert not _cell(_table(made), "HCE", "tcd_hmdb51_5x5 CNN").run
+
+
+def test_long_form_says_what_the_cells_say(tmp_path: Path) -> None:
+    table = _table([_write(tmp_path, "tcd", seed) for seed in SEEDS])
+    lines = papers.frame(table)
+    assert len(lines) == len(table.lines) * len(table.columns)
+    (one,) = lines[
+        (lines["row"] == "TCD") & (lines["protocol"] == "tcd_hmdb51_5x5") & (lines["readout"] == "cnn")
+    ].to_dict("records")
+    assert (one["n"], one["seeds"], one["published"]) == (3, 3, 45.34)
+    assert one["ours_mean"] == pytest.approx(_cell(table, "TCD", "tcd_hmdb51_5x5 CNN").mean)
+    assert "**" in papers.markdown(_table([_write(tmp_path, m, s) for m in ("tcd", "icarl") for s in SEEDS]))
+
+
+def test_latex_escapes_and_has_a_cell_per_column(tmp_path: Path) -> None:
+    assert latex.escape('50% of a_b & "c" ± {}') == r"50\% of a\_b \& ``c'' $\pm$ \{\}"
+    for table in papers.tables([_write(tmp_path, "tcd", seed) for seed in SEEDS]):
+        text = latex.table(table)
+        rows = [ln for ln in text.splitlines() if ln.endswith(r" \\") and "multicolumn" not in ln]
+        blocks = -(-len(table.columns) // latex.MAX_COLUMNS)
+        assert len(rows) == blocks * (len(table.lines) + 1)
+        assert sum(r.count(" & ") for r in rows) == (len(table.lines) + 1) * (
+            2 * blocks + 3 * len(table.columns)
+        )
+
+
+@pytest.mark.slow
+def test_pdflatex_compiles_the_tables(tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed (Debian: texlive-latex-base texlive-latex-recommended)")
+    records = [_write(tmp_path / "r", m, s) for m in ("tcd", "icarl", "hce") for s in SEEDS]
+    made = papers.tables(records)
+    for table in made:
+        (tmp_path / f"{table.spec.id}.tex").write_text(latex.table(table), encoding="utf-8")
+    names = [table.spec.id for table in made]
+    (tmp_path / "preview.tex").write_text(latex.preview(names), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "preview.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "preview.pdf").stat().st_size > 10_000

@@ -1,0 +1,241 @@
+"""The vCLIMB authors' class orders and video lists, imported from the files that they publish.
+
+The lists come without a licence, so they are not distributed here; a user downloads them and they are kept as
+JSON in the user's cache. A file is known by its git blob id, which is checked before any of it is read.
+
+Source: ojedaf/vCLIMB_Benchmark @ 05c14f4a, ``data/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vcil_bench import protocol
+from vcil_bench.common.errors import UserError
+from vcil_bench.protocol import imported_lists
+
+from .plain_pickle import PlainPickleError, load
+
+URL = "https://github.com/ojedaf/vCLIMB_Benchmark/raw/main/data/"
+MAX_BYTES = 256 * 2**20  # ample: the largest file lists some 300,000 short names
+PARTS = {"train": "train", "val": "unused", "test": "test"}  # vCLIMB's results are those on test
+# What an item of a dataset may be; group 1 is what train and test must not share.
+ITEMS = {
+    "ucf101": re.compile(r"v_\w+_(g\d+)_c\d+"),
+    "kinetics400": re.compile(r"(?:.*/)?([A-Za-z0-9_-]{11})(?:_(\d+)_(\d+))?(?:\.(?:mp4|mkv|webm))?"),
+}
+
+
+class VclimbError(UserError):
+    """A file that is not one of the authors' lists."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the authors' files.
+
+    Attributes:
+        protocol: The protocol that needs it; it says which tasks and classes are expected.
+        file: Name in the authors' repository.
+        git_blob: ``sha1("blob <size>" + NUL + content)``.
+        videos: Number of videos in train, val and test, where it is known.
+        in_base_task: A class known to be in task 0, where the order is not.
+    """
+
+    protocol: str
+    file: str
+    git_blob: str
+    videos: tuple[int, int, int] | None = None
+    in_base_task: str | None = None
+
+
+SOURCES = (
+    Source(
+        "vclimb_ucf101_10",
+        "UCF101_data.pkl",
+        "e78263025417d4504c2ca775aba39b5570179478",
+        videos=(9280, 1314, 2726),
+    ),
+    Source(
+        "vclimb_ucf101_20",
+        "UCF101_data_20tasks.pkl",
+        "f3fe6f6129e9cd64037556e6b659473c2f0e4835",
+        videos=(9280, 1314, 2726),
+    ),
+    Source(
+        "vclimb_kinetics400_10",
+        "Kinetics400_data_tasks_10.pkl",
+        "b0391d965c4e72131c349250d450cb3f467f6465",
+        in_base_task="shuffling cards",
+    ),
+    Source(
+        "vclimb_kinetics400_20",
+        "Kinetics400_data_tasks_20.pkl",
+        "3d8f2652d73546e53e08c4d3071d0c5925477f2b",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import brought: the protocol it serves, the number of videos by part, and where it was written."""
+
+    source: Source
+    classes: int
+    tasks: int
+    videos: dict[str, int]
+    folder: Path
+
+
+def import_pickle(path: Path) -> Imported:
+    """Check one of the authors' files and store its lists as JSON in the user's cache.
+
+    Raises:
+        VclimbError: The file cannot be read, or it is not one of the authors'.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a device, say, has no end
+            raise VclimbError(f"{path}: is not a file; {_where()}")
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= MAX_BYTES else b""
+    except OSError as error:
+        raise VclimbError(f"{path}: cannot be read ({error.strerror}); {_where()}") from error
+    if size > MAX_BYTES:
+        raise VclimbError(f"{path}: {size} bytes are more than any of the authors' files has; {_where()}")
+    blob = git_blob(content)
+    source = next((s for s in SOURCES if s.git_blob == blob), None)
+    if source is None:
+        named = next((s for s in SOURCES if s.file == path.name), None)
+        wanted = f"not {named.git_blob}, that of the authors' file" if named else "none of the authors' files'"
+        raise VclimbError(f"{path}: its git blob id is {blob}, {wanted}; {_where(named)}")
+    try:
+        tasks, videos = _checked(load(content), source)
+    except (PlainPickleError, _ShapeError) as error:
+        raise VclimbError(f"{path}: {error}; {_where(source)}") from error
+    folder = imported_lists.write(source.file, source.git_blob, tasks, videos)
+    counts = {part: sum(map(len, classes.values())) for part, classes in videos.items()}
+    return Imported(source, sum(map(len, tasks)), len(tasks), counts, folder)
+
+
+def git_blob(content: bytes) -> str:
+    """Return the id under which git stores a file, as ``git hash-object`` prints it."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def imported_splits(dataset: str) -> list[str]:
+    """Return the names of the splits of a dataset whose lists were imported."""
+    return [
+        _split(source)
+        for source in SOURCES
+        if _dataset(source) == dataset and imported_lists.is_imported(source.file, source.git_blob)
+    ]
+
+
+def imported_videos(dataset: str, split: str) -> Iterator[tuple[str, re.Match[str], str]]:
+    """Yield class, item (as matched by ``ITEMS``) and part of every video of an imported split.
+
+    The authors' validation videos are ``unused``: nothing here is chosen by them, and what vCLIMB's page
+    reports is the accuracy on its test videos.
+    """
+    source = _find(dataset, split)
+    assert source is not None
+    videos = imported_lists.read_videos(source.file, source.git_blob)
+    for part, name in PARTS.items():
+        for label, items in videos[part].items():
+            for item in items:
+                match = ITEMS[dataset].fullmatch(item)
+                assert match is not None  # checked when it was imported
+                yield label, match, name
+
+
+def way_out(dataset: str, split: str, official: str) -> str:
+    """Return what to do about a split that is not there, "" where it is none of the authors'."""
+    source = _find(dataset, split)
+    if source is None:
+        return ""
+    return (
+        f"; that split is the vCLIMB authors' own and not distributed here: get {URL}{source.file} and import "
+        f"it with 'vcil-bench prepare vclimb --pickle {source.file}', or take the official one with "
+        f"--set protocol.dataset.split={official} (a derived protocol)"
+    )
+
+
+class _ShapeError(Exception):
+    """What is wrong with the content of a file."""
+
+
+def _checked(content: Any, source: Source) -> tuple[list[list[str]], dict[str, dict[str, list[str]]]]:
+    """Return the tasks and the videos by part and class, once they are what the protocol expects.
+
+    The content is ``{part: [{class: [item, ...]}, ...]}`` with a mapping per task, in label order.
+    """
+    if not isinstance(content, dict) or content.keys() != PARTS.keys():
+        raise _ShapeError(f"holds no lists named {', '.join(PARTS)}")
+    for part, tasks in content.items():
+        if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+            raise _ShapeError(f"its {part} is not a list of tasks")
+        for number, task in enumerate(tasks):
+            for label, items in task.items():
+                if not isinstance(label, str) or not isinstance(items, list):
+                    raise _ShapeError(f"{part}, task {number}: {label!r} is not a class with a list of videos")
+                strange = [i for i in items if not isinstance(i, str) or not _item(source).fullmatch(i)]
+                if strange:
+                    raise _ShapeError(
+                        f"{part}, task {number}, class {label!r}: cannot tell which video {strange[0]!r} is"
+                    )
+    order = [list(task) for task in content["train"]]
+    _check_classes(order, source)
+    for part in ("val", "test"):
+        if [set(task) for task in content[part]] != [set(task) for task in order]:
+            raise _ShapeError(f"the classes of its {part} tasks are not those of its train tasks")
+    videos = {part: {label: items for task in content[part] for label, items in task.items()} for part in PARTS}
+    counts = tuple(sum(map(len, classes.values())) for classes in videos.values())
+    if source.videos is not None and counts != source.videos:
+        raise _ShapeError(f"it lists {counts} videos for {tuple(PARTS)}, not {source.videos}")
+    return order, videos
+
+
+def _check_classes(order: list[list[str]], source: Source) -> None:
+    """Refuse other classes, tasks or, where it is known, another order than the protocol's."""
+    expected = protocol.load(source.protocol)
+    sizes = [len(task) for task in order]
+    if sizes != expected.spec.tasks.sizes:
+        raise _ShapeError(f"its tasks have {sizes} classes, not {expected.spec.tasks.sizes}")
+    labels = [label for task in order for label in task]
+    wrong = set(labels) ^ set(expected.class_names)
+    if wrong or len(set(labels)) != len(labels):
+        raise _ShapeError(
+            "its classes are not those of the dataset, each once" + (f": {min(wrong)!r}" if wrong else "")
+        )
+    if expected.spec.classes.order.kind == "listed":
+        known = [expected.class_names[i] for i in expected.order(expected.spec.seeds[0])]
+        if labels != known:
+            raise _ShapeError(f"its class order is not that of {source.protocol}")
+    if source.in_base_task is not None and source.in_base_task not in order[0]:
+        raise _ShapeError(f"{source.in_base_task!r} is not in its first task")
+
+
+def _dataset(source: Source) -> str:
+    return source.protocol.split("_")[1]
+
+
+def _split(source: Source) -> str:
+    return f"vclimb_{source.protocol.rpartition('_')[2]}"
+
+
+def _item(source: Source) -> re.Pattern[str]:
+    return ITEMS[_dataset(source)]
+
+
+def _find(dataset: str, split: str) -> Source | None:
+    return next((s for s in SOURCES if (_dataset(s), _split(s)) == (dataset, split)), None)
+
+
+def _where(source: Source | None = None) -> str:
+    files = source.file if source else ", ".join(s.file for s in SOURCES)
+    return f"download {files} from {URL}"

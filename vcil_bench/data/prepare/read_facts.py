@@ -1,0 +1,83 @@
+"""Reading many videos at once; one whose decoder hangs or crashes is named, and the others go on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from vcil_bench.common.errors import UserError
+
+from .journal import Facts, unread
+from .process_pool import ProcessExpired, in_processes
+
+# Starting processes takes longer than decoding fewer and shorter clips than these.
+POOL_FROM_VIDEOS = 48
+POOL_FROM_BYTES = 8_000_000
+
+
+def hung(limit_s: float) -> str:
+    """Return what is said of a video whose decoder did not come back."""
+    return f"the decoder hung for {limit_s:g} s and was given up"
+
+
+class UnguardedScript(UserError):
+    """A script that starts itself again in every process that it starts."""
+
+
+def refuse_while_starting() -> None:
+    """Refuse to prepare in a process that was started to decode and is still importing the script that did so.
+
+    It would wait for ever for its parent, which waits for it.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UnguardedScript(
+            "a script without a guard has started processes: put what it does below if __name__ == '__main__':"
+        )
+
+
+def read_all(
+    paths: Sequence[str], read: Callable[[str], Facts], *, workers: int | None = None, limit_s: float
+) -> Iterator[tuple[str, Facts]]:
+    """Yield the facts of every video, in the order in which they come.
+
+    Args:
+        paths: Videos.
+        read: Reads one of them; a function that another process can import.
+        workers: Processes; None for one per core.
+        limit_s: Seconds after which a video's decoder is killed.
+    """
+    if len(paths) < POOL_FROM_VIDEOS and sum(Path(p).stat().st_size for p in paths) < POOL_FROM_BYTES:
+        for path in paths:
+            yield path, _in_a_thread(read, path, limit_s)
+        return
+    for path, future in in_processes(paths, read, workers=workers, limit_s=limit_s):
+        yield path, _outcome(future, path, limit_s)
+
+
+def _in_a_thread(read: Callable[[str], Facts], path: str, limit_s: float) -> Facts:
+    """Read a video beside this thread, which goes on without it if it does not come back."""
+    found: Future[Facts] = Future()
+
+    def work() -> None:
+        try:
+            found.set_result(read(path))
+        except BaseException as error:  # noqa: BLE001  # raised again where the result is taken
+            found.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()  # a daemon, which the end of the process ends
+    try:
+        return found.result(limit_s)
+    except TimeoutError:
+        return unread(path, hung(limit_s))
+
+
+def _outcome(future: Future[Facts], path: str, limit_s: float) -> Facts:
+    try:
+        return future.result()
+    except TimeoutError:
+        return unread(path, hung(limit_s))
+    except ProcessExpired as error:
+        return unread(path, f"the decoder crashed (exit code {error.exitcode})")

@@ -1,0 +1,112 @@
+"""What is wrong or doubtful about a dataset's videos, as plain data for its report.
+
+Videos that cannot be used are named and left out. Short, doubled and leaking ones are named and kept: the
+published numbers of a benchmark contain them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vcil_bench.data.datasets import ADAPTERS
+
+if TYPE_CHECKING:
+    from vcil_bench.data.manifest import Manifest, Video
+
+SHORT = 3  # frames; TCD drops videos of fewer from its training lists
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """Return counts, problem videos and leaks between train and test, as plain data for a report."""
+    counts = Counter((v.split, v.problem is None) for v in manifest.videos)
+    used = [v for v in manifest.videos if v.split in ("train", "test")]
+    doubles = _doubles(used)
+    published = ADAPTERS[manifest.dataset].published.get(manifest.split)
+    return {
+        "dataset": manifest.dataset,
+        "split": manifest.split,
+        "root": str(manifest.root),
+        "sha256": manifest.sha256,
+        "classes": len(manifest.class_names()),
+        # None where no counts were published for the split
+        "lists": published.verdict((v.label, v.split) for v in manifest.videos) if published else None,
+        "counts": {
+            split: {"usable": counts[split, True], "left_out": counts[split, False]}
+            for split in ("train", "test", "unused")
+        },
+        "missing": sum(v.problem == "missing" for v in used),
+        "left_out": [{"id": v.id, "problem": v.problem} for v in manifest.left_out()],
+        "short": [
+            {"id": v.id, "split": v.split, "frames": v.frames}
+            for v in used
+            if v.problem is None and v.frames < SHORT
+        ],
+        "duplicates": [
+            {
+                "ids": [v.id for v in same],
+                "labels": sorted({v.label for v in same}),
+                "splits": sorted({v.split for v in same}),
+            }
+            for same in doubles
+        ],
+        "test_videos_sharing_a_group_with_train": _sharing_a_group(used),
+        "identical_files_in_train_and_test": sorted(
+            [v.id for v in same] for same in doubles if len({v.split for v in same}) == 2
+        ),
+    }
+
+
+def lines(found: dict[str, Any], limit: int) -> Iterator[str]:
+    """Yield what a user should read of a ``summary``, at most ``limit`` videos of a kind."""
+    if found["lists"] is not None:
+        yield found["lists"]
+    for part, count in found["counts"].items():
+        yield f"{part}: {count['usable']} usable, {count['left_out']} left out"
+    if found["missing"]:
+        yield f"missing: {found['missing']} of those left out"
+    left_out = sorted(found["left_out"], key=lambda v: v["problem"] == "missing")  # the damaged ones first
+    yield from _some([f"left out: {v['id']}: {v['problem']}" for v in left_out], limit)
+    yield from _some([f"short: {v['id']}: {v['frames']} frames ({v['split']})" for v in found["short"]], limit)
+    yield from _some(list(_doubled(found["duplicates"])), limit)
+    shared = found["test_videos_sharing_a_group_with_train"]
+    known = "not checked, the list has no groups" if shared is None else shared
+    yield f"test videos that share a group with a training video: {known}"
+    both = found["identical_files_in_train_and_test"]
+    yield from _some([f"the same file in train and test: {_names(ids)}" for ids in both], limit)
+
+
+def _doubled(duplicates: list[dict[str, Any]]) -> Iterator[str]:
+    for same in duplicates:
+        differ = f", though their classes differ ({_names(same['labels'])})" if len(same["labels"]) > 1 else ""
+        if differ or len(same["splits"]) == 1:  # those in train and test get a line of their own
+            yield f"the same file: {_names(same['ids'])}{differ}"
+
+
+def _names(names: list[str]) -> str:
+    """Return names in a line that can be read, however many there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _some(text: list[str], limit: int) -> list[str]:
+    more = [f"... and {len(text) - limit} more, all in the report"] if len(text) > limit else []
+    return text[:limit] + more
+
+
+def _sharing_a_group(videos: list[Video]) -> int | None:
+    """Count the test videos whose group is in train; None where no video has a group to say so by."""
+    if not any(v.group for v in videos):
+        return None
+    train = {(v.label, v.group) for v in videos if v.split == "train" and v.group}
+    return sum(v.split == "test" and (v.label, v.group) in train for v in videos)
+
+
+def _doubles(videos: list[Video]) -> list[list[Video]]:
+    """Return the sets of videos whose files have the same content."""
+    first: dict[str, Video] = {}
+    doubles: dict[str, list[Video]] = {}
+    for v in videos:
+        if v.sha256 and (other := first.setdefault(v.sha256, v)) is not v:
+            doubles.setdefault(v.sha256, [other]).append(v)
+    return list(doubles.values())

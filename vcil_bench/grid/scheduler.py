@@ -1,0 +1,455 @@
+"""Grids: methods x protocols x seeds, one run per cell, as many at a time as there is room for.
+
+A cell is a command ``vcil-bench run`` for one seed, so whatever is true of runs is true of cells: a finished one
+is reused, an unfinished one goes on from where it was. What cannot run is found before anything starts. A cell
+that died is tried again; one that was refused, or that would fail in the same way again, is not. A cell is done
+when its record says so, whatever its process says.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.progress import Progress
+
+from vcil_bench import protocol as protocols
+from vcil_bench import record as records
+from vcil_bench import registry
+from vcil_bench.common.config import parse_assignments
+from vcil_bench.common.errors import UserError, did_you_mean
+from vcil_bench.common.files import locked, remove
+from vcil_bench.data.datasets import ADAPTERS, adapter
+from vcil_bench.data.manifest import Manifest, check_present, prepare
+from vcil_bench.record import RecordError
+from vcil_bench.run.files import leftovers
+from vcil_bench.run.loop import finished
+from vcil_bench.run.plan import Plan, RunError, make_plan
+from vcil_bench.stream import class_names
+
+from .launchers import GRACE_S, PROMPT, Ended, Engine, Job, Refused
+
+POLL_S = 0.2
+ALL_AT_ONCE = 10_000  # cells handed to a cluster, whose scheduler decides
+AGAIN_S = 60.0  # before a command is handed in again that the engine did not take
+UNANSWERED_S = 600.0  # for a cluster to answer a grid of which it never took a job
+PATIENCE_S = 24 * 3600.0  # for a cluster to take a job when none is left that it took before
+REFUSED = 2  # exit code of a run that the user's input does not allow
+FAILED_LINE = "vcil-bench: the run failed: "  # what cannot go better when it is tried again
+Status = Literal["done", "skipped", "failed", "stopped", "impossible"]
+
+
+class GridError(UserError):
+    """A grid that cannot be run as it was asked for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A grid as it was asked for; ``seeds`` is None for all of each protocol."""
+
+    methods: Sequence[str]
+    protocols: Sequence[str]
+    seeds: Sequence[int] | None
+    roots: Mapping[str, Path]
+    assignments: list[str]
+    results: Path
+    rerun_stale: bool = False
+
+
+@dataclass
+class Cell:
+    """One run of a grid, and what became of it.
+
+    Attributes:
+        method: As it was typed.
+        protocol: As it was typed.
+        seed: Of the class order; None where the whole pair of method and protocol is impossible.
+        plan: The run, None where it is impossible.
+        root: Folder of the dataset, where one was given.
+        stale: Its record was finished by another method, config or data, and is moved aside first.
+        manifest: The data it runs on, None where it is impossible.
+        status: None before it has ended.
+        reason: Why it was not done.
+        attempts: Processes started for it.
+        seconds: From its first start to its end.
+    """
+
+    method: str
+    protocol: str
+    seed: int | None
+    plan: Plan | None = None
+    root: Path | None = None
+    stale: bool = False
+    manifest: Manifest | None = None
+    status: Status | None = None
+    reason: str = ""
+    attempts: int = 0
+    seconds: float = 0.0
+    _started: float = field(default=0.0, repr=False)
+    _ended: float | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return f"{self.method} on {self.protocol}" + ("" if self.seed is None else f", seed {self.seed}")
+
+    @property
+    def path(self) -> Path:
+        """Where its record lies."""
+        assert self.plan is not None
+        assert self.seed is not None
+        return self.plan.path(self.seed)
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes, beside the record."""
+        return self.path.with_suffix(".log")
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks, the unit of progress."""
+        return 0 if self.plan is None else len(self.plan.protocol.spec.tasks.sizes)
+
+    def tasks_done(self) -> int:
+        """Return how many tasks are safe on disk."""
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            return len(stored["steps"])
+        except (OSError, ValueError, KeyError, TypeError):  # not there yet, or left behind by something else
+            return 0
+
+    def recorded(self) -> bool:
+        """Tell whether its record holds what was asked for: all tasks, or the first ``max_tasks``."""
+        assert self.plan is not None
+        try:
+            found = records.load(self.path)
+        except RecordError:  # none, or one that no run would call finished
+            return False
+        upto = self.plan.options.max_tasks
+        return found.complete or (upto is not None and len(found.data["steps"]) >= min(upto, self.tasks))
+
+    def command(self, assignments: Sequence[str]) -> list[str]:
+        """Return its command: the same for every attempt, as a cluster may repeat it by itself."""
+        assert self.plan is not None
+        words = [sys.executable, "-m", "vcil_bench", "run", self.method, self.protocol]
+        words += ["--seed", str(self.seed), "--results", str(self.plan.results)]
+        if self.root is not None:
+            words += ["--data", str(self.root)]
+        if assignments:
+            words += ["--set", *assignments]
+        return words
+
+
+Watch = Callable[[Sequence[Cell], Sequence[Cell]], None]  # takes the cells that run and all cells
+
+
+def cells(request: Request, progress: Progress) -> list[Cell]:
+    """Plan every cell; those that are done are ``skipped``, those that cannot run ``impossible``, each with why.
+
+    The data are prepared here, once for all cells.
+
+    Raises:
+        UserError: A method, protocol or dataset that does not exist, an assignment that is malformed.
+    """
+    given = parse_assignments(request.assignments)
+    known = [*ADAPTERS, *request.protocols]
+    for name in request.roots:
+        if name not in known:
+            raise GridError(
+                f"--data {name}={request.roots[name]}: no dataset {name!r}{did_you_mean(name, known)}; "
+                f"known: {', '.join(ADAPTERS)}, or the name of a protocol of the grid"
+            )
+    for method in request.methods:
+        registry.find(method)
+    manifests: dict[tuple[str, str, Path], Manifest] = {}
+    found: list[Cell] = []
+    for protocol in dict.fromkeys(request.protocols):  # a name given twice is one cell, not two for one file
+        loaded = protocols.load(protocol)
+        for method in dict.fromkeys(request.methods):
+            root = request.roots.get(protocol, request.roots.get(loaded.spec.dataset.name))
+            seeds = loaded.spec.seeds if request.seeds is None else request.seeds
+            try:
+                # On the processor, since planning must take no memory of a GPU that the runs need.
+                plan = make_plan(
+                    method, protocol, seed=None, assignments=given, results=request.results, device="cpu"
+                )
+                manifest = _manifest(plan, root, manifests, progress)
+            except UserError as error:
+                found.append(Cell(method, protocol, None, status="impossible", reason=str(error)))
+                continue
+            for seed in dict.fromkeys(seeds):
+                found.append(cell := Cell(method, protocol, seed, plan, root, manifest=manifest))
+                _look(cell, request.rerun_stale)
+    return found
+
+
+def run(
+    todo: Sequence[Cell],
+    engine: Engine,
+    assignments: Sequence[str],
+    retries: int,
+    watch: Watch,
+    say: Callable[[str], None] = lambda line: None,
+) -> bool:
+    """Run cells until each is done or has failed.
+
+    Args:
+        todo: Cells without a status; their outcome is written into them.
+        engine: Where they run.
+        assignments: ``--set`` of every run.
+        retries: How often a cell that died is started again.
+        watch: Called now and then, and whenever a cell has ended.
+        say: Takes lines that a user should know.
+
+    Returns:
+        Whether all were seen to their end; False after Ctrl-C or SIGTERM, upon which runs are stopped so that
+        the same grid can go on with them (a second one kills them).
+
+    Raises:
+        Refused: The engine takes no command, though none is running.
+    """
+    waiting, running = list(todo), dict[int, tuple[Cell, Job]]()
+    engine.slots = min(engine.slots, len(todo))  # runs share a machine with no more than there are
+    intake = _Intake(say)
+    with _Signals() as signals:
+        try:
+            while (waiting or running) and not signals.count:
+                for slot in range(engine.slots):
+                    if slot not in running and waiting and intake.open(len(running)) and not signals.count:
+                        cell = waiting.pop(0)
+                        try:
+                            job = _start(cell, engine, slot, assignments)
+                        except Refused as error:
+                            waiting.insert(0, cell)
+                            if not signals.count:  # Ctrl-C reaches the command that hands in as well
+                                intake.refused(error, len(running))
+                            continue
+                        if job is not None:
+                            running[slot] = cell, job
+                            intake.took()
+                watch([cell for cell, _ in running.values()], todo)
+                time.sleep(POLL_S)
+                for slot, (cell, job) in list(running.items()):
+                    ended = job.poll()
+                    if ended is None or _may_be_unseen(cell, ended, engine.lag_s):
+                        continue
+                    del running[slot]
+                    if _settle(cell, ended, retries):
+                        waiting.insert(0, cell)
+                    watch([cell for cell, _ in running.values()], todo)
+        finally:
+            _stop(list(running.values()), signals)
+    for cell in todo:
+        if cell.status is None:
+            cell.status = "stopped"
+            cell.reason = "the same command goes on with it" if cell.attempts else "not started"
+    return all(cell.status != "stopped" for cell in todo)
+
+
+class _Intake:
+    """How many commands an engine takes: all until it refuses one, then as many as run, at times one more."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._room = float("inf")
+        self._again = 0.0
+        self._took_any = False
+        self._idle_since: float | None = None  # refused, and nothing runs
+
+    def open(self, running: int) -> bool:
+        """Tell whether another command may be handed in."""
+        return running < self._room or time.monotonic() >= self._again
+
+    def took(self) -> None:
+        """Note that one was taken."""
+        self._took_any, self._idle_since = True, None
+
+    def refused(self, error: Refused, running: int) -> None:
+        """Note that one was not taken.
+
+        Raises:
+            Refused: There is nothing to wait for.
+        """
+        now = time.monotonic()
+        if self._room == float("inf"):
+            self._say(f"{error}; {running} jobs go on, the rest waits")
+        self._room, self._again = running, now + AGAIN_S
+        self._idle_since = None if running else self._idle_since or now
+        if self._idle_since is not None and now - self._idle_since >= self._patience(error):
+            raise error
+
+    def _patience(self, error: Refused) -> float:
+        """Return the seconds to wait with nothing running: what was taken once will be taken again."""
+        if self._took_any:
+            return PATIENCE_S
+        return UNANSWERED_S if error.away else 0.0
+
+
+class _Signals:
+    """Counts SIGINT and SIGTERM rather than raise: between a process's start and its entry in a list, say."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> _Signals:
+        self._before = {one: signal.signal(one, self._add) for one in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+
+    def _add(self, *_: object) -> None:
+        self.count += 1
+
+
+def _look(cell: Cell, rerun_stale: bool) -> None:
+    """Find out whether a cell is done already, or cannot be run."""
+    assert cell.plan is not None
+    assert cell.seed is not None
+    try:
+        cell.plan.protocol.check_seed(cell.seed)
+        if finished(cell.plan, cell.seed, cell.manifest, lambda line: None):
+            cell.status, cell.reason = "skipped", "finished before"
+    except RunError as error:
+        cell.stale = rerun_stale
+        if not rerun_stale:
+            text = str(error).replace("FORCE=1 (--force)", "--rerun-stale")
+            cell.status, cell.reason = "impossible", text
+    except UserError as error:
+        cell.status, cell.reason = "impossible", str(error)
+
+
+def _manifest(
+    plan: Plan, root: Path | None, known: dict[tuple[str, str, Path], Manifest], progress: Progress
+) -> Manifest:
+    """Prepare a protocol's data before many processes do it at once; refuse what its runs would refuse.
+
+    Raises:
+        UserError: No root is known, or the data are not good enough.
+    """
+    dataset = plan.protocol.spec.dataset
+    source, split = adapter(dataset.name), str(dataset.split)
+    root = source.default_root() if root is None else root
+    if root is None:
+        raise GridError(f"needs the data of {dataset.name!r}: give their folder with --data {dataset.name}=ROOT")
+    key = source.name, split, root
+    if key not in known:
+        bar = progress.add_task(f"preparing {source.name}", total=None)
+
+        def moved(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        source.make_ready(root, moved)
+        check_present(source, root, split, plan.options.max_missing)
+        known[key] = prepare(source, root, split, moved)
+        progress.remove_task(bar)
+    known[key].check_complete(plan.options.max_missing)
+    class_names(plan.protocol, known[key])
+    return known[key]
+
+
+def _start(cell: Cell, engine: Engine, slot: int, assignments: Sequence[str]) -> Job | None:
+    """Start a cell's next attempt; None where a stale record is in the way, which fails the cell.
+
+    Raises:
+        Refused: The engine did not take it.
+    """
+    if cell.stale:
+        try:
+            _set_aside(cell)
+        except UserError as error:
+            cell.status, cell.reason = "failed", str(error)
+            return None
+    job = engine.start(slot, cell.command(assignments), cell.log)
+    cell.attempts += 1
+    if cell.attempts == 1:
+        cell._started = time.monotonic()
+    return job
+
+
+def _set_aside(cell: Cell) -> None:
+    """Move a cell's stale record aside, so that its command, however often it is repeated, goes on from its own.
+
+    Raises:
+        UserError: The record cannot be moved, or is being written.
+    """
+    assert cell.plan is not None
+    assert cell.seed is not None
+    with locked(cell.path):
+        try:
+            finished(cell.plan, cell.seed, cell.manifest, lambda line: None)
+        except RunError:  # still stale: no other grid has moved it aside since
+            records.supersede(cell.path)
+            for path in leftovers(cell.path):
+                remove(path)
+    cell.stale = False
+
+
+def _may_be_unseen(cell: Cell, ended: Ended, lag_s: float) -> bool:
+    """Tell whether the record of a cell that ended well may be there, but not be seen from this machine yet."""
+    if ended.code != 0 or cell.recorded():
+        return False
+    cell._ended = cell._ended or time.monotonic()
+    return time.monotonic() - cell._ended < lag_s
+
+
+def _settle(cell: Cell, ended: Ended, retries: int) -> bool:
+    """Write down how an attempt ended; True where the cell is to be tried again."""
+    cell.seconds = time.monotonic() - cell._started
+    last = _last_line(cell.log)
+    if ended.code <= 0 and cell.recorded():  # its process may have been killed after its work was done
+        cell.status, cell.reason = "done", ""
+        return False
+    if ended.code == 0:
+        cell.status, cell.reason = "failed", "ended without a record, though with exit code 0"
+        return False
+    hopeless = ended.code == REFUSED or last.startswith(FAILED_LINE)
+    if not hopeless and cell.attempts <= retries:
+        return True
+    cell.status = "failed"
+    cell.reason = ended.reason or _reason(ended.code, last)
+    return False
+
+
+def _reason(code: int, last: str) -> str:
+    """Say why a process ended: its signal, or the last line that it wrote."""
+    if code < 0:
+        memory = " (often: not enough memory)" if -code == signal.SIGKILL else ""
+        known = -code in {one.value for one in signal.Signals}
+        return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}{memory}"
+    return last.removeprefix("vcil-bench: error: ").removeprefix(FAILED_LINE) or f"exit code {code}"
+
+
+def _last_line(log: Path) -> str:
+    """Return the last line of the last attempt, empty where it wrote none."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:  # a job that never began
+        return ""
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return "" if last.startswith(PROMPT) else last
+
+
+def _stop(running: Sequence[tuple[Cell, Job]], signals: _Signals) -> None:
+    """Stop what runs: ask, wait, ask again, wait, kill; a second Ctrl-C kills at once."""
+    for _ in range(2):
+        for _, job in running:
+            if job.poll() is None:
+                job.stop()
+        end = time.monotonic() + GRACE_S
+        while any(job.poll() is None for _, job in running) and time.monotonic() < end and signals.count < 2:
+            time.sleep(POLL_S)
+    for cell, job in running:
+        ended = job.poll()
+        cell.seconds = time.monotonic() - cell._started
+        if ended is None:
+            job.kill()
+        elif ended.code == 0:  # it was about to end anyway
+            _settle(cell, ended, 0)

@@ -1,0 +1,65 @@
+"""The files of a run beside its record: what each is named, who may write them, what is cleared away when.
+
+STEM.json STEM.npz                         record and predictions, which stay
+STEM.ckpt.safetensors                      state after a task, until the run is finished
+STEM.stage-N.safetensors                   state inside a task, until the task is
+.STEM.<ending>.xxxxxxxx                    a file on its way to one of these names
+STEM.lock                                  while a process works on the run
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+
+from vcil_bench import record as records
+from vcil_bench.common.files import Busy, lock_path, locked, remove
+
+
+def stage_path(record: Path, number: int) -> Path:
+    """Return where the state of a task's stage lies; the first has number 1."""
+    return record.with_name(f"{record.stem}.stage-{number}.safetensors")
+
+
+def stage_files(record: Path) -> list[Path]:
+    """Return the states of stages that are there."""
+    return sorted(record.parent.glob(f"{glob.escape(record.stem)}.stage-*.safetensors"))
+
+
+def unfinished_files(path: Path) -> list[Path]:
+    """Return what killed processes had not yet given the name of a run's file, or of a picture's.
+
+    Args:
+        path: The record, or a picture.
+    """
+    kinds = r"(json|npz|ckpt\.safetensors|stage-\d+\.safetensors|svg|png)"
+    name = re.compile(rf"\.{re.escape(path.stem)}\.{kinds}\.[a-z0-9_]{{8}}")
+    found = path.parent.glob(f".{glob.escape(path.stem)}.*")
+    return sorted(file for file in found if name.fullmatch(file.name))
+
+
+def leftovers(record: Path) -> list[Path]:
+    """Return what a finished run has no use for."""
+    checkpoint = records.checkpoint_path(record)
+    return [*unfinished_files(record), *stage_files(record), *([checkpoint] if checkpoint.exists() else [])]
+
+
+def clear_finished(record: Path) -> None:
+    """Delete what a run left that was killed between its last task and its end, unless it is worked on again.
+
+    Args:
+        record: Of a run that was found to be complete.
+
+    Raises:
+        StorageError: A file cannot be deleted.
+    """
+    if not leftovers(record) and not lock_path(record).exists():
+        return
+    try:
+        with locked(record):  # and a lock that a killed process has left is removed with it
+            if record.exists() and records.load(record).complete:
+                for path in leftovers(record):
+                    remove(path)
+    except Busy:
+        return

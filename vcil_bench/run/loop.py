@@ -1,0 +1,639 @@
+"""The one loop: grow, learn, evaluate, checkpoint, record; the same for every method.
+
+What can be refused is refused before any work is done, cheapest check first. Before each stage the
+global generators are seeded from the stage's name, so what a task does never depends on what ran before it in
+this process: a run killed at any moment and started again ends in the same counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from vcil_bench import record as records
+from vcil_bench.common import cpu_cores
+from vcil_bench.common.errors import UserError
+from vcil_bench.common.files import Busy, check_writable, file_sha256, locked, remove
+from vcil_bench.common.random_streams import seed_modules
+from vcil_bench.conditions import identity
+from vcil_bench.data.datasets import adapter
+from vcil_bench.data.loader import ClipLoader
+from vcil_bench.data.manifest import DataError, Manifest, check_present, prepare, summary
+from vcil_bench.data.store.frame_store import FrameStore, default_root
+from vcil_bench.data.video import resolve_decoder
+from vcil_bench.identity import reasons as stale_reasons
+from vcil_bench.memory import exemplars_of
+from vcil_bench.method import MemoryUse, Method, RunContext
+from vcil_bench.nets.network import Trunk
+from vcil_bench.nets.parallel import team as teams
+from vcil_bench.nets.parallel.team import Team
+from vcil_bench.nets.weights import given_file, is_path
+from vcil_bench.protocol import MemorySpec
+from vcil_bench.record import Record
+from vcil_bench.record_schema import Costs, Memory, RecordData, Session
+from vcil_bench.stream import Task, TaskStream, class_names
+from vcil_bench.trackers import NoTracker
+from vcil_bench.trackers import find as find_tracker
+from vcil_bench.training import TrainingError
+from vcil_bench.training import checkpoint as checkpoints
+from vcil_bench.training.resume import Stages, check_identity
+from vcil_bench.verify.checks import as_plain, findings
+
+from . import determinism, out_of_memory
+from .environment import environment, other_device
+from .evaluation import EvaluationError, evaluate, memory_use
+from .files import clear_finished, leftovers, unfinished_files
+from .global_state import left_as_found
+from .plan import Plan, RunError, plain_values
+from .stopping import StopRequest
+
+Say = Callable[[str], None]
+
+DEFAULT_THREADS = torch.get_num_threads()  # before any run of this process set another number
+
+
+def run(
+    plan: Plan,
+    *,
+    data: Path | None,
+    force: bool,
+    progress: Progress,
+    say: Say,
+    stop: StopRequest | None = None,
+) -> list[Record]:
+    """Run a plan: reuse finished records, resume unfinished ones, do the rest.
+
+    Code that calls ``os._exit`` ends the process without a word, whatever its exit code says; a grid looks at
+    the record.
+
+    Args:
+        plan: What to run.
+        data: Root of the dataset; None where the dataset needs none.
+        force: Move records that are there aside, drop checkpoints of unfinished runs, and run anew.
+        progress: Progress bars.
+        say: Takes the lines a user reads.
+        stop: Tells whether the process was asked to stop; None where nobody listens.
+
+    Returns:
+        The records of all seeds, in order.
+
+    Raises:
+        UserError: Stale or corrupt records, missing data or weights.
+    """
+    if plan.device.type == "cuda":
+        torch.cuda.set_device(plan.device)  # or what names no device makes a context on the first GPU as well
+    stop = stop or StopRequest()
+    team = teams.join(plan.device, plan.options.rank_timeout_minutes)
+    if not team.leads:
+        say = _silent
+    manifest = None
+    if data is not None:  # data that are named are checked, even where nothing is left to run on them
+        with team.leader_first():
+            manifest = _manifest(plan, _data_root(plan, data, progress), progress)
+    todo = [seed for seed in plan.seeds if force or not finished(plan, seed, manifest, say)]
+    if todo:
+        for seed in todo:
+            check_writable(plan.path(seed).parent)
+        with team.leader_first():
+            root = _data_root(plan, None, progress) if manifest is None else manifest.root
+        trunk = _trunk(plan, team)
+        if manifest is None:
+            with team.leader_first():
+                manifest = _manifest(plan, root, progress)
+        store = _store(plan, manifest)
+        streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
+        say(_counts(manifest))
+        say(f"backbone {trunk.name}: weights {trunk.weights.source}, {trunk.weights.pretraining}")
+        if plan.options.feature_cache_mb and plan.device.type == "cuda":
+            say("feature_cache_mb is for CPUs: a GPU computes features sooner than a processor looks clips up")
+        for seed in todo:
+            stop.follow()
+            _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say, stop).go(force)
+    team.leave()
+    return [records.load(plan.path(seed)) for seed in plan.seeds]
+
+
+def _silent(line: str) -> None:
+    """What a process says that does not lead: nothing."""
+
+
+def _trunk(plan: Plan, team: Team) -> Trunk:
+    """Load the backbone and set how it computes."""
+    options = plan.options
+    trunk = plan.backbone.load(options.weights)
+    if options.micro_batch is not None and not trunk.supports_micro_batch:
+        raise RunError(
+            f"micro_batch: backbone {trunk.name!r} normalises over the batch while it trains, so parts of it "
+            "would give another result; leave micro_batch out, or lower batch_size, which is another experiment"
+        )
+    trunk.to(plan.device, options.precision)
+    trunk.micro_batch = options.micro_batch
+    trunk.feature_cache_mb = options.feature_cache_mb
+    trunk.team = team if team.size > 1 else None
+    if options.compile:
+        trunk.compile()
+    return trunk
+
+
+def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
+    """Open the frame store if the run is to read from it.
+
+    Raises:
+        UserError: There is none, or it lacks videos.
+    """
+    if not plan.options.store:
+        return None
+    store = FrameStore.open(Path(plan.options.store_dir) if plan.options.store_dir else default_root())
+    missing = store.missing(manifest)
+    if missing:
+        raise DataError(
+            f"{store.root}: {len(missing)} videos of {manifest.dataset} are not in the frame store (first: "
+            f"{missing[0]}); 'vcil-bench prepare {manifest.dataset} {manifest.root} --store' adds them"
+        )
+    return store
+
+
+def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool:
+    """Tell whether a seed needs no work; what a finished run has left beside its record is cleared away.
+
+    Args:
+        plan: The run.
+        seed: Of the class order.
+        manifest: Of data that were given on the command line.
+        say: Takes the lines a user reads.
+
+    Raises:
+        RunError: The record is complete but stale.
+        RecordError: It is corrupt.
+    """
+    path = plan.path(seed)
+    if not path.exists():
+        return False
+    found = records.load(path)
+    if not found.complete:
+        return False
+    why = stale_reasons(found, plan.protocol, plan.entry)
+    if plain_values(plan.config) != {k: v["value"] for k, v in found.data["config"].items()}:
+        why.append("the config's defaults or recipes changed")
+    if manifest is not None and manifest.sha256 != found.data["data"]["manifest_sha256"]:
+        why.append("the data changed")
+    weights = plan.options.weights
+    named = given_file(weights) if weights is not None and is_path(weights) else None
+    if named is not None and found.data["weights"]["sha256"] != file_sha256(named):
+        why.append("the weights changed")
+    if why:
+        raise RunError(
+            f"{path}: finished, but stale: {'; '.join(why)}; FORCE=1 (--force) moves it aside and runs anew"
+        )
+    clear_finished(path)
+    say(f"seed {seed}: finished before, {path}")
+    if not records.has_predictions(found):
+        say(
+            f"warning: its predictions, {records.predictions_path(path)}, are gone: the record counts, but "
+            "reports lack its confusions and paired comparisons; put the file back, or run anew with --force"
+        )
+    return True
+
+
+def _data_root(plan: Plan, data: Path | None, progress: Progress) -> Path:
+    """Return the dataset's folder, its lists read once, so that a wrong folder is refused at once."""
+    dataset = plan.protocol.spec.dataset
+    source = adapter(dataset.name)
+    root = data if data is not None else source.default_root()
+    if root is None:
+        raise DataError(
+            f"protocol {plan.protocol.name!r} needs the data of {dataset.name!r}: give their folder with "
+            f"DATA=... (--data); it should hold: {source.layout}"
+        )
+    bar = progress.add_task(f"rendering {dataset.name}", total=None)
+    source.make_ready(root, lambda done, total: progress.update(bar, completed=done, total=total))
+    progress.remove_task(bar)
+    check_present(source, root, str(dataset.split), plan.options.max_missing)
+    return root
+
+
+def _manifest(plan: Plan, root: Path, progress: Progress) -> Manifest:
+    """Prepare the protocol's split and refuse data that are not good enough."""
+    dataset = plan.protocol.spec.dataset
+    bar = progress.add_task(f"preparing {dataset.name}", total=None)
+    manifest = prepare(
+        adapter(dataset.name),
+        root,
+        str(dataset.split),
+        lambda done, total: progress.update(bar, completed=done, total=total),
+    )
+    progress.remove_task(bar)
+    manifest.check_complete(plan.options.max_missing)
+    class_names(plan.protocol, manifest)
+    return manifest
+
+
+def _counts(manifest: Manifest) -> str:
+    """Say how many videos a run uses and leaves out."""
+    left_out = manifest.left_out()
+    return (
+        f"data {manifest.dataset}: {len(manifest.usable('train'))} training and "
+        f"{len(manifest.usable('test'))} test videos, {len(left_out)} left out"
+        + (f" (first: {left_out[0].id}: {left_out[0].problem})" if left_out else "")
+    )
+
+
+class _Run:
+    """One seed of a plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        seed: int,
+        manifest: Manifest,
+        stream: TaskStream,
+        trunk: Trunk,
+        store: FrameStore | None,
+        team: Team,
+        progress: Progress,
+        say: Say,
+        stop: StopRequest,
+    ) -> None:
+        self.plan = plan
+        self.stop = stop
+        self.store = store
+        self.team = team
+        self.seed = seed
+        self.stream = stream
+        self.manifest = manifest
+        self.say = say
+        self.path = plan.path(seed).absolute()  # whatever becomes of the working directory
+        options = plan.options
+        self.run_seed = seed if options.run_seed is None else options.run_seed
+        workers = options.workers
+        if workers is None:
+            workers = cpu_cores.decode_workers(on_gpu=plan.device.type == "cuda")
+        torch.set_num_threads(options.threads or plan.backbone.threads or cpu_cores.threads(DEFAULT_THREADS))
+        self.context = RunContext(
+            device=plan.device,
+            precision=options.precision,
+            run_seed=self.run_seed,
+            loader=ClipLoader(
+                plan.protocol.spec.clip,
+                decoder=options.decoder,
+                workers=workers,
+                device=plan.device,
+                seed=self.run_seed,
+                store=store,
+                share=(team.rank, team.size),
+            ),
+            backbone=trunk,
+            budget=plan.protocol.spec.memory,
+            progress=progress,
+            team=team,
+        )
+        self.record = self._new_record(manifest)
+        self.identity = identity(self.record, plan)
+        self.context.stages = Stages(self.path, self.identity, 60 * options.checkpoint_minutes, team, stop)
+        self.top: dict[str, NDArray[Any]] = {}
+
+    def go(self, force: bool) -> None:
+        """Run the seed to its end, or leave a partial or failed record behind that can be resumed.
+
+        Args:
+            force: Move a record that is there aside and drop the checkpoint of an unfinished run.
+        """
+        try:
+            with locked(self.path) if self.team.leads else contextlib.nullcontext():
+                # Only now is it certain that no other run works on this seed, or has just finished it.
+                done = self.team.leads and not force and finished(self.plan, self.seed, self.manifest, self.say)
+                if self.team.leads:
+                    if force and self.path.exists():
+                        self.say(f"moved aside: {records.supersede(self.path)}")
+                    for path in leftovers(self.path) if force or done else unfinished_files(self.path):
+                        remove(path)
+                if not self.team.agree(done):
+                    self._go()
+                self.team.wait()
+        except Busy as error:
+            raise RunError(f"{self.path}: another process is running this seed") from error
+
+    def _go(self) -> None:
+        determinism.apply(self.plan.options.determinism, self.plan.options.precision)
+        config = plain_values(self.plan.config) | plain_values(self.plan.options)
+        folder = self.path.with_suffix("") / "tracking"
+        tracker = find_tracker(self.plan.options.tracker)
+        if tracker is not NoTracker and self.team.leads:
+            self.context.tracker = tracker(self.record["run_id"], folder, config)
+        try:
+            method, start = self._restore()
+            change = other_device(self.record["sessions"])
+            if change is not None:
+                self.say(f"seed {self.seed}: {change}")
+            last = min(self.plan.options.max_tasks or len(self.stream), len(self.stream))
+            if self.team.leads:
+                # What this session trains may get into the result, and the next thing that happens be its end.
+                records.save(self.path, self.record)
+            for step in range(start, last):
+                self._step(method, step)
+                self.stop.follow()
+        except KeyboardInterrupt:
+            done = len(self.record["steps"])
+            place = f"inside task {done + 1}" if self.context.stages.any_saved() else f"after task {done}"
+            self.say(f"stopped; the same command goes on {place}")
+            raise
+        except UserError:
+            raise
+        except BaseException as error:  # SystemExit, too: whoever ends Python has not finished the run
+            if self.stop.asked and self.team.size > 1:
+                raise KeyboardInterrupt from None  # another process was asked as well, and has gone
+            self._save_as_failed(error)
+            if not isinstance(error, Exception):
+                raise TrainingError(
+                    f"{self.plan.method.name}: code of the method, or below it, ended Python with "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            why = _advice(error, self.plan.method, self.context.backbone)
+            if why is not None:
+                raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
+            raise
+        finally:
+            self.context.loader.close()
+            self.context.tracker.close()
+        if len(self.record["steps"]) == len(self.stream) and self.team.leads:
+            self._finish()
+
+    def _save_as_failed(self, error: BaseException) -> None:
+        """Leave a record that says why the run ended."""
+        self.record["status"] = "failed"
+        self.record["reason"] = f"{type(error).__name__}: {error}"
+        if self.team.leads:
+            records.save(self.path, self.record)
+
+    def _restore(self) -> tuple[Method, int]:
+        """Construct the method; if there is a checkpoint of this run, bring it back to where that was."""
+        cumulative = self.plan.method.data_access == "cumulative"
+        seed_modules(self.run_seed, "init")
+        with left_as_found(self.plan.method.name, "__init__"):
+            method = self.plan.method(self.plan.config, self.context).to(self.plan.device)
+        self.context.method = method
+        path = records.checkpoint_path(self.path)
+        earlier = self._earlier_sessions()
+        if not path.exists():
+            self._join_sessions(earlier)
+            return method, 0
+        saved = checkpoints.load(path)
+        check_identity(path, saved.identity, self.identity)
+        done = len(saved.steps)
+        for step in range(done):
+            seed_modules(self.run_seed, "grow", step)
+            with left_as_found(method.name, "grow"):
+                method.grow(self.stream.task(step, cumulative=cumulative))
+        method.to(self.plan.device).load_state_dict(saved.state)
+        self.record["steps"], self.top = saved.steps, saved.top
+        self._join_sessions(earlier or saved.sessions)
+        self.context.epochs_done = sum(len(step["losses"]) for step in saved.steps)
+        self.context.scaler.load_state_dict(saved.scaler)
+        self.say(f"seed {self.seed}: resuming after task {done} of {len(self.stream)}")
+        return method, done
+
+    def _earlier_sessions(self) -> list[Session]:
+        """Return the sessions of this same run that the record on disk tells of, killed ones among them."""
+        if not self.path.exists():
+            return []
+        found = records.load(self.path).data
+        return found["sessions"] if identity(found, self.plan) == self.identity else []
+
+    def _join_sessions(self, earlier: list[Session]) -> None:
+        self.record["sessions"] = [*earlier, *self.record["sessions"]]
+        self.record["started"] = self.record["sessions"][0]["started"]
+
+    def _step(self, method: Method, step: int) -> None:
+        """Learn one task, test on all tasks so far, and make both safe on disk."""
+        task = self.stream.task(step, cumulative=method.data_access == "cumulative")
+        clock = self.context.loader.clock
+        clock.waited = 0.0
+        self.context.losses.clear()
+        on_cuda = self.plan.device.type == "cuda"
+        if on_cuda:
+            torch.cuda.reset_peak_memory_stats(self.plan.device)
+        stages = self.context.stages
+        stages.begin(step)
+        with within_reach(method, self.context, task):
+            seed_modules(self.run_seed, "grow", step)
+            with left_as_found(method.name, "grow"):
+                method.grow(task)
+            method.to(self.plan.device).train()
+            seed_modules(self.run_seed, "learn", step)
+            shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
+            with left_as_found(method.name, "learn"):
+                method.learn(task)
+        self.stop.follow()
+        floating = [name for name, buffer in method.named_buffers() if buffer.is_floating_point()]
+        self.team.check_alike(method.state_dict(), [name for name in floating if name in shapes])
+        train_s, learnt = stages.train_s(), time.perf_counter()
+        method.eval()
+        state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+        _check_structure(method, shapes, state)
+        tests = [self.stream.test(i) for i in range(step + 1)]
+        with left_as_found(method.name, "predict"):
+            found = evaluate(method, self.context, tests, task.num_seen, self.plan.options.eval_batch)
+        self.stop.follow()
+        ended = time.perf_counter()
+        if any(not torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items()):
+            raise EvaluationError(f"{method.name}: predict changed the method's state; it must not")
+
+        memory = memory_use(method)
+        _check_budget(method, memory, self.plan.protocol.spec.memory, task.num_seen)
+        costs: Costs = {
+            "train_s": round(train_s, 3),
+            "eval_s": round(ended - learnt, 3),
+            "data_wait_s": round(clock.waited, 3),
+            "peak_device_mb": round(stages.peak_mb(self.context.peak_mb()), 1) if on_cuda else None,
+            "parameters": self.context.backbone.num_parameters + sum(p.numel() for p in method.parameters()),
+            "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
+            "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
+            "memory": cast("Memory", dataclasses.asdict(memory)),
+        }
+        self.record["steps"].append(
+            {
+                "step": step,
+                "classes_seen": task.num_seen,
+                "correct": found.correct,
+                "costs": costs,
+                "losses": list(self.context.losses),
+            }
+        )
+        self.top |= {f"{step}/{name}": ranked for name, ranked in found.top.items()}
+        if self.team.leads:
+            checkpoints.save(
+                records.checkpoint_path(self.path),
+                checkpoints.Checkpoint(
+                    self.identity,
+                    self.record["steps"],
+                    self.top,
+                    state,
+                    self.record["sessions"],
+                    self.context.scaler.state_dict(),
+                ),
+            )
+            records.save(self.path, self.record)
+        stages.end()
+        total = sum(len(t) for t in tests)
+        accuracies = {f"accuracy/{name}": sum(c) / total for name, c in found.correct.items()}
+        self.context.tracker.scalars(accuracies, step + 1)
+        headline = sum(found.correct[method.readouts[0]])
+        of = f" ({method.readouts[0]})" if len(method.readouts) > 1 else ""
+        self.say(
+            f"seed {self.seed}, task {step + 1}/{len(self.stream)}: {task.num_seen} classes seen, "
+            f"top-1{of} {100 * headline / total:.1f} % of {total} videos "
+            f"({costs['train_s']:.0f} s training, {costs['eval_s']:.0f} s testing)"
+        )
+
+    def _finish(self) -> None:
+        """Write the predictions and the complete record, then drop the checkpoint."""
+        tests = [self.stream.test(i) for i in range(len(self.stream))]
+        arrays: dict[str, NDArray[Any]] = {f"top5/{k}": v for k, v in self.top.items()}
+        samples = [(i, s) for i, task in enumerate(tests) for s in task]
+        arrays["videos"] = np.array([s.id for _, s in samples])
+        arrays["labels"] = np.array([s.label for _, s in samples], dtype=np.int16)
+        arrays["task"] = np.array([i for i, _ in samples], dtype=np.int16)
+        target = records.predictions_path(self.path)
+        self.record["predictions"] = {
+            "file": target.name,
+            "sha256": records.save_predictions(target, arrays),
+        }
+        self.record["status"] = "complete"
+        self.record["finished"] = records.now()
+        records.save(self.path, self.record)
+        for path in leftovers(self.path):
+            remove(path)
+
+    def _new_record(self, manifest: Manifest) -> RecordData:
+        plan, protocol, entry = self.plan, self.plan.protocol, self.plan.entry
+        method = plan.method
+        spec = protocol.spec
+        started, here = records.now(), environment(plan.device, plan.options, self.team.size)
+        found = summary(manifest)
+        made = {
+            "schema": records.SCHEMA,
+            "run_id": f"{protocol.label}/{method.name}/{plan.variant}-s{self.seed}",
+            "status": "partial",
+            "reason": None,
+            "started": started,
+            "finished": None,
+            "protocol": {
+                "name": protocol.name,
+                "label": protocol.label,
+                "version": spec.version,
+                "title": spec.title,
+                "fingerprint": protocol.fingerprint,
+                "origin": protocol.origin,
+                "overrides": protocol.overrides,
+                "dataset": dataclasses.asdict(spec.dataset),
+                "metrics": dataclasses.asdict(spec.metrics),
+                "seeds": spec.seeds,
+                "spec": dataclasses.asdict(spec),
+            },
+            "method": {
+                "name": method.name,
+                "paper": method.paper,
+                "readouts": list(method.readouts),
+                "data_access": method.data_access,
+                "uses_memory": method.uses_memory,
+                "origin": entry.origin,
+                "file": str(entry.file.name if entry.origin == "built-in" else entry.file),  # type: ignore[union-attr]
+                "sha256": entry.sha256,
+                "bases": entry.bases,
+                "distribution": entry.distribution,
+                "version": entry.version,
+            },
+            "variant": plan.variant,
+            "seed": self.seed,
+            "run_seed": self.run_seed,
+            "config": {
+                k: {"value": v, "origin": plan.config_origins[k]} for k, v in plain_values(plan.config).items()
+            },
+            "options": {
+                k: {"value": v, "origin": plan.option_origins[k]} for k, v in plain_values(plan.options).items()
+            },
+            "class_order": self.stream.order,
+            "class_names": self.stream.class_names,
+            "classes_per_task": spec.tasks.sizes,
+            "test_videos": [len(self.stream.test(i)) for i in range(len(self.stream))],
+            "steps": [],
+            "predictions": None,
+            "data": {
+                "kind": manifest.kind,
+                "dataset": manifest.dataset,
+                "split": manifest.split,
+                "root": str(manifest.root),
+                "manifest_sha256": manifest.sha256,
+                "train_videos": len(manifest.usable("train")),
+                "test_videos": len(manifest.usable("test")),
+                "left_out": [{"id": v.id, "split": v.split, "problem": v.problem} for v in manifest.left_out()],
+                "decoder": resolve_decoder(plan.options.decoder),
+                "store": self.store.describe() if self.store is not None else None,
+                # Part of the evidence: numbers of a split that shares scenes mean something else.
+                **{key: found[key] for key in records.LEAKS},
+                "verified": as_plain(findings(protocol, manifest, self.context.backbone.weights, [self.seed])),
+            },
+            "weights": dataclasses.asdict(self.context.backbone.weights),
+            "sessions": [{"started": started, "environment": here}],
+            "environment": here,
+        }
+        return cast("RecordData", made)
+
+
+def _advice(error: Exception, method: type[Method], trunk: Trunk) -> str | None:
+    """Return what a user can do about an error that is not the method's fault; None for any other."""
+    chunks = trunk.supports_micro_batch and "maps" not in method.needs
+    return out_of_memory.advice(error, chunks=chunks) or (
+        determinism.advice(error) if isinstance(error, RuntimeError) else None
+    )
+
+
+def within_reach(method: Method, context: RunContext, task: Task) -> contextlib.AbstractContextManager[None]:
+    """Keep the loader from old videos that are not in the method's exemplar memory."""
+    if method.data_access == "cumulative":
+        return contextlib.nullcontext()
+    return context.loader.limited_to(task.train, lambda: exemplars_of(method))
+
+
+def _check_structure(method: Method, shapes: dict[str, torch.Size], state: dict[str, torch.Tensor]) -> None:
+    """Refuse structure made in ``learn``, which a resumed run could not rebuild.
+
+    Raises:
+        TrainingError: Names what appeared, vanished or changed its shape.
+    """
+    now = {name: tensor.shape for name, tensor in state.items()}
+    changed = sorted(name for name in now.keys() | shapes.keys() if now.get(name) != shapes.get(name))
+    if changed:
+        raise TrainingError(
+            f"{method.name}: {changed[0]!r} was made or reshaped in learn; make it in grow, so that a run can "
+            "be resumed"
+        )
+
+
+def _check_budget(method: Method, use: MemoryUse, budget: MemorySpec | None, num_seen: int) -> None:
+    """Refuse exemplars beyond what the protocol allows.
+
+    Raises:
+        TrainingError: Says what is kept and what is allowed.
+    """
+    videos = 0
+    if budget is not None:
+        videos = budget.total if budget.total is not None else (budget.per_class or 0) * num_seen
+    too_many_frames = (
+        budget is not None and isinstance(budget.frames, int) and use.frames > budget.frames * use.videos
+    )
+    if use.videos > videos or too_many_frames:
+        raise TrainingError(
+            f"{method.name}: keeps {use.videos} videos with {use.frames} frames, the protocol allows {videos} "
+            f"videos after {num_seen} classes"
+            + (f" of {budget.frames} frames each" if budget is not None else " (no exemplars)")
+        )

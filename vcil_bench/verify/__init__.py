@@ -1,0 +1,1 @@
+"""Verification of protocols, data and weights, without training anything."""

@@ -1,0 +1,292 @@
+"""Verification: what can be known of a protocol's numbers before, or without, training anything.
+
+Class orders against their hashes, counts against the lists, and what training and testing share: videos, files,
+groups, pretraining. Lists alone are enough for most of it. A finding says a fact about the numbers; only what
+makes a run impossible or the lists contradict themselves is an error, since a published split may well leak and
+still be the one that papers use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vcil_bench.common.errors import UserError
+from vcil_bench.data.datasets import ADAPTERS, Adapter, Listed, VideosMissing, adapter
+from vcil_bench.data.manifest import Manifest, Video, manifest_path, prepare, summary
+from vcil_bench.nets.backbones import BACKBONES, backbone
+from vcil_bench.nets.weights import WeightsInfo
+from vcil_bench.protocol import Protocol, ProtocolError, order_sha256
+
+from .pretraining_overlap import Verdict, fitting, overlap, stated
+
+Level = Literal["ok", "note", "warning", "error"]
+Videos = Sequence[Listed | Video]
+
+# What a group is, by dataset, and whether its name means the same in every class.
+GROUPS = {
+    "ucf101": ("source video (gXX in the file names)", False),
+    "hmdb51": ("source film (as file names tell it)", True),
+    "kinetics400": ("YouTube video", True),
+    "folder": ("group of the CSV", True),
+}
+# Splits whose test videos are the set that the dataset's publishers gave for validation.
+VALIDATION_AS_TEST = {("ssv2", "official"), ("kinetics400", "official")}
+OF_VERDICT: dict[Verdict, Level] = {"known": "warning", "not known": "note", "excluded": "ok"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: how grave it is, what it concerns, and what was found, in a sentence."""
+
+    level: Level
+    check: str
+    text: str
+
+
+def findings(
+    protocol: Protocol, manifest: Manifest, weights: WeightsInfo, seeds: Iterable[int] | None = None
+) -> list[Finding]:
+    """Return all that can be said of a protocol, its videos and a backbone's weights.
+
+    Args:
+        protocol: The protocol.
+        manifest: The videos of its split.
+        weights: What is known of the weights.
+        seeds: The class orders of interest; None for all of the protocol.
+    """
+    seeds = list(protocol.spec.seeds if seeds is None else seeds)
+    usable = [*manifest.usable("train"), *manifest.usable("test")]
+    return [
+        *of_protocol(protocol, seeds),
+        *of_lists(protocol, manifest.videos),
+        *per_task(protocol, usable, seeds),
+        *_of_files(manifest),
+        of_weights(protocol, weights),
+    ]
+
+
+def verify(
+    protocol: Protocol, data: Path | None, weights: Sequence[WeightsInfo], progress: Callable[[int, int], None]
+) -> list[Finding]:
+    """Look at all that is there: the protocol always, its lists and files where there are some.
+
+    Args:
+        protocol: The protocol.
+        data: Root of the dataset; None looks at embedded data, or at the protocol alone.
+        weights: Weights to be judged against the dataset.
+        progress: Takes how many files are looked at, of how many.
+
+    Raises:
+        UserError: The root holds another dataset, or a list that is malformed.
+    """
+    dataset, seeds = protocol.spec.dataset, protocol.spec.seeds
+    found = of_protocol(protocol, seeds)
+    judged = [of_weights(protocol, one) for one in weights]
+    root = _root(protocol, data)
+    if root is None:
+        text = "not looked at: without --data there are no lists of videos, and no files"
+        return [*found, Finding("note", "videos", text), *judged]
+    source, split = adapter(dataset.name), str(dataset.split)
+    source.make_ready(root, progress)
+    listed, said = _listed(source, root, split)
+    found += of_lists(protocol, listed)
+    if said is None and manifest_path(source.name, root, split).is_file():
+        manifest = prepare(source, root, split, progress)
+        usable = [*manifest.usable("train"), *manifest.usable("test")]
+        return [*found, *per_task(protocol, usable, seeds), *_of_files(manifest), *judged]
+    if said is None:
+        said = (
+            f"not opened: 'vcil-bench prepare {source.name} {root}' reads them and finds damaged and equal ones"
+        )
+    return [*found, *per_task(protocol, listed, seeds), Finding("note", "files", said), *judged]
+
+
+def of_protocol(protocol: Protocol, seeds: Sequence[int]) -> list[Finding]:
+    """Check class orders against their stored hashes, and say what the test set is."""
+    spec = protocol.spec
+    found = [Finding("ok", "tasks", f"{len(spec.tasks.sizes)} tasks of {_sizes(spec.tasks.sizes)} classes")]
+    listed = spec.classes.order.kind != "numpy_shuffle"
+    for seed in seeds[:1] if listed else seeds:  # a listed order is every seed's
+        try:
+            computed = order_sha256(protocol.order(seed))
+        except UserError as error:
+            found.append(Finding("error", "class order", str(error)))
+            continue
+        who = "all seeds" if listed else f"seed {seed}"
+        if {seed, "all"} & set(spec.classes.order_sha256):  # one that differs is refused by the protocol itself
+            found.append(Finding("ok", "class order", f"{who}: SHA-256 {computed[:16]}, as stored"))
+        else:
+            text = f"{who}: SHA-256 {computed[:16]}, and none is stored to compare it with"
+            found.append(Finding("note", "class order", text))
+    if (spec.dataset.name, str(spec.dataset.split)) in VALIDATION_AS_TEST:
+        text = (
+            f"the test videos are the official validation set of {spec.dataset.name}: nothing may be selected "
+            "on it, neither epochs nor settings"
+        )
+        found.append(Finding("note", "test set", text))
+    return found
+
+
+def of_lists(protocol: Protocol, videos: Videos) -> list[Finding]:
+    """Check counts, and what the training and the test list share."""
+    train, test = ([v for v in videos if v.split == part] for part in ("train", "test"))
+    text = f"{len(train)} training and {len(test)} test videos listed"
+    found = [Finding("ok", "lists", text) if train and test else Finding("error", "lists", text)]
+    source = ADAPTERS.get(protocol.spec.dataset.name)
+    published = source and source.published.get(str(protocol.spec.dataset.split))
+    if published:
+        verdict = published.verdict((v.label, v.split) for v in videos)
+        found.append(Finding("ok" if verdict.startswith("lists as") else "warning", "published lists", verdict))
+    twice = sorted(name for name, times in Counter(v.id for v in videos).items() if times > 1)
+    both = {v.id for v in train} & {v.id for v in test}
+    if both:
+        text = f"{len(both)} videos are listed for training and for testing{_first(sorted(both))}"
+        found.append(Finding("error", "shared videos", text))
+    else:
+        found.append(Finding("ok", "shared videos", "no video is listed for training and for testing"))
+    if set(twice) - both:
+        found.append(Finding("warning", "lists", f"listed more than once{_first(sorted(set(twice) - both))}"))
+    return [*found, *_groups(protocol.spec.dataset.name, train, test)]
+
+
+def per_task(protocol: Protocol, videos: Videos, seeds: Sequence[int]) -> list[Finding]:
+    """Count training and test videos per task; say which classes differ from the protocol's or lack videos."""
+    counts = Counter((v.split, v.label) for v in videos if v.split in ("train", "test"))
+    labels = sorted({label for _, label in counts})
+    try:
+        names = protocol.class_names if protocol.has_class_names else labels
+        orders = {seed: protocol.tasks(seed) for seed in seeds}
+    except ProtocolError:
+        return []  # the class order's own finding says why
+    strange, absent = sorted(set(labels) - set(names)), sorted(set(names) - set(labels))
+    if strange or absent or len(names) != protocol.spec.classes.num:
+        which = _first([*strange, *absent])
+        text = f"{len(labels)} classes in the data, {protocol.spec.classes.num} in the protocol{which}"
+        return [Finding("error", "classes", text)]
+    found = []
+    for part, word in (("train", "training"), ("test", "test")):
+        empty = [name for name in names if not counts[part, name]]
+        if empty:
+            found.append(Finding("error", "classes", f"{len(empty)} without a {word} video{_first(empty)}"))
+    for seed, tasks in orders.items():
+        sums = {part: [sum(counts[part, names[i]] for i in ids) for ids in tasks] for part in ("train", "test")}
+        parts = ", ".join(f"{part} {_sum(numbers)}" for part, numbers in sums.items())
+        found.append(Finding("ok", "videos per task", f"seed {seed}: {parts}"))
+    return found
+
+
+def of_weights(protocol: Protocol, weights: WeightsInfo) -> Finding:
+    """Say whether the weights may have seen the test videos."""
+    verdict, text = overlap(weights, protocol.spec.dataset.name)
+    return Finding(OF_VERDICT[verdict], "pretraining", f"overlap {verdict}: {text}")
+
+
+def chosen_weights(protocol: Protocol, given: Mapping[str, Any]) -> list[WeightsInfo]:
+    """Return the weights that a user asks about, by default the own ones of every backbone that fits.
+
+    Args:
+        protocol: The protocol, whose frame size decides what fits.
+        given: ``backbone`` and ``weights``, as ``--set`` gives them; both may be left out.
+
+    Raises:
+        UserError: Another key, weights without a backbone, or a backbone that is unknown.
+    """
+    strange = [key for key in given if key not in ("backbone", "weights")]
+    if strange:
+        raise UserError(
+            f"--set {strange[0]}: verify takes backbone, weights and keys that begin with 'protocol.'; "
+            "leave it out"
+        )
+    if "backbone" not in given:
+        if "weights" in given:
+            raise UserError(
+                f"--set weights={given['weights']}: whose? Add --set backbone=NAME ({', '.join(BACKBONES)})"
+            )
+        return fitting(protocol.spec.clip.size)
+    weights = given.get("weights")
+    return [stated(backbone(str(given["backbone"])).name, None if weights is None else str(weights))]
+
+
+def as_plain(found: Iterable[Finding]) -> list[dict[str, str]]:
+    """Return findings as JSON will hold them."""
+    return [dataclasses.asdict(one) for one in found]
+
+
+def _groups(dataset: str, train: Videos, test: Videos) -> list[Finding]:
+    """Count the test videos whose group has training videos, of their class and of others.
+
+    The count within a class is that of ``data.manifest.summary``: UCF101 numbers its groups anew in every class.
+    """
+    what, everywhere = GROUPS.get(dataset, ("group", False))
+    if not any(v.group for v in (*train, *test)):
+        return [Finding("note", "shared groups", "not known: the lists say nothing about groups of videos")]
+    labels: dict[str, set[str]] = defaultdict(set)
+    for v in train:
+        labels[v.group].add(v.label)
+    grouped = [v for v in test if v.group]
+    same = sum(v.label in labels.get(v.group, ()) for v in grouped)
+    text = f"{same} of {len(test)} test videos share a {what} with a training video of their class"
+    found = [Finding("warning" if same else "ok", "shared groups", text)]
+    other = sum(v.label not in labels.get(v.group, {v.label}) for v in grouped)
+    if everywhere and other:
+        text = f"{other} of {len(test)} test videos share a {what} with training videos of other classes only"
+        found.append(Finding("note", "shared groups", text))
+    return found
+
+
+def _of_files(manifest: Manifest) -> list[Finding]:
+    """Say which files cannot be used, and which are the same in training and testing."""
+    left_out = manifest.left_out()
+    number = sum(v.split in ("train", "test") for v in manifest.videos)
+    text = f"{number - len(left_out)} of {number} can be decoded in full{_first([v.id for v in left_out])}"
+    found = [Finding("note" if left_out else "ok", "files", text)]
+    same = summary(manifest)["identical_files_in_train_and_test"]
+    if same:
+        text = f"{len(same)} files are the same in training and testing{_first(['='.join(one) for one in same])}"
+        return [*found, Finding("warning", "identical files", text)]
+    return [*found, Finding("ok", "identical files", "no file is the same in training and testing")]
+
+
+def _root(protocol: Protocol, data: Path | None) -> Path | None:
+    """Return where the data lie; None where nobody said."""
+    if data is not None:
+        return data
+    source = ADAPTERS.get(protocol.spec.dataset.name)
+    return None if source is None else source.default_root()
+
+
+def _listed(source: Adapter, root: Path, split: str) -> tuple[list[Listed], str | None]:
+    """Return a split's list and, where not one of its videos is there, a sentence that says so."""
+    try:
+        return source.list_videos(root, split), None
+    except VideosMissing as error:
+        return (
+            error.listed,
+            f"none of the {len(error.listed)} listed videos is there; the lists alone were verified",
+        )
+
+
+def _first(names: Sequence[str], shown: int = 3) -> str:
+    """Return the first of some names in brackets, or nothing where there are none."""
+    more = ", ..." if len(names) > shown else ""
+    return f" ({', '.join(names[:shown])}{more})" if names else ""
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    """Return task sizes with runs of equal ones taken together: ``51 + 5x10``."""
+    runs: list[list[int]] = []
+    for size in sizes:
+        if runs and runs[-1][1] == size:
+            runs[-1][0] += 1
+        else:
+            runs.append([1, size])
+    return " + ".join(str(size) if times == 1 else f"{times}x{size}" for times, size in runs)
+
+
+def _sum(numbers: Sequence[int]) -> str:
+    return f"{sum(numbers)} = {' + '.join(map(str, numbers))}"
