@@ -193,12 +193,14 @@ def test_whatever_is_raised_at_import_harms_no_other(pretended: str, folder: Pat
     assert found["constant"].cls is not None
 
 
-def test_ctrl_c_during_an_import_ends_it(folder: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
+def test_ctrl_c_during_an_import_ends_it(folder: Path, request: pytest.FixtureRequest) -> None:
+    # A job in the background of a script starts with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     write(folder, "slow.py", "import signal\n\nsignal.raise_signal(signal.SIGINT)\n")
     with pytest.raises(KeyboardInterrupt):
         registry.find_all()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_imported_classes_do_not_count(tmp_path: Path) -> None:
