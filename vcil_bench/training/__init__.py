@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,11 @@ from torch.amp.grad_scaler import GradScaler
 from vcil_bench.common.errors import TrainingError as TrainingError
 from vcil_bench.common.errors import UserError
 from vcil_bench.data.loader import Batch, Sample, batches_per_epoch
-from vcil_bench.method import RunContext
 
 from .resume import Place
+
+if TYPE_CHECKING:
+    from vcil_bench.method import RunContext
 
 
 def sgd(
