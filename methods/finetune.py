@@ -69,6 +69,7 @@ class Finetune(Method):
     name = "finetune"
     paper = "lower bound: sequential fine-tuning without protection"
     readouts = ("cnn",)
+    splits_batches = True
     Config = FinetuneConfig
     recipes: ClassVar = {
         "synthetic_*": {

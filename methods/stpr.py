@@ -139,6 +139,7 @@ class StPR(Method):
     paper = "Wang et al., StPR, ICLR 2026 (re-implemented from descriptions of the paper)"
     readouts = ("text",)
     needs = frozenset({"text", "adapters"})
+    splits_batches = True
     Config = StPRConfig
     recipes: ClassVar = {
         "synthetic_*": {

@@ -358,7 +358,6 @@ class RehearsalClassifier(Classifier):
         optimiser: torch.optim.Optimizer,
         loss: Callable[[Tensor, Tensor], Tensor],
         num_epochs: int,
-        clipped: Sequence[nn.Parameter] | None = None,
     ) -> None:
         """Train the head alone on the exemplars, as many of each class: class-balanced fine-tuning.
 
@@ -367,8 +366,6 @@ class RehearsalClassifier(Classifier):
             optimiser: Of the head's parameters; its rate stays as it is.
             loss: Of scores [B, K] and labels [B].
             num_epochs: Passes over the exemplars.
-            clipped: Parameters over which the gradient's norm is taken; if given, gradients are computed for all
-                that require them. By default the optimiser's.
         """
         for epoch in epochs(
             self.context,
@@ -380,7 +377,7 @@ class RehearsalClassifier(Classifier):
             drop_last=self.config.drop_last,
         ):
             for batch in epoch:
-                with torch.set_grad_enabled(clipped is not None):
+                with torch.no_grad():
                     frames = self.frames(batch.clips)
                 value = loss(self.scores(self.drop(frames)), batch.labels)
-                epoch.step({"balanced": value}, clip_norm=self.config.clip_norm, clipped=clipped)
+                epoch.step({"balanced": value}, clip_norm=self.config.clip_norm)

@@ -131,8 +131,9 @@ class Method(nn.Module, ABC):
         needs: What its backbone must provide.
         backbone: Backbone it runs on unless told otherwise.
         backbones: Other ones for protocols whose names match a pattern; later patterns win.
-        splits_batches: Whether several processes can share its batches; not where ``learn`` differentiates by
-            feature maps.
+        splits_batches: Whether several processes may share its batches: each then has a part of ``batch.clips``,
+            and networks give every process the features of all clips. Not where ``learn`` pairs clips with
+            labels (to mix clips, say), passes some clips of a batch alone, or differentiates by feature maps.
         Config: Frozen dataclass of its hyper-parameters; the defaults are the paper's.
         recipes: Config values for protocols whose names match a pattern; later patterns win.
     """
@@ -145,7 +146,7 @@ class Method(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     backbone: ClassVar[str] = "clip_vit_b16"
     backbones: ClassVar[Mapping[str, str]] = {}
-    splits_batches: ClassVar[bool] = True
+    splits_batches: ClassVar[bool] = False
     Config: ClassVar[type]
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 

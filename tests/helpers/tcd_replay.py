@@ -205,9 +205,9 @@ class NotedTCD(tcd.TCD):
         self.seen("train", task)
         super().choose_exemplars(task, rank)
 
-    def tune_head(self, task: Task, *given: Any) -> None:
+    def _tune_head(self, task: Task) -> None:
         """Fine-tune, then show the head."""
-        super().tune_head(task, *given)
+        super()._tune_head(task)
         self.seen("balanced", task)
 
 
@@ -249,7 +249,9 @@ class Replay:
 
         self.step, self.measured, self.upto = 0, 0, len(recording["steps_at"])
         self.norm = np.nan
-        patch.setattr(Epoch, "step", self._noting_step(Epoch.step))
+        self.losses: dict[str, Tensor] = {}
+        patch.setattr(Epoch, "backward", self._noting_backward(Epoch.backward))
+        patch.setattr(Epoch, "update", self._noting_update(Epoch.update))
         patch.setattr(nn.utils, "clip_grad_norm_", self._noting_norm(nn.utils.clip_grad_norm_))
         patch.setattr(tcd, "nca_loss", self._noting_nca(tcd.nca_loss))
 
@@ -341,15 +343,24 @@ class Replay:
             limit = STORED if expected.dtype == np.float32 else SUMS
             near(state[key.partition("/")[2]], expected, limit, key)
 
-    def _noting_step(self, step: Callable[..., None]) -> Callable[..., None]:
-        """Return ``Epoch.step`` that compares each step with the recorded one."""
+    def _noting_backward(self, backward: Callable[..., None]) -> Callable[..., None]:
+        """Return ``Epoch.backward`` that keeps the losses."""
 
-        def noting(epoch: Epoch, losses: dict[str, Tensor], **more: Any) -> None:
-            recording, at = self.recording, self.step
+        def noting(epoch: Epoch, losses: dict[str, Tensor]) -> None:
+            self.losses = losses
+            backward(epoch, losses)
+
+        return noting
+
+    def _noting_update(self, update: Callable[..., None]) -> Callable[..., None]:
+        """Return ``Epoch.update`` that compares each step with the recorded one."""
+
+        def noting(epoch: Epoch, *clip_norm: Any) -> None:
+            recording, at, losses = self.recording, self.step, self.losses
             task, kind, number, batch = self.loader.now
             place = f"step {at} (task {task}, {kind}, epoch {number}, batch {batch})"
             assert recording["steps_at"][at].tolist() == [task, int(kind == "balanced"), number, batch], place
-            step(epoch, losses, **more)
+            update(epoch, *clip_norm)
             expected = dict(zip(recording["loss_names"].tolist(), recording["steps_losses"][at], strict=True))
             weights = self._weights(task) if kind == "train" else {}
             found = {LOSSES.get(k, k): float(v.detach()) / weights.get(k, 1.0) for k, v in losses.items()}
@@ -389,8 +400,8 @@ class Replay:
         for i, name in enumerate(self.recording["shown"].tolist()):
             group = groups.get(id(state.get(name)))
             found = [0.0, 0.0, 0.0]
-            if group is not None and state[name].numel():
-                found = [group["lr"], group["weight_decay"], 1.0 + group["repeated"]]
+            if group is not None and state[name].numel() and not group.get("piles_up"):
+                found = [group["lr"], group["weight_decay"], 1.0 + group.get("repeated", False)]
             expected = self.recording["steps_rate"][self.step, i]
             np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=f"optimiser of {name} in {place}")
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 
 from vcil_bench.common.errors import TrainingError as TrainingError
 from vcil_bench.common.errors import UserError
@@ -33,7 +32,6 @@ def sgd(
     lr: float,
     momentum: float,
     weight_decay: float,
-    kind: type[torch.optim.SGD] = torch.optim.SGD,
 ) -> torch.optim.Optimizer:
     """Return SGD over parameters that require gradients, or over groups of them; fused on a GPU.
 
@@ -46,7 +44,6 @@ def sgd(
         lr: Learning rate, of groups that name none.
         momentum: Momentum.
         weight_decay: Weight decay, of groups that name none.
-        kind: The class.
     """
     trained, groups = [], []
     for given in parameters:
@@ -56,8 +53,14 @@ def sgd(
             trained.append(given)
     if not groups:
         groups = [{"params": trained}]
-    fused = context.device.type == "cuda" and not context.scaler.is_enabled()
-    return kind(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused or None)
+    return torch.optim.SGD(
+        groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fuses(context) or None
+    )
+
+
+def fuses(context: RunContext) -> bool:
+    """Tell whether torch's fused SGD is to be taken; ``sgd`` says why not under a scaler."""
+    return context.device.type == "cuda" and not context.scaler.is_enabled()
 
 
 def constant(optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
@@ -99,66 +102,58 @@ class Epoch:
         self._context = context
         self._optimiser = optimiser
         self._place = place
-        self._own = {id(p) for group in optimiser.param_groups for p in group["params"]}
 
     def __iter__(self) -> Iterator[Batch]:
         return self._batches
 
-    def step(
-        self,
-        losses: Mapping[str, Tensor],
-        *,
-        clip_norm: float | None = None,
-        clipped: Sequence[nn.Parameter] | None = None,
-    ) -> None:
+    def step(self, losses: Mapping[str, Tensor], clip_norm: float | None = None) -> None:
         """Take one optimiser step on the sum of the loss terms and remember each for the record.
 
         Args:
             losses: Terms by name.
-            clip_norm: Largest norm of the gradient; None for no limit.
-            clipped: Parameters over whose gradients the norm is taken, by default the optimiser's; gradients of
-                the others among them are never cleared, and pile up.
+            clip_norm: Largest norm of the gradient over the optimiser's parameters; None for no limit.
+        """
+        self.backward(losses)
+        self.update(clip_norm)
+
+    def backward(self, losses: Mapping[str, Tensor]) -> None:
+        """Put the gradients of the sum of the loss terms in place, in place of those of the step before.
+
+        The first half of ``step``, for what has to happen to gradients between the two. They are those of the
+        whole batch on every process, and unscaled (fp16) where the optimiser has the parameter.
+
+        Args:
+            losses: Terms by name, remembered for the record.
         """
         optimiser, scaler, team = self._optimiser, self._context.scaler, self._context.team
-        total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
-        others = [p for p in clipped or () if id(p) not in self._own]
-        piled = [p.grad for p in others]
-        for parameter in others:
-            parameter.grad = None  # what has piled up is neither summed over processes nor scaled again
-        scaler.scale(total).backward()
+        scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         if team.total is not None:
             networks = self._context.network_parameters()
             team.sum_gradients(networks)
             shared = {id(p) for p in networks}
-            given = [p for group in optimiser.param_groups for p in group["params"]]
-            team.take_gradients(p for p in (*given, *others) if id(p) not in shared)
-        if clip_norm is not None:
-            scaler.unscale_(optimiser)
-        for parameter, before in zip(others, piled, strict=True):
-            parameter.grad = _piled_up(before, parameter.grad, scaler)
-        if clip_norm is not None:
-            if clipped is None:
-                clipped = [p for group in optimiser.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(clipped, clip_norm)
-        scaler.step(optimiser)
-        scaler.update()
+            team.take_gradients(p for p in self._parameters() if id(p) not in shared)
+        scaler.unscale_(optimiser)
         for name, value in losses.items():
             self._place.sums[name] = self._place.sums.get(name, 0) + value.detach()
+
+    def update(self, clip_norm: float | None = None) -> None:
+        """Step the optimiser by the gradients that are there; under fp16 not if one of them overflowed.
+
+        Args:
+            clip_norm: As in ``step``.
+        """
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters(), clip_norm)
+        self._context.scaler.step(self._optimiser)
+        self._context.scaler.update()
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self._optimiser.param_groups for p in group["params"]]
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss term over the epoch's steps."""
         return {name: float(total) / self._place.step for name, total in self._place.sums.items()}
-
-
-def _piled_up(before: Tensor | None, new: Tensor | None, scaler: GradScaler) -> Tensor | None:
-    """Add a step's gradient to those that have piled up; one that fp16 overflowed counts as zero."""
-    if new is not None and scaler.is_enabled():
-        scale = scaler.scale(new.new_ones(()))  # unlike get_scale, which waits for the device
-        new = torch.where(new.isfinite().all(), new / scale, 0.0)
-    if before is None or new is None:
-        return new if before is None else before
-    return before + new
 
 
 def gradients(

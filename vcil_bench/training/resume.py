@@ -6,8 +6,8 @@ model's copy, importance, exemplars) comes out as before, and a stage of trainin
 or middle was saved puts that state in place and yields only the steps that are left. So ``learn`` must keep what
 it carries from one step of a stage to the next in parameters or buffers.
 
-Saved per stage: the method's state, the optimiser's and the schedule's, gradients that pile up outside the
-optimiser, all random generators, losses and seconds so far.
+Saved per stage: the method's state, the optimiser's and the schedule's, all random generators, losses and
+seconds so far. Gradients are not: what is to outlive a step is the optimiser's state or the method's.
 """
 
 from __future__ import annotations
@@ -216,12 +216,9 @@ class Stages:
         assert method is not None
         moments, groups = _optimiser_state(optimiser)
         draws, plain_draws = _draws(context.device)
-        own = {id(p) for group in optimiser.param_groups for p in group["params"]}
-        piled = {n: p.grad for n, p in method.named_parameters() if p.grad is not None and id(p) not in own}
         parts = {
             "state": method.state_dict(),
             "optimiser": moments,
-            "gradient": piled,
             "draws": draws,
             "sums": place.sums,
         }
@@ -255,9 +252,6 @@ class Stages:
         method = context.method
         assert method is not None
         method.load_state_dict(checkpoint.under("state/", tensors))
-        piled = checkpoint.under("gradient/", tensors)
-        for name, parameter in method.named_parameters():
-            parameter.grad = piled[name].to(parameter.device) if name in piled else None
         _load_optimiser(optimiser, checkpoint.under("optimiser/", tensors), meta["groups"])
         if schedule is not None:
             schedule.load_state_dict(schedule.state_dict() | meta["schedule"])
