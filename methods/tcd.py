@@ -23,7 +23,7 @@ from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import CosineHead
 from vcil_bench.nets.network import Features
 from vcil_bench.stream import Task
-from vcil_bench.training import Epoch, batches, epochs, fuses, gradients, sgd
+from vcil_bench.training import Epoch, fuses, gradients, sgd
 
 # For fp16. The loss is a mean over videos and frames; its gradients by a map's values lie around 1e-9 to 1e-5.
 IMPORTANCE_SCALE = 2.0**16
@@ -177,13 +177,12 @@ class TCD(RehearsalClassifier):
         if not isinstance(optimiser, AuthorsSGD):
             self.tune_head(task, optimiser, nca_loss, config.balanced_epochs)
             return
-        for epoch in epochs(
-            self.context,
+        for epoch in self.train_epochs(
             self.memory.samples(),
             optimiser,
             num_epochs=config.balanced_epochs,
             batch_size=config.batch_size,
-            stage=f"task {task.index + 1} balanced",
+            phase=f"task {task.index + 1} balanced",
             drop_last=config.drop_last,
         ):
             for batch in epoch:
@@ -196,7 +195,7 @@ class TCD(RehearsalClassifier):
             epoch.step(losses, clip_norm=self.config.clip_norm)
             return
         epoch.backward(losses)
-        optimiser.pile_up(overflows=self.context.scaler.is_enabled())
+        optimiser.pile_up(overflows=self.context.precision == "fp16")
         nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], self.config.clip_norm)
         epoch.update()
 
@@ -236,11 +235,10 @@ class TCD(RehearsalClassifier):
         """
         statistics = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         sums = [torch.zeros_like(m) for m in self.importance_maps()]
-        for batch in batches(
-            self.context,
+        for batch in self.context.trainer.batches(
             samples,
             batch_size=self.config.batch_size,
-            stage=f"task {task.index + 1} importance",
+            phase=f"task {task.index + 1} importance",
             drop_last=self.config.drop_last,
         ):
             found = self.features(batch.clips)

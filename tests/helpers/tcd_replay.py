@@ -20,7 +20,6 @@ import tcd_trajectory_inputs as inputs
 import torch
 import yaml
 from PIL import Image
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from vcil_bench import protocol
@@ -37,9 +36,9 @@ from vcil_bench.nets.weights import WeightsInfo
 from vcil_bench.run.evaluation import evaluate
 from vcil_bench.run.loop import within_reach
 from vcil_bench.stream import Task, TaskStream
-from vcil_bench.training import Epoch
+from vcil_bench.training import Epoch, Trainer
 
-KINDS = {"": "train", "importance": "importance", "balanced": "balanced"}  # end of a stage's name: theirs
+KINDS = {"": "train", "importance": "importance", "balanced": "balanced"}  # end of a phase's name: theirs
 LOSSES = {"balanced": "nca"}  # where our name of a loss term is another
 LOSS = SUMS = SCORES = 1e-10
 NORMS = 1e-8
@@ -144,10 +143,10 @@ class Shuffle:
 
 
 class NotedLoader(ClipLoader):
-    """A loader that knows which videos a stage has and which of its batches is in work.
+    """A loader that knows which videos a phase has and which of its batches is in work.
 
     Attributes:
-        names: Videos of every stage.
+        names: Videos of every phase.
         now: Task, kind, epoch and batch.
         taken: Called with every batch.
     """
@@ -157,13 +156,13 @@ class NotedLoader(ClipLoader):
     taken: Callable[[Batch], None]
 
     def training(
-        self, samples: Sequence[Sample], epochs: int, batch_size: int, stage: str, **more: Any
+        self, samples: Sequence[Sample], epochs: int, batch_size: int, phase: str, **more: Any
     ) -> Iterator[Batch]:
         """Yield the batches, and note which is the last that was taken."""
-        self.names[stage] = [sample.id for sample in samples]
+        self.names[phase] = [sample.id for sample in samples]
         per_epoch = loading.batches_per_epoch(len(samples), batch_size, drop_last=more.get("drop_last", False))
-        for number, batch in enumerate(super().training(samples, epochs, batch_size, stage, **more)):
-            self.now = (*_place(stage), *divmod(number, per_epoch))
+        for number, batch in enumerate(super().training(samples, epochs, batch_size, phase, **more)):
+            self.now = (*_place(phase), *divmod(number, per_epoch))
             self.taken(batch)
             yield batch
 
@@ -238,14 +237,12 @@ class Replay:
         self.loader.taken = self._compare_batch
         patch.setattr(loading, "numpy_stream", self._draws)
         patch.setattr(clip_rules, "training_box", lambda w, h, size, rng: Box(rng.left, rng.top, size, size))
-        self.context = RunContext(
-            cpu, "fp32", self.case["seed"], self.loader, self._trunk(), spec.memory, Progress(disable=True)
-        )
+        trainer = Trainer(cpu, "fp32", self.loader)
+        self.context = RunContext(cpu, "fp32", self.loader, self._trunk(), spec.memory, trainer)
         config = dataclasses.replace(self._config(), **changes)
         self.method = NotedTCD(config, self.context)
         self.method.seen = self._compare_point
         self.method.drop = KeyedDropout(self.case, self.loader)  # type: ignore[assignment]  # in dropout's place
-        self.context.method = self.method
 
         self.step, self.measured, self.upto = 0, 0, len(recording["steps_at"])
         self.norm = np.nan
@@ -453,10 +450,10 @@ class Replay:
 
     def _draws(self, *key: Any) -> Shuffle | Draws:
         """Return the recorded draws of a key of the loader's."""
-        _, what, stage, epoch, *video = key
-        task, kind = _place(stage)
+        _, what, phase, epoch, *video = key
+        task, kind = _place(phase)
         if what == "shuffle":
-            names = self.loader.names[stage]
+            names = self.loader.names[phase]
             order = inputs.order_of(self.case, names, task, kind, epoch)
             self._compare_order([names[i] for i in order], task, kind, epoch)
             return Shuffle(order)
@@ -519,7 +516,7 @@ def near(found: Any, expected: Any, limit: float, place: str) -> None:
     assert gap <= limit * size, f"{place}: off by {gap:.1e}, allowed {limit * size:.1e}"
 
 
-def _place(stage: str) -> tuple[int, str]:
-    """Return the recorded run's task and kind of a stage of ours, such as ``task 2 balanced``."""
-    _, number, *end = stage.split()
+def _place(phase: str) -> tuple[int, str]:
+    """Return the recorded run's task and kind of a phase of ours, such as ``task 2 balanced``."""
+    _, number, *end = phase.split()
     return int(number) - 1, KINDS["".join(end)]

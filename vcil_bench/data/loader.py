@@ -63,13 +63,13 @@ class Job:
     """Clips to be decoded by one worker, a part of a batch.
 
     Attributes:
-        stage: Part of every draw's key.
+        phase: Part of every draw's key.
         shape: Of what is decoded of a sample, [(V,) T, S, S, 3].
         place: Number of the first clip in memory.
         clips: Epoch (or ``VIEWS``, ``PLAIN``), position in the pass's list, and sample.
     """
 
-    stage: str
+    phase: str
     shape: tuple[int, ...]
     place: int
     clips: list[tuple[int, int, Sample]]
@@ -150,12 +150,12 @@ class _Clips(Dataset[None]):
         places = _places(self.memory, job.shape)
         for place, (epoch, position, sample) in enumerate(job.clips, job.place):
             with self.watch.at(position):
-                places[place] = self._clip(job.stage, epoch, sample)
+                places[place] = self._clip(job.phase, epoch, sample)
 
-    def _clip(self, stage: str, epoch: int, sample: Sample) -> Tensor:
+    def _clip(self, phase: str, epoch: int, sample: Sample) -> Tensor:
         spec = self.spec
         if epoch >= 0:
-            rng = numpy_stream(self.seed, "clip", stage, epoch, sample.id)
+            rng = numpy_stream(self.seed, "clip", phase, epoch, sample.id)
             indices = self._indices(sample, rng)
             frames = self._read(sample, indices, lambda w, h: clip_rules.training_window(w, h, spec, rng))
             return clip_rules.training_pixels(frames, spec, rng)
@@ -274,7 +274,7 @@ class ClipLoader:
         samples: Sequence[Sample],
         epochs: int,
         batch_size: int,
-        stage: str,
+        phase: str,
         *,
         drop_last: bool = False,
         start: tuple[int, int] = (0, 0),
@@ -285,7 +285,7 @@ class ClipLoader:
             samples: The videos.
             epochs: Passes over them.
             batch_size: Videos per batch.
-            stage: Part of every draw's key.
+            phase: Part of every draw's key.
             drop_last: Leave out an incomplete last batch, unless it would be the only one.
             start: Epoch and batch of it to begin with; what follows is what an undisturbed run has there.
         """
@@ -293,14 +293,14 @@ class ClipLoader:
 
         def plan() -> Iterator[list[Item]]:
             for epoch in range(start[0], epochs):
-                order = numpy_stream(self._seed, "shuffle", stage, epoch).permutation(len(samples))
+                order = numpy_stream(self._seed, "shuffle", phase, epoch).permutation(len(samples))
                 for number in range(start[1] if epoch == start[0] else 0, per_epoch):
                     part = order[number * batch_size : (number + 1) * batch_size]
                     yield [(epoch, position) for position in part.tolist()]
 
         self._check(samples)
         shape = (min(batch_size, len(samples)),)
-        return self._batches(samples, plan(), shape, stage, self.share)
+        return self._batches(samples, plan(), shape, phase, self.share)
 
     def views(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
         """Yield the test views of the samples in order; clips are [B, V, T, 3, S, S]."""
@@ -331,7 +331,7 @@ class ClipLoader:
         samples: Sequence[Sample],
         plan: Iterator[list[Item]],
         shape: tuple[int, ...],
-        stage: str,
+        phase: str,
         share: tuple[int, int],
     ) -> Iterator[Batch]:
         """Yield what is planned; ``shape`` is the number of clips in the largest batch, and of views in each."""
@@ -352,7 +352,7 @@ class ClipLoader:
                 own = [(epoch, position, samples[position]) for epoch, position in _part(batch, *share)]
                 for part in range(parts):
                     start, end = (len(own) * n // parts for n in (part, part + 1))
-                    yield Job(stage, sample_shape, number % places * size + start, own[start:end])
+                    yield Job(phase, sample_shape, number % places * size + start, own[start:end])
 
         def names(positions: Sequence[int]) -> str:
             return ", ".join(f"{samples[p].id!r} ({samples[p].path})" for p in positions) or "no video"

@@ -80,14 +80,12 @@ def with_data(trunk: Trunk, device: torch.device, precision: Precision, batch: i
         store, samples = make_store(Path(folder), videos)
         loader = ClipLoader(spec, decoder="auto", workers=workers, device=device, seed=0, store=store)
         steady = SteadyClips(batch, 1, device, trunk.image_size)
-        method, task = stpr(trunk, steady, device, precision)
-        method.context.loader = loader
+        method, task = stpr(trunk, steady, device, precision, read_from=loader)
         method.train()
         task = dataclasses.replace(task, train=tuple(samples))
-        method.context.stages.begin(0)
+        method.context.trainer.begin_task(0)
         method.learn(task)  # warms up
-        loader.clock.waited = 0.0
-        method.context.stages.begin(1)
+        method.context.trainer.begin_task(1)
         start = time.perf_counter()
         method.learn(task)
         spent = time.perf_counter() - start
