@@ -22,6 +22,7 @@ from .common.config import build
 from .data.loader import Batch, ClipLoader, Sample
 from .nets.clip import ClipTrunk
 from .nets.network import Trunk
+from .nets.parallel.batch_part import computing
 from .nets.precision import Precision
 from .protocol import MemorySpec
 from .stream import Task
@@ -69,11 +70,9 @@ class RunContext:
         For passes over the data that are not training: statistics, anchors, exemplar choice. However many crops
         the protocol tests, these take one, as TCD's code does.
         """
-        team = self.trainer.team
         for batch in self.loader.plain(samples, batch_size):
-            team.total = len(batch.labels) if team.size > 1 else None
-            yield batch
-            team.total = None
+            with computing(batch.part):
+                yield batch
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,16 @@ def _leave_inside_a_task(tiny: Any, folder: Path, monkeypatch: pytest.MonkeyPatc
     return path
 
 
+def test_a_resumed_run_says_where_its_phase_continues(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _leave_inside_a_task(tiny, tmp_path, monkeypatch)
+    capsys.readouterr()
+    assert tiny.run("finetune", tmp_path, "--set", EVERY_STEP, *QUICK) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "phase" in line]
+    assert lines == ["seed 1: phase 'task 1': continuing at epoch 2, step 2"]
+
+
 def test_a_damaged_state_is_named_and_kept(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,8 +15,8 @@ from vcil_bench import protocol, registry
 from vcil_bench.data.loader import Batch, ClipLoader, LoaderClock, Sample
 from vcil_bench.method import RunContext
 from vcil_bench.nets.backbones import backbone
+from vcil_bench.nets.compute import PLAIN, ComputeOptions
 from vcil_bench.nets.network import Trunk
-from vcil_bench.nets.precision import Precision
 from vcil_bench.stream import Task
 from vcil_bench.training import Trainer
 
@@ -58,18 +58,15 @@ class SteadyClips:
         return sum(spans) / len(spans)
 
 
-def trunk_of(name: str, device: torch.device, precision: Precision = "fp32") -> Trunk:
+def trunk_of(name: str, device: torch.device, compute: ComputeOptions = PLAIN) -> Trunk:
     """Load a backbone with random weights, which cost what trained ones do."""
-    trunk = backbone(name).load("random")
-    trunk.to(device, precision)
-    return trunk
+    return backbone(name).load("random", compute).to(device)
 
 
 def stpr(
     trunk: Trunk,
     loader: SteadyClips,
     device: torch.device,
-    precision: Precision = "fp32",
     tasks: int = 2,
     read_from: ClipLoader | None = None,
     **config: Any,
@@ -80,12 +77,12 @@ def stpr(
         trunk: The backbone.
         loader: Gives the clips.
         device: Where to.
-        precision: The run's.
         tasks: Tasks grown, and so experts.
         read_from: Gives the clips instead.
         config: What differs from the paper's.
     """
     source: Any = read_from or loader
+    precision = trunk.compute.precision
     context = RunContext(device, precision, source, trunk, None, Trainer(device, precision, source))
     values = {"epochs": 1, "epochs_first": 1, "batch_size": len(loader.clips)} | config
     cls = registry.find("stpr").cls

@@ -92,7 +92,7 @@ def evaluate(
     _rank(method, held, ranked)
     progress.remove_task(bar)
     nothing = torch.empty(0, TOP, dtype=torch.long)
-    top = {name: team.collect(torch.cat([nothing, *parts]), len(samples)) for name, parts in ranked.items()}
+    top = {name: team.gather_rows(torch.cat([nothing, *parts]), len(samples)) for name, parts in ranked.items()}
     sizes = [len(task) for task in tests]
     correct = {
         name: [int(hit.sum()) for hit in (best[:, 0] == labels).split(sizes)] for name, best in top.items()

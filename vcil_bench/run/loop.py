@@ -33,6 +33,7 @@ from vcil_bench.data.video import resolve_decoder
 from vcil_bench.identity import reasons as stale_reasons
 from vcil_bench.memory import exemplars_of
 from vcil_bench.method import MemoryUse, Method, RunContext
+from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
 from vcil_bench.nets.parallel.team import Team
@@ -92,8 +93,8 @@ def run(
     if plan.device.type == "cuda":
         torch.cuda.set_device(plan.device)  # or what names no device makes a context on the first GPU as well
     stop = stop or StopRequest()
-    team = teams.join(plan.device, plan.options.rank_timeout_minutes)
-    if not team.leads:
+    team = teams.init(plan.device, plan.options.rank_timeout_minutes)
+    if not team.is_main:
         say = _silent
     manifest = None
     if data is not None:  # data that are named are checked, even where nothing is left to run on them
@@ -105,7 +106,7 @@ def run(
             check_writable(plan.path(seed).parent)
         with team.leader_first():
             root = _data_root(plan, None, progress) if manifest is None else manifest.root
-        trunk = _trunk(plan, team)
+        trunk = _trunk(plan)
         if manifest is None:
             with team.leader_first():
                 manifest = _manifest(plan, root, progress)
@@ -120,7 +121,7 @@ def run(
         for seed in todo:
             stop.follow()
             _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say, stop).go(force)
-    team.leave()
+    team.shutdown()
     return [records.load(plan.path(seed)) for seed in plan.seeds]
 
 
@@ -128,22 +129,22 @@ def _silent(line: str) -> None:
     """What a process says that does not lead: nothing."""
 
 
-def _trunk(plan: Plan, team: Team) -> Trunk:
-    """Load the backbone and set how it computes."""
+def _trunk(plan: Plan) -> Trunk:
+    """Load the backbone."""
     options = plan.options
-    trunk = plan.backbone.load(options.weights)
+    compute = ComputeOptions(
+        precision=options.precision,
+        micro_batch=options.micro_batch,
+        feature_cache_mb=options.feature_cache_mb,
+        compile=options.compile,
+    )
+    trunk = plan.backbone.load(options.weights, compute)
     if options.micro_batch is not None and not trunk.supports_micro_batch:
         raise RunError(
             f"micro_batch: backbone {trunk.name!r} normalises over the batch while it trains, so parts of it "
             "would give another result; leave micro_batch out, or lower batch_size, which is another experiment"
         )
-    trunk.to(plan.device, options.precision)
-    trunk.micro_batch = options.micro_batch
-    trunk.feature_cache_mb = options.feature_cache_mb
-    trunk.team = team if team.size > 1 else None
-    if options.compile:
-        trunk.compile()
-    return trunk
+    return trunk.to(plan.device)
 
 
 def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
@@ -288,7 +289,7 @@ class _Run:
             device=plan.device,
             seed=self.run_seed,
             store=store,
-            share=(team.rank, team.size),
+            team=team,
         )
         self.record = self._new_record(manifest)
         self.identity = identity(self.record, plan)
@@ -302,17 +303,19 @@ class _Run:
             force: Move a record that is there aside and drop the checkpoint of an unfinished run.
         """
         try:
-            with locked(self.path) if self.team.leads else contextlib.nullcontext():
+            with locked(self.path) if self.team.is_main else contextlib.nullcontext():
                 # Only now is it certain that no other run works on this seed, or has just finished it.
-                done = self.team.leads and not force and finished(self.plan, self.seed, self.manifest, self.say)
-                if self.team.leads:
+                done = (
+                    self.team.is_main and not force and finished(self.plan, self.seed, self.manifest, self.say)
+                )
+                if self.team.is_main:
                     if force and self.path.exists():
                         self.say(f"moved aside: {records.supersede(self.path)}")
                     for path in leftovers(self.path) if force or done else unfinished_files(self.path):
                         remove(path)
-                if not self.team.agree(done):
+                if not self.team.broadcast(done):
                     self._go()
-                self.team.wait()
+                self.team.barrier()
         except Busy as error:
             raise RunError(f"{self.path}: another process is running this seed") from error
 
@@ -325,7 +328,7 @@ class _Run:
             if change is not None:
                 self.say(f"seed {self.seed}: {change}")
             last = min(self.plan.options.max_tasks or len(self.stream), len(self.stream))
-            if self.team.leads:
+            if self.team.is_main:
                 # What this session trains may get into the result, and the next thing that happens be its end.
                 records.save(self.path, self.record)
             for step in range(start, last):
@@ -354,7 +357,7 @@ class _Run:
         finally:
             self.loader.close()
             context.trainer.tracker.close()
-        if len(self.record["steps"]) == len(self.stream) and self.team.leads:
+        if len(self.record["steps"]) == len(self.stream) and self.team.is_main:
             self._finish()
 
     def _make_context(self) -> RunContext:
@@ -362,7 +365,7 @@ class _Run:
         plan, options = self.plan, self.plan.options
         tracker = None
         kind = find_tracker(options.tracker)
-        if kind is not NoTracker and self.team.leads:
+        if kind is not NoTracker and self.team.is_main:
             config = plain_values(plan.config) | plain_values(options)
             tracker = kind(self.record["run_id"], self.path.with_suffix("") / "tracking", config)
         trainer = Trainer(
@@ -382,7 +385,7 @@ class _Run:
         """Leave a record that says why the run ended."""
         self.record["status"] = "failed"
         self.record["reason"] = f"{type(error).__name__}: {error}"
-        if self.team.leads:
+        if self.team.is_main:
             records.save(self.path, self.record)
 
     def _restore(self, context: RunContext) -> tuple[Method, int]:
@@ -517,7 +520,7 @@ class _Run:
 
     def _save_step(self, method: Method, state: dict[str, torch.Tensor]) -> None:
         """Write checkpoint and record, then drop the states inside the task."""
-        if self.team.leads:
+        if self.team.is_main:
             checkpoints.save(
                 records.checkpoint_path(self.path),
                 checkpoints.Checkpoint(

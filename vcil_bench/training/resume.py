@@ -98,8 +98,8 @@ class PhaseSaver:
 
     def end_task(self) -> None:
         """Drop the states of a task whose result is safe."""
-        self._team.wait()
-        if self._team.leads:
+        self._team.barrier()
+        if self._team.is_main:
             self.clear()
 
     def any_saved(self) -> bool:
@@ -140,7 +140,7 @@ class PhaseSaver:
             schedule.load_state_dict(schedule.state_dict() | meta["schedule"])
         trainer.load_state_dict(meta["trainer"])
         self._rng_state = checkpoint.under("rng/", tensors), meta["rng"]
-        self._team.wait()  # or the first process might write before the others have read
+        self._team.barrier()  # or the first process might write before the others have read
         self._saved = time.perf_counter()
         return PhaseProgress(meta["epoch"], meta["step"], checkpoint.under("sums/", tensors))
 
@@ -169,12 +169,12 @@ class PhaseSaver:
         asked = self._team.any(self._stop.asked)
         due = is_end or asked or time.perf_counter() - self._saved >= self._every_s
         path = self._file()
-        if due and path is not None and self._team.leads:
+        if due and path is not None and self._team.is_main:
             self._save(path, progress, module, optimiser, schedule, trainer)
         if due:
             self._saved = time.perf_counter()
         if asked:
-            self._team.leave()  # together, or the first might be ended with the others before it has saved
+            self._team.shutdown()  # together, or the first might be ended with the others before it has saved
             raise KeyboardInterrupt
 
     def save_if_stopped(

@@ -21,6 +21,7 @@ from torch.amp.grad_scaler import GradScaler
 from vcil_bench.common.errors import TrainingError, UserError
 from vcil_bench.data.loader import Batch, ClipLoader, Sample, batches_per_epoch
 from vcil_bench.nets.network import VideoNetwork
+from vcil_bench.nets.parallel.batch_part import computing, current_part
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.nets.precision import Precision
 from vcil_bench.trackers import NoTracker, Tracker
@@ -195,9 +196,8 @@ class Trainer:
                 except UserError:
                     saver.save_if_stopped(reached, *state)
                     raise
-                self.team.total = len(batch.labels) if self.team.size > 1 else None
-                yield batch
-                self.team.total = None
+                with computing(batch.part):
+                    yield batch
                 reached.step += 1
                 self.progress.advance(bar)
                 saver.maybe_save(reached, *state)
@@ -279,14 +279,14 @@ class Epoch:
         Args:
             losses: Terms by name, remembered for the record.
         """
-        scaler, team = self._trainer.scaler, self._trainer.team
+        scaler, part = self._trainer.scaler, current_part()
         self._optimiser.zero_grad(set_to_none=True)
         scaler.scale(torch.stack(list(losses.values())).sum()).backward()
-        if team.total is not None:
+        if part is not None and part.team is not None:
             networks = _network_parameters(self._module)
-            team.sum_gradients(networks)
+            part.team.sum_gradients(networks)
             shared = {id(p) for p in networks}
-            team.take_gradients(p for p in self._parameters() if id(p) not in shared)
+            part.team.take_gradients(p for p in self._parameters() if id(p) not in shared)
         scaler.unscale_(self._optimiser)
         for name, value in losses.items():
             self._reached.sums[name] = self._reached.sums.get(name, 0) + value.detach()

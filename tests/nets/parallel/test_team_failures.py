@@ -123,7 +123,7 @@ def _compare(tmp_path: Path, state: Callable[[int], dict[str, torch.Tensor]], co
     """Return what ``check_alike`` says in each of two processes; "" where it is content."""
 
     def work(rank: int) -> int:
-        team = teams.join(torch.device("cpu"), 1)
+        team = teams.init(torch.device("cpu"), 1)
         own = state(rank)
         try:
             team.check_alike(own, computed)
@@ -131,7 +131,7 @@ def _compare(tmp_path: Path, state: Callable[[int], dict[str, torch.Tensor]], co
             sys.stdout.write(f"{error}\n")
             return 1
         assert all(torch.equal(own[name], state(0)[name]) for name in own)
-        team.leave()
+        team.shutdown()
         return 0
 
     with forked.team(work, tmp_path) as both:
