@@ -16,13 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vcil_bench.classifier import LINEAR_STD, SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.classifier import LINEAR_STD, ClassifierConfig
 from vcil_bench.common.config import ConfigError, check_numbers
 from vcil_bench.losses import feature_distillation
 from vcil_bench.memory import nearest_to_mean_order
 from vcil_bench.method import RunContext
-from vcil_bench.nets.heads import CosineHead, GrowingLinear
+from vcil_bench.nets.heads import CosineHead, GrowingLinear, Head
 from vcil_bench.nets.network import Features
+from vcil_bench.rehearsal import RehearsalClassifier
 from vcil_bench.stream import Task
 
 
@@ -112,8 +113,7 @@ class HCE(RehearsalClassifier):
     final_relu = False
     Config = HCEConfig
     recipes: ClassVar = {
-        "synthetic_*": SYNTHETIC_RECIPE
-        | {"channels": 16, "hidden": 16, "depth": 1, "correlation_size": 4, "evolved_size": 2},
+        "synthetic_*": {"channels": 16, "hidden": 16, "depth": 1, "correlation_size": 4, "evolved_size": 2},
     }
 
     config: HCEConfig
@@ -124,7 +124,7 @@ class HCE(RehearsalClassifier):
         super().__init__(config, context)
         self.aggregation = (
             HierarchicalAggregation(
-                self.network.stage_channels,
+                self.model.network.stage_channels,
                 channels=config.channels,
                 hidden=config.hidden,
                 depth=config.depth,
@@ -136,33 +136,30 @@ class HCE(RehearsalClassifier):
         )
         # Of Eq. 5, carried from step to step of a task's training: ln of the old and the new classes' spread.
         self.register_buffer("ratios", torch.zeros(2))
-        channels = sum(c for stage in self.network.stage_channels for c in stage)
+        channels = sum(c for stage in self.model.network.stage_channels for c in stage)
         self.old_spread, self.new_spread = RunningVariance(channels), RunningVariance(channels)
 
-    def make_head(self) -> nn.Module:
+    def make_head(self, dim: int) -> Head:
         """Return a head without classes."""
-        return (
-            CosineHead(self.network.dim, 0)
-            if self.config.head == "lsc"
-            else GrowingLinear(self.network.dim, LINEAR_STD)
-        )
+        return CosineHead(dim, 0) if self.config.head == "lsc" else GrowingLinear(dim, LINEAR_STD)
 
     def learn(self, task: Task) -> None:
         """Train with ``L'_ce + L_kd + L_hc`` (Eq. 6), then choose exemplars and compute class means."""
-        config = self.config
+        config, model = self.config, self.model
         old = None
         if task.index > 0:
-            old = self.old_model()
-            if config.head == "lsc":
-                self.imprint(task)
+            old = model.frozen_copy()
+            if isinstance(model.head, CosineHead):
+                self.imprint(model.head, task)
         exemplars = self.memory.samples()
         number = torch.tensor([len(exemplars), len(task.train)]).clamp_min(1).log()
         self.ratios.copy_(number if config.refinement != "none" else torch.zeros(2))
-        optimiser = self.optimiser()
-        for epoch in self.training_epochs(task, optimiser, [*task.train, *exemplars]):
+        extra = [{"params": list(self.aggregation.parameters())}] if self.aggregation is not None else []
+        optimiser = self.optimiser(extra_groups=extra)
+        for epoch in self.task_epochs(task, [*task.train, *exemplars], optimiser):
             for batch in epoch:
-                found = self.features(batch.clips)
-                logits = self.scores(self.drop(found.frames))
+                new = model.features_with_maps(batch.clips)
+                logits = model.mean_logits(model.dropout(new.frames))
                 losses = {}
                 if old is None:
                     losses["cross_entropy"] = F.cross_entropy(logits, batch.labels)
@@ -170,12 +167,12 @@ class HCE(RehearsalClassifier):
                     of_old, of_new = self.ratios[:, None]
                     bias = torch.cat([of_old.expand(task.num_old), of_new.expand(task.num_new)])
                     losses["cross_entropy"] = biased_cross_entropy(logits, bias.to(logits), batch.labels)
-                    before = old.features(batch.clips)
+                    before = old.features_with_maps(batch.clips)
                     if config.distil_features:
-                        losses["features"] = feature_distillation(found.frames, before.frames)
-                    weights = self.aggregation(found, before) if self.aggregation is not None else None
+                        losses["features"] = feature_distillation(new.frames, before.frames)
+                    weights = self.aggregation(new, before) if self.aggregation is not None else None
                     if config.distil_maps:
-                        losses["maps"] = self._map_loss(found, before, weights)
+                        losses["maps"] = self._map_loss(new, before, weights)
                     if weights is not None:
                         of_video = torch.cat([w.detach().mean(dim=1) for w in weights], dim=1)  # H(x) [B, sum C]
                         is_old = batch.labels < task.num_old
@@ -189,11 +186,11 @@ class HCE(RehearsalClassifier):
                 for spread in spreads:
                     spread.reset()
         self.choose_exemplars(task, nearest_to_mean_order)
-        self.update_means()
+        self.update_exemplar_means()
 
-    def _map_loss(self, found: Features, before: Features, weights: Sequence[Tensor] | None) -> Tensor:
+    def _map_loss(self, new: Features, before: Features, weights: Sequence[Tensor] | None) -> Tensor:
         """Return L_hc: Eq. 2 with the weights times the expansion scalar."""
-        maps, old_maps = ([m for stage in f.blocks for m in stage] for f in (found, before))
+        maps, old_maps = ([m for stage in f.blocks for m in stage] for f in (new, before))
         if weights is None or not self.config.aggregation:
             weights = [m.new_full(m.shape[:3], 1 / m.shape[2]) for m in maps]
         factor = self.config.expansion
@@ -206,13 +203,6 @@ class HCE(RehearsalClassifier):
         return correlation_distillation(
             maps, old_maps, [factor / n * w for n, w in zip(terms, weights, strict=True)]
         )
-
-    def network_groups(self) -> list[dict[str, object]]:
-        """Return the groups of the network and of the aggregation, which is trained beside it."""
-        groups: list[dict[str, object]] = [*super().network_groups()]
-        if self.aggregation is not None:
-            groups.append({"params": list(self.aggregation.parameters())})
-        return groups
 
 
 class HierarchicalAggregation(nn.Module):
