@@ -24,8 +24,8 @@ if not (Path(__file__).parent / "methods").is_dir():
 def load_records(folder: str | Path = "results") -> list[Record]:
     """Return every record below a results folder, sorted by path; partial and failed runs are among them.
 
-    A record that came with the harness (``reference/``) is left out where the folder has its own of the same run.
-    A file that cannot be read is left out with a warning that names it.
+    A record that came with the harness (``reference/``) is left out where the folder has its own of the same
+    run; a file that cannot be read is left out with a warning that names it.
 
     Args:
         folder: The folder that ``vcil-bench run --results`` wrote to.
