@@ -1,8 +1,8 @@
 """The documents: commands on a page have arguments that exist, and those that need no data, GPU or network run.
 
-A block of commands runs as it stands, block by block in a folder of the page's own. A comment before the block says
-otherwise: ``<!-- commands: slow -->`` runs it among the slow tests, ``<!-- commands: not run, REASON -->`` only checks
-its arguments. Blocks of Python run too; one behind ``<!-- file: NAME -->`` is written to a file instead.
+A block of commands runs as it stands, in a folder of the page's own, unless a comment before it says otherwise:
+``<!-- commands: slow -->`` runs it among the slow tests, ``<!-- commands: not run, WHY -->`` only parses it.
+Blocks of Python run too; one behind ``<!-- file: NAME -->`` is written to a file instead.
 """
 
 from __future__ import annotations
