@@ -194,7 +194,7 @@ def _keys(config: type, documented: Sequence[type]) -> list[str]:
     in_tables = {key for _, entries in sections for keys in entries for key in keys}
     inherits = issubclass(config, ClassifierConfig) and config is not ClassifierConfig
     shared = {f.name: f.default for f in dataclasses.fields(ClassifierConfig)} if inherits else {}
-    rest = {}
+    rest: dict[tuple[str, ...], str] = {}
     for f in dataclasses.fields(config):
         if f.name not in in_tables and f.name not in shared:
             rest[(f.name,)] = "stated, see above"
