@@ -31,7 +31,7 @@ from pathlib import Path
 import torch.nn.functional as F
 
 from vcil_bench.methods.finetune import Finetune
-from vcil_bench.training import epochs, sgd
+from vcil_bench.training import sgd
 
 
 class Paced(Finetune):
