@@ -210,9 +210,8 @@ def _keys(config: type, documented: Sequence[type]) -> list[str]:
 def _recipes(cls: type[Method]) -> list[str]:
     """Return what a method changes on some protocols, by itself or as its base classes do."""
     merged: dict[str, dict[str, Any]] = {}
-    for one in reversed(cls.__mro__):
-        for pattern, recipe in vars(one).get("recipes", {}).items():
-            merged[pattern] = merged.get(pattern, {}) | dict(recipe)
+    for pattern, recipe in cls.all_recipes():
+        merged[pattern] = merged.get(pattern, {}) | dict(recipe)
     return [
         f"On `{pattern}`: " + ", ".join(f"`{key}={value}`" for key, value in recipe.items()) + "."
         for pattern, recipe in merged.items()
