@@ -162,7 +162,7 @@ class TestHarnessCode:
             ("losses.py", "dim=1", "dim=-1", "vcil_bench.losses"),
             ("memory.py", "return", "pass\n    return", "vcil_bench.memory"),
             ("nets/heads.py", "dim=1", "dim=-1", "vcil_bench.nets.heads"),
-            ("training/__init__.py", "momentum", "momentum_", "vcil_bench.training"),
+            ("training/optimisers.py", "momentum", "momentum_", "vcil_bench.training.optimisers"),
         ],
     )
     def test_what_methods_are_made_of_makes_their_records_stale(
@@ -193,9 +193,12 @@ class TestHarnessCode:
         assert code_of("vcil_bench.methods.icarl", RESNET) == before
 
     def test_the_backbone_that_is_not_used_does_not_count(self, harness: Path) -> None:
-        icarl = record_of("icarl", CLIP)
-        change(harness / "nets" / "tsm.py", "return", "pass\n    return")
-        assert changed_since(icarl) == []
+        on_clip, on_resnet = record_of("icarl", CLIP), record_of("icarl", RESNET)
+        change(harness / "nets" / "tsm.py", "import torch\n", "import torch\nX = 1\n")
+        assert (changed_since(on_clip), changed_since(on_resnet)) == ([], ["vcil_bench.nets.tsm"])
+        change(harness / "nets" / "clip_blocks.py", "import torch\n", "import torch\nX = 1\n")
+        assert changed_since(on_resnet) == ["vcil_bench.nets.tsm"]
+        assert changed_since(on_clip) == ["vcil_bench.nets.clip_blocks"]
 
     def test_a_module_that_is_gone_has_changed(self, harness: Path) -> None:
         icarl = record_of("icarl")

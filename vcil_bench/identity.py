@@ -56,8 +56,10 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.method",
         "vcil_bench.nets.backbones.clip",
         "vcil_bench.nets.backbones.resnet",
+        "vcil_bench.nets.centre_pivot",
         "vcil_bench.nets.clip",
         "vcil_bench.nets.clip_blocks",
+        "vcil_bench.nets.compute",
         "vcil_bench.nets.expert_pool",
         "vcil_bench.nets.feature_cache",
         "vcil_bench.nets.heads",
@@ -70,11 +72,14 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.nets.precision",
         "vcil_bench.nets.temporal",
         "vcil_bench.nets.tsm",
+        "vcil_bench.rehearsal",
         "vcil_bench.run.evaluation",
         "vcil_bench.stream",
         "vcil_bench.training",
         "vcil_bench.training.checkpoint",
+        "vcil_bench.training.optimisers",
         "vcil_bench.training.resume",
+        "vcil_bench.training.trainer",
     }
 )
 # The second kind moves no count: its outcome is hashed as a part of its own (protocol, manifest, weights), it is
