@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from vcil_bench import __version__
-from vcil_bench.common.errors import UserError
+from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
 
 from . import doctor, grid, prepare, report, run, show, verify
@@ -15,22 +15,22 @@ from .arguments import Parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 a run failed, 2 the user's input cannot be used."""
+    """Run a command and return its exit code, one of ``ExitCode``."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except UserError as error:
         print(f"vcil-bench: error: {error}", file=sys.stderr)
-        return 2
+        return ExitCode.REFUSED
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.STOPPED
     except (SystemExit, GeneratorExit) as error:  # of a plugin or a library: nothing here ends so
         print(f"vcil-bench: error: the command was ended by {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return ExitCode.FAILED
     except BrokenPipeError:
         # The reader of our output (head, less) has closed it; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return ExitCode.DONE
 
 
 def _parser() -> Parser:

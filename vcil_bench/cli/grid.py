@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vcil_bench.common.config import parse_assignments
-from vcil_bench.common.errors import UserError
+from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
 
 from .arguments import add_assignments, path_argument, whole_number
@@ -55,6 +54,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _grid(options: argparse.Namespace) -> int:
+    from vcil_bench.common.config import parse_assignments
     from vcil_bench.grid import display, scheduler
     from vcil_bench.grid.launchers import Engine, LocalEngine, visible_gpus
     from vcil_bench.grid.slurm import SubmititEngine
@@ -100,7 +100,7 @@ def _grid(options: argparse.Namespace) -> int:
         ended = scheduler.run(todo, engine, options.assignments, options.retries, view.watch, say)
     print(display.table(cells))
     if not ended:
-        return 130
+        return ExitCode.STOPPED
     if len(impossible) == len(cells):
         raise UserError("nothing was run: no run of this grid is possible, for the reasons above")
     return int(any(cell.status == "failed" for cell in cells))

@@ -6,22 +6,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from typing import TYPE_CHECKING
 
 from vcil_bench.common.progress_lines import ProgressLines
 from vcil_bench.common.terminal_text import print
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 
 def progress_bars() -> Progress:
     """Return progress bars, shown in a terminal and by one process of a team alone."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcil_bench.common.config import parse_assignments
-from vcil_bench.common.errors import UserError
+from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print, shown
 
 from .arguments import add_assignments, path_argument, whole_number
@@ -45,6 +44,7 @@ def _run(options: argparse.Namespace) -> int:
 def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
     """Run, with the torch it needs; a request to stop is heard from here on."""
     from vcil_bench import protocol
+    from vcil_bench.common.config import parse_assignments
 
     seed = None if options.seed == "all" else whole_number(options.seed, "--seed")
     protocol.load(options.protocol)  # the commonest slips are answered before torch is imported
@@ -81,7 +81,7 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
             )
         except (TrainingError, EvaluationError, TeamError) as error:
             print(f"vcil-bench: the run failed: {error}", file=sys.stderr)
-            return 1
+            return ExitCode.FAILED if isinstance(error, TeamError) else ExitCode.FAILED_FOR_GOOD
     if not is_main():
         return 0
     group = Group(plan.protocol.label, plan.protocol.label, records)

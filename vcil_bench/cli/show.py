@@ -9,8 +9,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from vcil_bench.common.errors import UserError, did_you_mean
 from vcil_bench.common.terminal_text import print
 
@@ -107,6 +105,8 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _show_protocol(protocol: Protocol) -> None:
+    import yaml
+
     spec = dataclasses.asdict(protocol.spec)
     print(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100), end="")
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 
-from vcil_bench.common.config import parse_assignments
 from vcil_bench.common.terminal_text import print
 
 from .arguments import add_assignments, path_argument
@@ -26,6 +25,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     from vcil_bench import protocol
+    from vcil_bench.common.config import parse_assignments
     from vcil_bench.verify.checks import as_plain, chosen_weights, verify
 
     given = parse_assignments(options.assignments)

@@ -53,7 +53,7 @@ from .environment import environment, other_device
 from .evaluation import EvaluationError, evaluate, memory_use
 from .files import clear_finished, leftovers, unfinished_files
 from .global_state import left_as_found
-from .plan import Plan, RunError, plain_values
+from .plan import Plan, RunError, StaleRecord, plain_values
 from .stopping import StopRequest
 
 Say = Callable[[str], None]
@@ -172,7 +172,7 @@ def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool
         say: Takes the lines a user reads.
 
     Raises:
-        RunError: The record is complete but stale.
+        StaleRecord: The record is complete, but something has changed since.
         RecordError: It is corrupt.
     """
     path = plan.path(seed)
@@ -191,9 +191,7 @@ def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool
     if named is not None and found.data["weights"]["sha256"] != file_sha256(named):
         why.append("the weights changed")
     if why:
-        raise RunError(
-            f"{path}: finished, but stale: {'; '.join(why)}; FORCE=1 (--force) moves it aside and runs anew"
-        )
+        raise StaleRecord(path, why)
     clear_finished(path)
     say(f"seed {seed}: finished before, {path}")
     if not records.has_predictions(found):
@@ -351,21 +349,26 @@ class _Run:
         except BaseException as error:  # SystemExit, too: whoever ends Python has not finished the run
             if self.stop.asked and self.team.size > 1:
                 raise KeyboardInterrupt from None  # another process was asked as well, and has gone
-            self._save_as_failed(error)
-            if not isinstance(error, Exception):
-                raise TrainingError(
-                    f"{self.plan.method.name}: code of the method, or below it, ended Python with "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-            why = _advice(error, self.plan.method, self.context.backbone)
-            if why is not None:
-                raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
+            explained = self._explained(error)
+            self._save_as_failed(explained or error)
+            if explained is not None:
+                raise explained from error
             raise
         finally:
             self.context.loader.close()
             self.context.tracker.close()
         if len(self.record["steps"]) == len(self.stream) and self.team.leads:
             self._finish()
+
+    def _explained(self, error: BaseException) -> TrainingError | None:
+        """Return an error that says what a user can do about another; None where nothing can be added."""
+        if not isinstance(error, Exception):
+            return TrainingError(
+                f"{self.plan.method.name}: code of the method, or below it, ended Python with "
+                f"{type(error).__name__}: {error}"
+            )
+        why = _advice(error, self.plan.method, self.context.backbone)
+        return None if why is None else TrainingError(f"{str(error).splitlines()[0]}; {why}")
 
     def _save_as_failed(self, error: BaseException) -> None:
         """Leave a record that says why the run ended."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,22 @@ from vcil_bench.trackers import find as find_tracker
 
 class RunError(UserError):
     """A run that cannot be started as it was asked for."""
+
+
+class StaleRecord(RunError):
+    """A finished record of which something has changed since.
+
+    Attributes:
+        path: The record.
+        reasons: What changed, a short text each.
+    """
+
+    def __init__(self, path: Path, reasons: Sequence[str]) -> None:
+        """Say what changed and what moves the record aside."""
+        why = "; ".join(reasons)
+        super().__init__(f"{path}: finished, but stale: {why}; FORCE=1 (--force) moves it aside and runs anew")
+        self.path = path
+        self.reasons = list(reasons)
 
 
 @dataclass(frozen=True)
