@@ -198,7 +198,7 @@ def test_kinetics_may_lack_videos_but_not_all(tmp_path: Path) -> None:
     touch(root / "train/0W0gsg_0PzY_000007_000017.mp4")
     listed = adapter("kinetics400").list_videos(root, "official")
     assert [(root / v.path).is_file() for v in listed] == [False, True, False]
-    check_present(adapter("kinetics400"), root, "official", 1.0)
+    check_present(adapter("kinetics400"), root, listed, 1.0)
 
 
 def test_kinetics_frames_are_found_beside_or_in_place_of_videos(tmp_path: Path) -> None:

@@ -27,8 +27,10 @@ from vcil_bench.stream import TaskStream
 
 root = Path(sys.argv[1])
 start = time.process_time()  # of this process, since other ones may keep the machine busy
-check_present(adapter("kinetics400"), root, "official", 0.0)
-manifest = prepare(adapter("kinetics400"), root, "official")
+listed = adapter("kinetics400").list_videos(root, "official")
+check_present(adapter("kinetics400"), root, listed, 0.0)
+manifest = prepare(adapter("kinetics400"), root, "official", listed=listed)
+del listed
 manifest.check_complete(0.0)
 summary(manifest)
 stream = TaskStream(load(sys.argv[2]), manifest, 1000)

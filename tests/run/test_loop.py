@@ -263,14 +263,11 @@ def test_a_video_that_goes_bad_during_a_run_is_one_line(
 ) -> None:
 
     root = tiny.copy(tmp_path / "data")
-    original = loop._manifest
 
-    def damage_after_the_check(*arguments: Any) -> Any:
-        manifest = original(*arguments)
+    def damage_after_the_check(*_: Any) -> None:
         (root / "red" / "1.mp4").write_bytes(b"")
-        return manifest
 
-    monkeypatch.setattr(loop, "_manifest", damage_after_the_check)
+    monkeypatch.setattr(loop, "_store", damage_after_the_check)  # opened when the data are checked
     base = ["run", "finetune", tiny.protocol, "--seed", "1", "--results", tmp_path / "r", "--device", "cpu"]
     sets = ["--set", "backbone=clip_tiny", f"workers={workers}", *QUICK]
     assert tiny.main(*base, "--data", root, *sets) == 2

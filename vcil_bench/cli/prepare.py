@@ -56,8 +56,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def _prepare(options: argparse.Namespace) -> int:
     from vcil_bench.data.datasets import adapter
     from vcil_bench.data.datasets.base import NotAList
-    from vcil_bench.data.manifest import LIMIT_S, manifest_path, prepare
+    from vcil_bench.data.manifest import LIMIT_S, manifest_path
     from vcil_bench.data.prepare import report, statistics
+    from vcil_bench.run.data import Split, ready_root
 
     if options.dataset == "vclimb" or options.pickle:
         return _import_vclimb(options)
@@ -66,24 +67,16 @@ def _prepare(options: argparse.Namespace) -> int:
         if value is not None and value <= 0:
             raise UserError(f"--{name} {value} must be more than 0")
     source = adapter(options.dataset)
-    root = options.root or source.default_root()
-    if root is None:
-        raise UserError(
-            f"dataset {source.name!r} needs a folder: vcil-bench prepare {source.name} ROOT; it should hold: "
-            f"{source.layout}"
-        )
-    with watched(f"rendering {source.name}") as watch:
-        source.make_ready(root, watch)
+    root = ready_root(source, options.root, watched, f"vcil-bench prepare {source.name} ROOT")
     splits = source.splits(root) if options.split is None else [options.split]
     if not splits:
         source.list_videos(root, "1")  # says what is wrong with the root
     manifests = []
     for split in splits:
         try:
-            with watched(f"{source.name}, split {split}") as watch:
-                manifest = prepare(
-                    source, root, split, watch, workers=options.workers, limit_s=options.limit or LIMIT_S
-                )
+            limit_s = options.limit or LIMIT_S
+            opened = Split(source, split, root, watched, workers=options.workers, limit_s=limit_s)
+            manifest = opened.manifest
         except NotAList as error:
             if len(splits) == 1:
                 raise

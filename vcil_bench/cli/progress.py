@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.progress_lines import ProgressLines
 from vcil_bench.common.terminal_text import print
 
@@ -36,17 +37,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def bar(progress: Progress, text: str) -> Callable[[int, int], None]:
-    """Add a bar and return what moves it."""
-    bar = progress.add_task(text, total=None)
-    return lambda done, total: progress.update(bar, completed=done, total=total)
-
-
 @contextmanager
 def watched(text: str) -> Iterator[Callable[[int, int], None]]:
     """Give what shows progress: a bar in a terminal, lines in a log."""
     if sys.stderr.isatty():
-        with progress_bars() as progress:
-            yield bar(progress, text)
+        with progress_bars() as progress, bar(progress, text) as moved:
+            yield moved
     else:
         yield ProgressLines(text, lambda line: print(line, file=sys.stderr, flush=True))

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from vcil_bench.common.terminal_text import print
 
 from .arguments import add_assignments, path_argument
-from .progress import bar, progress_bars
+from .progress import watched
+
+if TYPE_CHECKING:
+    from vcil_bench.data.datasets import Listed
+    from vcil_bench.data.manifest import Manifest
+    from vcil_bench.run.data import Split
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -26,6 +33,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from vcil_bench import protocol
     from vcil_bench.common.config import parse_assignments
+    from vcil_bench.data.datasets import ADAPTERS, adapter
+    from vcil_bench.run.data import Split
     from vcil_bench.verify.checks import as_plain, chosen_weights, verify
 
     given = parse_assignments(options.assignments)
@@ -35,8 +44,13 @@ def _verify(options: argparse.Namespace) -> int:
     if overrides:
         loaded = loaded.derive(overrides)
     weights = chosen_weights(loaded, given)
-    with progress_bars() as progress:
-        found = verify(loaded, options.data, weights, bar(progress, f"{loaded.spec.dataset.name}, files"))
+    source = ADAPTERS.get(loaded.spec.dataset.name)  # a protocol may be verified whose data nothing can read
+    listed: Sequence[Listed] | None = None
+    files: Manifest | str = ""
+    if options.data is not None or (source is not None and source.default_root() is not None):
+        dataset = loaded.spec.dataset
+        listed, files = _read(Split(adapter(dataset.name), str(dataset.split), options.data, watched))
+    found = verify(loaded, weights, listed, files)
     if options.json:
         print(json.dumps(as_plain(found), indent=1, ensure_ascii=False))
     else:
@@ -46,3 +60,23 @@ def _verify(options: argparse.Namespace) -> int:
         counts = ", ".join(f"{levels.count(level)} {level}" for level in ("error", "warning", "note", "ok"))
         print(f"{loaded.label}: {counts}")
     return int(any(one.level == "error" for one in found))
+
+
+def _read(split: Split) -> tuple[Sequence[Listed], Manifest | str]:
+    """Return a split's lists, and its files as they were read before, so that verifying takes seconds.
+
+    Raises:
+        UserError: The root holds another dataset, or a list that is malformed.
+    """
+    from vcil_bench.data.datasets import VideosMissing
+    from vcil_bench.data.manifest import manifest_path
+
+    try:
+        listed = split.listed
+    except VideosMissing as error:
+        number = len(error.listed)
+        return error.listed, f"none of the {number} listed videos is there; the lists alone were verified"
+    if manifest_path(split.source.name, split.root, split.name).is_file():
+        return listed, split.manifest
+    prepare = f"vcil-bench prepare {split.source.name} {split.root}"
+    return listed, f"not opened: '{prepare}' reads them and finds damaged and equal ones"

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vcil_bench.common.errors import UserError
-from vcil_bench.common.files import cache_dir, check_writable, locked, replacing, write_atomically
+from vcil_bench.common.files import cache_dir, check_writable, locked, write_changed
 
 from .datasets import Adapter, Listed
 from .datasets.tree import Tree
@@ -101,14 +101,12 @@ class Manifest:
             _refuse_gaps(self.dataset, self.root, split, len(listed), bad, max_missing)
 
 
-def check_present(adapter: Adapter, root: Path, split: str, max_missing: float) -> None:
-    """Refuse a dataset of which too many files are not even there, without opening any.
+def check_present(adapter: Adapter, root: Path, listed: Sequence[Listed], max_missing: float) -> None:
+    """Refuse a dataset of which too many listed files are not even there, without opening any.
 
     Raises:
-        DatasetError: The root does not hold this dataset.
         DataError: As ``Manifest.check_complete``.
     """
-    listed = adapter.list_videos(root, split)
     tree = Tree(root)
     for part in ("train", "test"):
         wanted = [v for v in listed if v.split == part]
@@ -148,6 +146,7 @@ def prepare(
     split: str,
     progress: Progress | None = None,
     *,
+    listed: Sequence[Listed] | None = None,
     workers: int | None = None,
     limit_s: float = LIMIT_S,
 ) -> Manifest:
@@ -158,6 +157,7 @@ def prepare(
         root: Its folder.
         split: One of its splits.
         progress: Called as ``progress(done, total)`` after each video.
+        listed: What the split's lists name, where they were read already.
         workers: Processes that decode; None for one per core.
         limit_s: Seconds after which the decoder of a video is killed.
 
@@ -167,7 +167,8 @@ def prepare(
         StorageError: The user's cache cannot be written.
     """
     refuse_while_starting()
-    listed = adapter.list_videos(root, split)
+    if listed is None:
+        listed = adapter.list_videos(root, split)
     target = manifest_path(adapter.name, root, split)
     check_writable(target.parent)
     # Runs that start together wait here for the first of them, and then find its facts.
@@ -179,25 +180,38 @@ def prepare(
     save(manifest, target)
     for name, content in (("report", summary(manifest)), ("statistics", statistics(manifest))):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(target.with_suffix(f".{name}.json"), text.encode())
+        write_changed(target.with_suffix(f".{name}.json"), text.splitlines(keepends=True))
     return manifest
 
 
 def save(manifest: Manifest, path: Path) -> None:
-    """Write a manifest as JSON lines, a header first."""
-    header = {
-        "schema": SCHEMA,
-        "decoder": DECODER,
-        "dataset": manifest.dataset,
-        "kind": manifest.kind,
-        "split": manifest.split,
-        "root": str(manifest.root),
-    }
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(header, ensure_ascii=False) + "\n")
-        for video in manifest.videos:
+    """Write a manifest as JSON lines, a header first, unless it stands there already.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    write_changed(path, _Lines(manifest))
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The lines of a manifest's file, made one at a time since there may be a hundred megabytes of them."""
+
+    manifest: Manifest
+
+    def __iter__(self) -> Iterator[str]:
+        header = {
+            "schema": SCHEMA,
+            "decoder": DECODER,
+            "dataset": self.manifest.dataset,
+            "kind": self.manifest.kind,
+            "split": self.manifest.split,
+            "root": str(self.manifest.root),
+        }
+        yield json.dumps(header, ensure_ascii=False) + "\n"
+        for video in self.manifest.videos:
             line = {name: getattr(video, name) for name in Video.__slots__}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            yield json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def _joined(entry: Listed, facts: Facts) -> Video:

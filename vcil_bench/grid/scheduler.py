@@ -25,9 +25,11 @@ from vcil_bench import registry
 from vcil_bench.common.config import parse_assignments
 from vcil_bench.common.errors import ExitCode, UserError, did_you_mean
 from vcil_bench.common.files import locked, remove
-from vcil_bench.data.datasets import ADAPTERS, adapter
-from vcil_bench.data.manifest import Manifest, check_present, prepare
+from vcil_bench.common.progress_bars import bar
+from vcil_bench.data.datasets import ADAPTERS
+from vcil_bench.data.manifest import Manifest
 from vcil_bench.record import RecordError
+from vcil_bench.run.data import Split, open_split
 from vcil_bench.run.files import leftovers
 from vcil_bench.run.loop import finished
 from vcil_bench.run.plan import Plan, StaleRecord, make_plan
@@ -172,7 +174,7 @@ def cells(request: Request, progress: Progress) -> list[Cell]:
             )
     for method in request.methods:
         registry.find(method)
-    manifests: dict[tuple[str, str, Path], Manifest] = {}
+    opened: dict[tuple[str, str, Path | None], Split] = {}
     found: list[Cell] = []
     for protocol in dict.fromkeys(request.protocols):  # a name given twice is one cell, not two for one file
         loaded = protocols.load(protocol)
@@ -184,7 +186,7 @@ def cells(request: Request, progress: Progress) -> list[Cell]:
                 plan = make_plan(
                     method, protocol, seed=None, assignments=given, results=request.results, device="cpu"
                 )
-                manifest = _manifest(plan, root, manifests, progress)
+                manifest = _manifest(plan, root, opened, progress)
             except UserError as error:
                 found.append(Cell(method, protocol, None, status="impossible", reason=str(error)))
                 continue
@@ -333,7 +335,7 @@ def _look(cell: Cell, rerun_stale: bool) -> None:
 
 
 def _manifest(
-    plan: Plan, root: Path | None, known: dict[tuple[str, str, Path], Manifest], progress: Progress
+    plan: Plan, root: Path | None, opened: dict[tuple[str, str, Path | None], Split], progress: Progress
 ) -> Manifest:
     """Prepare a protocol's data before many processes do it at once; refuse what its runs would refuse.
 
@@ -341,24 +343,17 @@ def _manifest(
         UserError: No root is known, or the data are not good enough.
     """
     dataset = plan.protocol.spec.dataset
-    source, split = adapter(dataset.name), str(dataset.split)
-    root = source.default_root() if root is None else root
-    if root is None:
-        raise GridError(f"needs the data of {dataset.name!r}: give their folder with --data {dataset.name}=ROOT")
-    key = source.name, split, root
-    if key not in known:
-        bar = progress.add_task(f"preparing {source.name}", total=None)
-
-        def moved(done: int, total: int) -> None:
-            progress.update(bar, completed=done, total=total)
-
-        source.make_ready(root, moved)
-        check_present(source, root, split, plan.options.max_missing)
-        known[key] = prepare(source, root, split, moved)
-        progress.remove_task(bar)
-    known[key].check_complete(plan.options.max_missing)
-    class_names(plan.protocol, known[key])
-    return known[key]
+    key = dataset.name, str(dataset.split), root
+    if key not in opened:
+        opened[key] = open_split(
+            dataset,
+            root,
+            lambda text: bar(progress, text),
+            max_missing=plan.options.max_missing,
+            way_out=f"--data {dataset.name}=ROOT",
+        )
+    class_names(plan.protocol, opened[key].manifest)
+    return opened[key].manifest
 
 
 def _start(cell: Cell, engine: Engine, slot: int, assignments: Sequence[str]) -> Job | None:

@@ -23,11 +23,11 @@ from vcil_bench import record as records
 from vcil_bench.common import cpu_cores
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import Busy, check_writable, file_sha256, locked, remove
+from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.random_streams import seed_modules
 from vcil_bench.conditions import identity
-from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import ClipLoader
-from vcil_bench.data.manifest import DataError, Manifest, check_present, prepare, summary
+from vcil_bench.data.manifest import DataError, Manifest, summary
 from vcil_bench.data.store.frame_store import FrameStore, default_root
 from vcil_bench.data.video import resolve_decoder
 from vcil_bench.identity import reasons as stale_reasons
@@ -49,6 +49,7 @@ from vcil_bench.training.resume import Stages, check_identity
 from vcil_bench.verify.checks import as_plain, findings
 
 from . import determinism, out_of_memory
+from .data import open_split
 from .environment import environment, other_device
 from .evaluation import EvaluationError, evaluate, memory_use
 from .files import clear_finished, leftovers, unfinished_files
@@ -95,20 +96,26 @@ def run(
     team = teams.join(plan.device, plan.options.rank_timeout_minutes)
     if not team.leads:
         say = _silent
-    manifest = None
+    split = open_split(
+        plan.protocol.spec.dataset,
+        data,
+        lambda text: bar(progress, text),
+        max_missing=plan.options.max_missing,
+        way_out="DATA=... (--data)",
+    )
     if data is not None:  # data that are named are checked, even where nothing is left to run on them
         with team.leader_first():
-            manifest = _manifest(plan, _data_root(plan, data, progress), progress)
-    todo = [seed for seed in plan.seeds if force or not finished(plan, seed, manifest, say)]
+            class_names(plan.protocol, split.manifest)
+    named = split.manifest if data is not None else None
+    todo = [seed for seed in plan.seeds if force or not finished(plan, seed, named, say)]
     if todo:
         for seed in todo:
             check_writable(plan.path(seed).parent)
         with team.leader_first():
-            root = _data_root(plan, None, progress) if manifest is None else manifest.root
+            split.check_listed()
         trunk = _trunk(plan, team)
-        if manifest is None:
-            with team.leader_first():
-                manifest = _manifest(plan, root, progress)
+        with team.leader_first():
+            manifest = split.manifest
         store = _store(plan, manifest)
         streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
         say(_counts(manifest))
@@ -200,39 +207,6 @@ def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool
             "reports lack its confusions and paired comparisons; put the file back, or run anew with --force"
         )
     return True
-
-
-def _data_root(plan: Plan, data: Path | None, progress: Progress) -> Path:
-    """Return the dataset's folder, its lists read once, so that a wrong folder is refused at once."""
-    dataset = plan.protocol.spec.dataset
-    source = adapter(dataset.name)
-    root = data if data is not None else source.default_root()
-    if root is None:
-        raise DataError(
-            f"protocol {plan.protocol.name!r} needs the data of {dataset.name!r}: give their folder with "
-            f"DATA=... (--data); it should hold: {source.layout}"
-        )
-    bar = progress.add_task(f"rendering {dataset.name}", total=None)
-    source.make_ready(root, lambda done, total: progress.update(bar, completed=done, total=total))
-    progress.remove_task(bar)
-    check_present(source, root, str(dataset.split), plan.options.max_missing)
-    return root
-
-
-def _manifest(plan: Plan, root: Path, progress: Progress) -> Manifest:
-    """Prepare the protocol's split and refuse data that are not good enough."""
-    dataset = plan.protocol.spec.dataset
-    bar = progress.add_task(f"preparing {dataset.name}", total=None)
-    manifest = prepare(
-        adapter(dataset.name),
-        root,
-        str(dataset.split),
-        lambda done, total: progress.update(bar, completed=done, total=total),
-    )
-    progress.remove_task(bar)
-    manifest.check_complete(plan.options.max_missing)
-    class_names(plan.protocol, manifest)
-    return manifest
 
 
 def _counts(manifest: Manifest) -> str:
