@@ -22,7 +22,7 @@ from vcil_bench.common.random_streams import numpy_stream
 from vcil_bench.data import clips as clip_rules
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import ClipLoader
-from vcil_bench.data.manifest import prepare
+from vcil_bench.data.prepare import prepare
 from vcil_bench.data.video import read_frames
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.backbones import backbone

@@ -42,7 +42,7 @@ class RecordError(UserError):
     """A record file that is damaged, of another schema, or inconsistent."""
 
 
-# What a record's data section says of videos that training and testing share (``data.manifest.summary``).
+# What a record's data section says of videos that training and testing share (``data.prepare.report``).
 LEAKS = ("test_videos_sharing_a_group_with_train", "identical_files_in_train_and_test")
 TOP = 5  # best labels stored of every prediction
 LARGEST_ARRAY = 2**28  # bytes; the names of 200,000 test videos take a quarter of it

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from vcil_bench.data.manifest import manifest_path
-from vcil_bench.data.prepare.journal import Facts, Journal
+from vcil_bench.data.prepare.journal import Journal
+from vcil_bench.data.video.facts import Facts
 from vcil_bench.protocol import load
 
 PROTOCOL = "kinetics400_40x10_seeded"
@@ -21,7 +22,9 @@ MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.manifest import check_present, prepare, summary
+from vcil_bench.data.manifest import check_present
+from vcil_bench.data.prepare import prepare
+from vcil_bench.data.prepare.report import summary
 from vcil_bench.protocol import load
 from vcil_bench.stream import TaskStream
 

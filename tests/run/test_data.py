@@ -12,7 +12,8 @@ from tiny_dataset import Tiny
 from vcil_bench.common.files import write_changed
 from vcil_bench.data.datasets import Listed
 from vcil_bench.data.datasets.folder import Folder
-from vcil_bench.data.manifest import DataError, Progress, manifest_path
+from vcil_bench.data.manifest import DataError, manifest_path
+from vcil_bench.data.prepare import Progress
 from vcil_bench.protocol import DatasetSpec
 from vcil_bench.run.data import Split, open_split
 

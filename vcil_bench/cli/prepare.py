@@ -56,8 +56,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def _prepare(options: argparse.Namespace) -> int:
     from vcil_bench.data.datasets import adapter
     from vcil_bench.data.datasets.base import NotAList
-    from vcil_bench.data.manifest import LIMIT_S, manifest_path
-    from vcil_bench.data.prepare import report, statistics
+    from vcil_bench.data.manifest import manifest_path
+    from vcil_bench.data.prepare import LIMIT_S, report
     from vcil_bench.run.data import Split, ready_root
 
     if options.dataset == "vclimb" or options.pickle:
@@ -85,7 +85,7 @@ def _prepare(options: argparse.Namespace) -> int:
         manifests.append(manifest)
         found = report.summary(manifest)
         print(f"{source.name}, split {split}: {found['classes']} classes")
-        for line in (*report.lines(found, LINES), *statistics.lines(statistics.statistics(manifest))):
+        for line in (*report.summary_lines(found, LINES), *report.statistics_lines(report.statistics(manifest))):
             print(f"  {line}")
         target = manifest_path(source.name, root, split)
         print(f"  manifest: {target}\n  report: {target.with_suffix('.report.json')}")

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from vcil_bench.data.datasets import Adapter, Listed, adapter
-from vcil_bench.data.manifest import LIMIT_S, DataError, Manifest, Progress, check_present, prepare
+from vcil_bench.data.manifest import DataError, Manifest, check_present
+from vcil_bench.data.prepare import LIMIT_S, Progress, prepare
 from vcil_bench.protocol import DatasetSpec
 
 Watch = Callable[[str], AbstractContextManager[Progress]]  # shows the progress of what the text names

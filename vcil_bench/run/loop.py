@@ -27,7 +27,8 @@ from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.random_streams import seed_modules
 from vcil_bench.conditions import identity
 from vcil_bench.data.loader import ClipLoader
-from vcil_bench.data.manifest import DataError, Manifest, summary
+from vcil_bench.data.manifest import DataError, Manifest
+from vcil_bench.data.prepare.report import summary
 from vcil_bench.data.store.frame_store import FrameStore, default_root
 from vcil_bench.data.video import resolve_decoder
 from vcil_bench.identity import reasons as stale_reasons
@@ -215,7 +216,7 @@ def _counts(manifest: Manifest) -> str:
     return (
         f"data {manifest.dataset}: {len(manifest.usable('train'))} training and "
         f"{len(manifest.usable('test'))} test videos, {len(left_out)} left out"
-        + (f" (first: {left_out[0].id}: {left_out[0].problem})" if left_out else "")
+        + (f" (first: {left_out[0].id}: {left_out[0].facts.problem})" if left_out else "")
     )
 
 
@@ -552,7 +553,9 @@ class _Run:
                 "manifest_sha256": manifest.sha256,
                 "train_videos": len(manifest.usable("train")),
                 "test_videos": len(manifest.usable("test")),
-                "left_out": [{"id": v.id, "split": v.split, "problem": v.problem} for v in manifest.left_out()],
+                "left_out": [
+                    {"id": v.id, "split": v.split, "problem": v.facts.problem} for v in manifest.left_out()
+                ],
                 "decoder": resolve_decoder(plan.options.decoder),
                 "store": self.store.describe() if self.store is not None else None,
                 # Part of the evidence: numbers of a split that shares scenes mean something else.

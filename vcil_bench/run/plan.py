@@ -24,8 +24,8 @@ from vcil_bench.data.video import resolve_decoder
 from vcil_bench.memory import check_budget
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
+from vcil_bench.nets.backbones.base import Backbone
 from vcil_bench.nets.parallel.team import size_of_team
-from vcil_bench.nets.weights import Backbone
 from vcil_bench.options import WITHOUT_EFFECT, RunOptions, build_options, split_assignments
 from vcil_bench.protocol import Protocol
 from vcil_bench.protocol import load as load_protocol

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from vcil_bench.common.errors import UserError
 from vcil_bench.data.datasets import ADAPTERS, Listed
-from vcil_bench.data.manifest import Manifest, Video, summary
+from vcil_bench.data.manifest import Manifest
+from vcil_bench.data.prepare.report import summary
 from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.nets.weights import WeightsInfo
 from vcil_bench.protocol import Protocol, ProtocolError, order_sha256
@@ -24,7 +25,6 @@ from vcil_bench.protocol import Protocol, ProtocolError, order_sha256
 from .pretraining_overlap import Verdict, fitting, overlap, stated
 
 Level = Literal["ok", "note", "warning", "error"]
-Videos = Sequence[Listed | Video]
 
 # What a group is, by dataset, and whether its name means the same in every class.
 GROUPS = {
@@ -122,7 +122,7 @@ def of_protocol(protocol: Protocol, seeds: Sequence[int]) -> list[Finding]:
     return found
 
 
-def of_lists(protocol: Protocol, videos: Videos) -> list[Finding]:
+def of_lists(protocol: Protocol, videos: Sequence[Listed]) -> list[Finding]:
     """Check counts, and what the training and the test list share."""
     train, test = ([v for v in videos if v.split == part] for part in ("train", "test"))
     text = f"{len(train)} training and {len(test)} test videos listed"
@@ -144,7 +144,7 @@ def of_lists(protocol: Protocol, videos: Videos) -> list[Finding]:
     return [*found, *_groups(protocol.spec.dataset.name, train, test)]
 
 
-def per_task(protocol: Protocol, videos: Videos, seeds: Sequence[int]) -> list[Finding]:
+def per_task(protocol: Protocol, videos: Sequence[Listed], seeds: Sequence[int]) -> list[Finding]:
     """Count training and test videos per task; say which classes differ from the protocol's or lack videos."""
     counts = Counter((v.split, v.label) for v in videos if v.split in ("train", "test"))
     labels = sorted({label for _, label in counts})
@@ -207,10 +207,11 @@ def as_plain(found: Iterable[Finding]) -> list[dict[str, str]]:
     return [dataclasses.asdict(one) for one in found]
 
 
-def _groups(dataset: str, train: Videos, test: Videos) -> list[Finding]:
+def _groups(dataset: str, train: Sequence[Listed], test: Sequence[Listed]) -> list[Finding]:
     """Count the test videos whose group has training videos, of their class and of others.
 
-    The count within a class is that of ``data.manifest.summary``: UCF101 numbers its groups anew in every class.
+    The count within a class is that of ``data.prepare.report.summary``: UCF101 numbers its groups anew in every
+    class.
     """
     what, everywhere = GROUPS.get(dataset, ("group", False))
     if not any(v.group for v in (*train, *test)):

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcil_bench.common.files import file_sha256
-from vcil_bench.nets.weights import Backbone, BackboneError, WeightsInfo, from_hub, given_file, read_state
+from vcil_bench.nets.weights import BackboneError, WeightsInfo, from_hub, given_file, read_state
+
+from .base import Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor

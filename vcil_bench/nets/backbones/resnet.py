@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vcil_bench.common.files import file_sha256
 from vcil_bench.nets.weights import (
-    Backbone,
     BackboneError,
     WeightsInfo,
     from_hub,
@@ -17,6 +16,8 @@ from vcil_bench.nets.weights import (
     is_path,
     read_state,
 )
+
+from .base import Backbone
 
 if TYPE_CHECKING:
     from timm.models.resnet import ResNet
