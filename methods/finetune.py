@@ -18,7 +18,7 @@ from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.nets.network import AdapterConfig, Tuning
 from vcil_bench.nets.temporal import TemporalEncoder
 from vcil_bench.stream import Task
-from vcil_bench.training import cosine, epochs, sgd
+from vcil_bench.training import cosine, sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,7 @@ class Finetune(Method):
     name = "finetune"
     paper = "lower bound: sequential fine-tuning without protection"
     readouts = ("cnn",)
+    splits_batches = True
     Config = FinetuneConfig
     recipes: ClassVar = {
         "synthetic_*": {
@@ -119,14 +120,13 @@ class Finetune(Method):
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        for epoch in epochs(
-            self.context,
+        for epoch in self.train_epochs(
             task.train,
             optimiser,
             cosine(optimiser, num_epochs),
             num_epochs=num_epochs,
             batch_size=config.batch_size,
-            stage=f"task {task.index + 1}",
+            phase=f"task {task.index + 1}",
         ):
             for batch in epoch:
                 loss = F.cross_entropy(self.logits(batch.clips), batch.labels)

@@ -109,6 +109,7 @@ class HCE(RehearsalClassifier):
     name = "hce"
     paper = "Liang et al., Hypercorrelation Evolution, AAAI 2024 (re-implemented from the paper)"
     needs = frozenset({"maps"})
+    splits_batches = True
     final_relu = False
     Config = HCEConfig
     recipes: ClassVar = {

@@ -45,6 +45,7 @@ class ICaRL(RehearsalClassifier):
     name = "icarl"
     paper = "Rebuffi et al., iCaRL, CVPR 2017; on videos as in Villa et al., vCLIMB, CVPR 2022"
     readouts = ("nme", "cnn")  # tables give iCaRL by nearest mean only
+    splits_batches = True
     Config = ICaRLConfig
     recipes: ClassVar = {
         "synthetic_*": SYNTHETIC_RECIPE,

@@ -38,6 +38,7 @@ class LwF(Classifier):
 
     name = "lwf"
     paper = "Li and Hoiem, Learning without Forgetting, ECCV 2016; multi-class form of Rebuffi et al., CVPR 2017"
+    splits_batches = True
     Config = LwFConfig
     recipes: ClassVar = {"synthetic_*": SYNTHETIC_RECIPE}
 

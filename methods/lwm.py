@@ -48,7 +48,7 @@ class LwM(LwF):
     name = "lwm"
     paper = "Dhar et al., Learning without Memorizing, CVPR 2019 (re-implemented from the paper)"
     needs = frozenset({"maps"})
-    splits_batches = False
+    splits_batches = False  # the gradients of Eq. 5 are those of all clips together
     Config = LwMConfig
 
     config: LwMConfig

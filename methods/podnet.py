@@ -57,6 +57,7 @@ class PODNet(RehearsalClassifier):
     name = "podnet"
     paper = "Douillard et al., PODNet, ECCV 2020"
     needs = frozenset({"maps"})
+    splits_batches = True
     final_relu = False
     Config = PODNetConfig
     recipes: ClassVar = {

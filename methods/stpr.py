@@ -23,7 +23,7 @@ from vcil_bench.nets.expert_pool import ExpertPool
 from vcil_bench.nets.network import AdapterConfig
 from vcil_bench.nets.temporal import TemporalEncoder
 from vcil_bench.stream import Task
-from vcil_bench.training import constant, cosine, epochs, evaluating, sgd
+from vcil_bench.training import cosine, evaluating, sgd
 
 SOFTMAX_TEMPERATURE = 0.1  # of the alternative routing weights; the paper's weights have none
 
@@ -139,6 +139,7 @@ class StPR(Method):
     paper = "Wang et al., StPR, ICLR 2026 (re-implemented from descriptions of the paper)"
     readouts = ("text",)
     needs = frozenset({"text", "adapters"})
+    splits_batches = True
     Config = StPRConfig
     recipes: ClassVar = {
         "synthetic_*": {
@@ -226,14 +227,13 @@ class StPR(Method):
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
             )
-            for epoch in epochs(
-                self.context,
+            for epoch in self.train_epochs(
                 task.train,
                 optimiser,
-                constant(optimiser) if config.schedule == "constant" else cosine(optimiser, num_epochs),
+                None if config.schedule == "constant" else cosine(optimiser, num_epochs),
                 num_epochs=num_epochs,
                 batch_size=config.batch_size,
-                stage=f"task {task.index + 1}",
+                phase=f"task {task.index + 1}",
             ):
                 for batch in epoch:
                     with self.context.autocast():
@@ -325,7 +325,7 @@ class StPR(Method):
         """Keep, per new class, the mean cue over its training videos (for TD-MoE, of V_tem)."""
         total = torch.zeros(task.num_new, self.anchors.shape[1], device=self.anchors.device)
         count = torch.zeros(task.num_new, 1, device=self.anchors.device)
-        for batch in self.context.plain_clips(task.train):
+        for batch in self.context.centre_clips(task.train):
             if self.config.router == "clip":
                 cue = self._frozen(batch.clips)
             else:
@@ -356,7 +356,7 @@ class StPR(Method):
     def _class_importance(self, task: Task) -> Tensor:
         """Return I of the task's classes under the present encoder [num_new, D]."""
         features, labels = [], []
-        for batch in self.context.plain_clips(task.train):
+        for batch in self.context.centre_clips(task.train):
             with self.context.autocast():
                 frames = self.encoder(batch.clips)
             features.append(self._mean(frames))

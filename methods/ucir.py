@@ -52,6 +52,7 @@ class UCIR(RehearsalClassifier):
     name = "ucir"
     paper = "Hou et al., Learning a Unified Classifier Incrementally via Rebalancing, CVPR 2019"
     final_relu = False
+    splits_batches = True
     Config = UCIRConfig
     recipes: ClassVar = {"synthetic_*": SYNTHETIC_RECIPE | {"lr": 0.01}}
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from common import Row, hand_over, peak_gib, seconds
-from rich.progress import Progress
 
 from vcil_bench import protocol
 from vcil_bench.data.loader import ClipLoader
@@ -19,6 +18,7 @@ from vcil_bench.method import RunContext
 from vcil_bench.methods.tcd import TCD
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.stream import Task
+from vcil_bench.training import Trainer
 
 PROTOCOL = "tcd_ucf101_10x5"
 BACKBONE = "tsm_resnet34"
@@ -45,7 +45,7 @@ def make_method(device: torch.device) -> tuple[TCD, Task]:
     spec = protocol.load(PROTOCOL).spec
     loader = ClipLoader(spec.clip, decoder="auto", workers=0, device=device, seed=0)
     trunk = backbone(BACKBONE).load("random")
-    context = RunContext(device, "fp32", 0, loader, trunk, spec.memory, Progress(disable=True))
+    context = RunContext(device, "fp32", loader, trunk, spec.memory, Trainer(device, "fp32", loader))
     method = TCD(TCD.resolve_config(PROTOCOL, {})[0], context)
     first, second = spec.tasks.sizes[:2]
     for index, (old, new) in enumerate([(0, first), (first, second)]):

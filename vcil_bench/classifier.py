@@ -28,7 +28,7 @@ from .nets.heads import CosineHead, class_means, imprinted_proxies, nearest_mean
 from .nets.network import AdapterConfig, Features, Tuning
 from .protocol import MemorySpec
 from .stream import Task
-from .training import Epoch, epochs, evaluating, sgd, steps
+from .training import Epoch, evaluating, multistep, sgd
 
 Ranking = Callable[[Tensor, int], list[int]]
 
@@ -213,14 +213,13 @@ class Classifier(Method):
         self, task: Task, optimiser: torch.optim.Optimizer, samples: Sequence[Sample]
     ) -> Iterator[Epoch]:
         """Yield the epochs of a task's training over the samples, at the stepped rate."""
-        return epochs(
-            self.context,
+        return self.train_epochs(
             samples,
             optimiser,
-            steps(optimiser, self.config.milestones, self.config.lr_decay),
+            multistep(optimiser, self.config.milestones, self.config.lr_decay),
             num_epochs=self.config.epochs_first if task.index == 0 else self.config.epochs,
             batch_size=self.config.batch_size,
-            stage=f"task {task.index + 1}",
+            phase=f"task {task.index + 1}",
             drop_last=self.config.drop_last,
         )
 
@@ -231,7 +230,7 @@ class Classifier(Method):
         """
         features, labels = [], []
         with evaluating(self):
-            for batch in self.context.plain_clips(samples):
+            for batch in self.context.centre_clips(samples):
                 features.append(self.frames(batch.clips).mean(dim=1))
                 labels.append(batch.labels)
         return torch.cat(features), torch.cat(labels)
@@ -358,7 +357,6 @@ class RehearsalClassifier(Classifier):
         optimiser: torch.optim.Optimizer,
         loss: Callable[[Tensor, Tensor], Tensor],
         num_epochs: int,
-        clipped: Sequence[nn.Parameter] | None = None,
     ) -> None:
         """Train the head alone on the exemplars, as many of each class: class-balanced fine-tuning.
 
@@ -367,20 +365,17 @@ class RehearsalClassifier(Classifier):
             optimiser: Of the head's parameters; its rate stays as it is.
             loss: Of scores [B, K] and labels [B].
             num_epochs: Passes over the exemplars.
-            clipped: Parameters over which the gradient's norm is taken; if given, gradients are computed for all
-                that require them. By default the optimiser's.
         """
-        for epoch in epochs(
-            self.context,
+        for epoch in self.train_epochs(
             self.memory.samples(),
             optimiser,
             num_epochs=num_epochs,
             batch_size=self.config.batch_size,
-            stage=f"task {task.index + 1} balanced",
+            phase=f"task {task.index + 1} balanced",
             drop_last=self.config.drop_last,
         ):
             for batch in epoch:
-                with torch.set_grad_enabled(clipped is not None):
+                with torch.no_grad():
                     frames = self.frames(batch.clips)
                 value = loss(self.scores(self.drop(frames)), batch.labels)
-                epoch.step({"balanced": value}, clip_norm=self.config.clip_norm, clipped=clipped)
+                epoch.step({"balanced": value}, clip_norm=self.config.clip_norm)

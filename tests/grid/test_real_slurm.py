@@ -41,8 +41,8 @@ class Paced(Finetune):
     def learn(self, task):
         optimiser = sgd(self.context, self.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0)
         count = {epochs} if task.index == 1 else 1
-        stage = f"task {{task.index + 1}}"
-        for epoch in epochs(self.context, task.train, optimiser, num_epochs=count, batch_size=3, stage=stage):
+        phase = f"task {{task.index + 1}}"
+        for epoch in self.train_epochs(task.train, optimiser, num_epochs=count, batch_size=3, phase=phase):
             for batch in epoch:
                 time.sleep({pause})
                 epoch.step({{"cross_entropy": F.cross_entropy(self.logits(batch.clips), batch.labels)}})

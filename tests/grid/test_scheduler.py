@@ -224,7 +224,7 @@ def test_a_stale_record_is_moved_aside_once_right_before_its_cell_starts(tiny: T
     file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     (cell,) = cells(request(tiny, tmp_path / "results", str(file), seeds=[1], rerun_stale=True))
     records.checkpoint_path(cell.path).touch()
-    state = cell.path.with_suffix(".stage-1.safetensors")
+    state = cell.path.with_suffix(".phase-1.safetensors")
     state.touch()
     assert cell.path.exists()
     go([cell], Scripted(1, (-9, ""), (0, "")))

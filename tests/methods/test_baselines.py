@@ -129,9 +129,9 @@ def test_exemplars_are_kept_and_trained_on(
     asked: dict[str, list[Any]] = {}
     original = ClipLoader.training
 
-    def spy(self: Any, samples: Any, epochs: int, batch: int, stage: str, **more: Any) -> Any:
-        asked[stage] = list(samples)
-        return original(self, samples, epochs, batch, stage, **more)
+    def spy(self: Any, samples: Any, epochs: int, batch: int, phase: str, **more: Any) -> Any:
+        asked[phase] = list(samples)
+        return original(self, samples, epochs, batch, phase, **more)
 
     monkeypatch.setattr(ClipLoader, "training", spy)
     method = _method(name, {}, trunk, stream, tiny)
@@ -238,12 +238,12 @@ def test_losses_are_finite_for_a_batch_of_one_old_class(
     clips = clips_of(stream, method, 1)[:count]
     batch = Batch(clips, torch.zeros(count, dtype=torch.long))
     monkeypatch.setattr(ClipLoader, "training", lambda *given, **more: iter([batch] * 100))
-    method.context.losses.clear()
+    method.context.trainer.losses.clear()
     task = stream.task(1)
     method.grow(task)
     method.train().learn(task)
-    assert method.context.losses
-    for means in method.context.losses:
+    assert method.context.trainer.losses
+    for means in method.context.trainer.losses:
         assert all(np.isfinite(value) for key, value in means.items() if key != "stage")
     with torch.inference_mode():
         assert all(scores.isfinite().all() for scores in method.eval().predict(clips).values())

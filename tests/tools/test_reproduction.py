@@ -25,7 +25,7 @@ def test_a_checked_function_exists_and_a_test_compares_it_with_its_numbers(
     assert callable(check.resolve())
     assert (ROOT / "tests/golden" / f"{check.golden}.npz").is_file()
     short = check.function.rpartition(".")[2]
-    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")]
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
     users = [text for text in texts if f'"{check.golden}"' in text and short in text]
     assert users, f"no test compares {short} with {check.golden}"
 

@@ -188,8 +188,8 @@ def _check_parts(entry: Entry, options: RunOptions) -> None:
         )
     if size_of_team() > 1 and not entry.cls.splits_batches:
         raise RunError(
-            f"method {entry.name!r} differentiates by feature maps, which processes cannot share; start it "
-            "without torchrun, in one process"
+            f"method {entry.name!r} takes whole batches (it differentiates by feature maps, or does not say "
+            "splits_batches = True); start it without torchrun, in one process"
         )
 
 

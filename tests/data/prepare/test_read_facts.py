@@ -132,10 +132,7 @@ def start(root: Path, script: Path, guard: str = "__name__ == '__main__'") -> su
         "prepare.prepare(adapter('folder'), Path(sys.argv[1]), 'videos.csv', workers=2)"
     )
     script.write_text(f"if {guard}:\n    {code}\n", encoding="utf-8")
-    folder = Path(__file__).parent
-    paths = os.pathsep.join(
-        [*map(str, (folder, folder.parents[1] / "helpers")), os.environ.get("PYTHONPATH", "")]
-    )
+    paths = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
     with script.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, str(script), str(root)], env={**os.environ, "PYTHONPATH": paths}, stderr=log

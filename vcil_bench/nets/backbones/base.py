@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vcil_bench.common.files import cache_dir
+from vcil_bench.nets.compute import PLAIN, ComputeOptions
 
 if TYPE_CHECKING:
     from vcil_bench.nets.network import Trunk
@@ -33,8 +34,12 @@ class Backbone(ABC):
     threads: ClassVar[int | None] = None
 
     @abstractmethod
-    def load(self, weights: str | None) -> Trunk:
+    def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> Trunk:
         """Build the network with its own weights (None), ``random`` ones, or those that are named.
+
+        Args:
+            weights: Which weights.
+            compute: How its networks are to compute.
 
         Raises:
             BackboneError: The weights cannot be had; says what to fetch and where to put it.
