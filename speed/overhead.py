@@ -101,7 +101,10 @@ def main() -> None:
                         sample = samples[i]
                         rng = numpy_stream(0, "clip", "bare", epoch, sample.id)
                         indices = clip_rules.segment_indices(sample.frames, spec.frames, rng)
-                        made.append(clip_rules.training_clip(read_frames(sample.path, indices), spec, rng))
+                        frames = read_frames(sample.path, indices)
+                        window = clip_rules.training_window(frames.shape[2], frames.shape[1], spec, rng)
+                        shown = frames if window is None else window.of(frames)
+                        made.append(clip_rules.planes(clip_rules.training_pixels(shown, spec, rng)).contiguous())
                         labels.append(sample.label)
                     scores = method.head(method.network(torch.stack(made)).mean(dim=1))
                     optimiser.zero_grad(set_to_none=True)

@@ -163,17 +163,11 @@ BROKEN = {
         "data_access.*'everything'",
     ),
 }
-# Faults of the interface that are found too late or not named, for now.
-OPEN = {
-    "name is no text": "a name that is no text ends in a TypeError that does not name it",
-    "config key without default": "only a run finds that a Config key has no default",
-    "data access": "an unknown data_access passes for 'task'",
-}
 
 
 @pytest.mark.parametrize(
     "fault",
-    [pytest.param(name) if name in OPEN else name for name in BROKEN],
+    BROKEN,
 )
 def test_breach_of_the_interface_is_named(tmp_path: Path, fault: str) -> None:
     text, reason = BROKEN[fault]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .common.files import file_sha256
-from .options import WITHOUT_EFFECT
+from .options import RESULT_NEUTRAL
 from .record_schema import RecordData
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def identity(record: RecordData, plan: Plan) -> dict[str, str]:
     keys = ("protocol", "method", "config", "class_order", "run_seed", "weights")
     parts: dict[str, Any] = {key: record[key] for key in keys}  # type: ignore[literal-required]
     parts["data"] = [record["data"]["manifest_sha256"], record["data"]["store"]]
-    parts["options"] = {k: v["value"] for k, v in record["options"].items() if k not in WITHOUT_EFFECT}
+    parts["options"] = {k: v["value"] for k, v in record["options"].items() if k not in RESULT_NEUTRAL}
     parts["kind of device"] = plan.device.type
     parts["torch version"] = torch.__version__
     package = Path(__file__).parent

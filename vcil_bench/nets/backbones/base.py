@@ -33,6 +33,11 @@ class Backbone(ABC):
     embedded_sibling: ClassVar[str]
     threads: ClassVar[int | None] = None
 
+    @property
+    @abstractmethod
+    def own_source(self) -> str:
+        """What ``WeightsInfo.source`` says of the weights that it takes where none are named."""
+
     @abstractmethod
     def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> Trunk:
         """Build the network with its own weights (None), ``random`` ones, or those that are named.
