@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.classifier import ClassifierConfig, ClipClassifier
 from vcil_bench.common.config import check_numbers
 from vcil_bench.data.loader import Sample
 from vcil_bench.losses import feature_distillation, feature_map_distillation, frame_decorrelation, nca_loss
@@ -22,6 +22,7 @@ from vcil_bench.memory import nearest_to_mean_order
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import CosineHead
 from vcil_bench.nets.network import Features
+from vcil_bench.rehearsal import RehearsalClassifier
 from vcil_bench.stream import Task
 from vcil_bench.training import Epoch, fuses, gradients, sgd
 
@@ -88,49 +89,49 @@ class TCD(RehearsalClassifier):
     Config = TCDConfig
     recipes: ClassVar = {
         "tcd_ucf101_2x25": {"lambda_1": 1.0, "lambda_2": 1e-3},  # scripts/ucf101/ucf101_51_2.sh
-        "synthetic_*": SYNTHETIC_RECIPE | {"balanced_epochs": 3, "balanced_lr": 0.005},
+        "synthetic_*": {"balanced_epochs": 3, "balanced_lr": 0.005},
     }
 
     config: TCDConfig
-    head: CosineHead
+    model: ClipClassifier[CosineHead]
 
     def __init__(self, config: TCDConfig, context: RunContext) -> None:
         """Make network and memory, and places for the importance of each stage and of the features."""
         super().__init__(config, context)
         frames = context.loader.spec.frames
-        for i, channels in enumerate([*self.network.map_channels, self.network.dim]):
+        for i, channels in enumerate([*self.model.network.map_channels, self.model.network.dim]):
             self.register_buffer(f"importance_{i}", torch.ones(frames, channels))  # F [T, C]
 
-    def make_head(self) -> CosineHead:
+    def make_head(self, dim: int) -> CosineHead:
         """Return an LSC head."""
-        return CosineHead(self.network.dim, 0, proxies=self.config.proxies)
+        return CosineHead(dim, 0, proxies=self.config.proxies)
 
     def learn(self, task: Task) -> None:
         """Train, measure importance, choose exemplars, fine-tune the head in balance, in their order."""
         config = self.config
         old = None
         if task.index > 0:
-            old = self.old_model()
-            self.imprint(task)
+            old = self.model.frozen_copy()
+            self.imprint(self.model.head, task)
         samples = [*task.train, *self.memory.samples()]
-        optimiser = self.optimiser()
-        for epoch in self.training_epochs(task, optimiser, samples):
+        optimiser = self.training_optimiser()
+        for epoch in self.task_epochs(task, samples, optimiser):
             for batch in epoch:
-                found = self.features(batch.clips)
-                before = old.features(batch.clips) if old is not None else None
-                self._step(epoch, optimiser, self.losses(found, before, batch.labels, task))
+                new = self.model.features_with_maps(batch.clips)
+                before = old.features_with_maps(batch.clips) if old is not None else None
+                self._step(epoch, optimiser, self.losses(new, before, batch.labels, task))
         if config.importance:
             self._measure_importance(task, samples)
         self.choose_exemplars(task, nearest_to_mean_order)
         if task.index > 0:
             self._tune_head(task)
-        self.update_means()
+        self.update_exemplar_means()
 
-    def losses(self, found: Features, before: Features | None, labels: Tensor, task: Task) -> dict[str, Tensor]:
+    def losses(self, new: Features, before: Features | None, labels: Tensor, task: Task) -> dict[str, Tensor]:
         """Return the weighted loss terms of a batch (train/train_i_cl.py, _train).
 
         Args:
-            found: Features of the model in training.
+            new: Features of the model in training.
             before: The old model's, None in the base task.
             labels: [B].
             task: The task.
@@ -140,21 +141,21 @@ class TCD(RehearsalClassifier):
             config.lambda_kind, config.lambda_0, task.num_new, task.num_old
         )
         importance = self.importance_maps() if config.importance else None
-        frames = self.drop(found.frames)  # their distillation sees the features after dropout
-        losses = {"nca": weight_ce * nca_loss(self.scores(frames), labels)}
+        frames = self.model.dropout(new.frames)  # their distillation sees the features after dropout
+        losses = {"nca": weight_ce * nca_loss(self.model.mean_logits(frames), labels)}
         if before is not None:
             losses["features"] = weight_features * feature_distillation(
                 frames, before.frames, importance[-1] if importance else None
             )
             losses["maps"] = config.lambda_1 * feature_map_distillation(
-                found.maps, before.maps, importance[:-1] if importance else None
+                new.maps, before.maps, importance[:-1] if importance else None
             )
-        losses["decorrelation"] = config.lambda_2 * frame_decorrelation(found.maps)
+        losses["decorrelation"] = config.lambda_2 * frame_decorrelation(new.maps)
         return losses
 
-    def head_groups(self) -> list[dict[str, Any]]:
+    def _head_groups(self) -> list[dict[str, Any]]:
         """Return the head's groups: in an increment of their code, new proxies twice and old ones not at all."""
-        head = self.head
+        head = self.model.head
         rate = self.config.lr * self.config.head_lr
         if not self.config.authors_code:
             return [{"params": list(head.parameters()), "lr": rate}]
@@ -167,9 +168,9 @@ class TCD(RehearsalClassifier):
             {"params": [head.sigma, head.eta, *kept], "lr": rate},
         ]
 
-    def optimiser(self) -> torch.optim.Optimizer:
+    def training_optimiser(self) -> torch.optim.Optimizer:
         """Return SGD over network and head, in the form of their code if it is followed."""
-        return self._sgd([*self.network_groups(), *self.head_groups()])
+        return self._sgd([*self.network_groups(), *self._head_groups()])
 
     def _tune_head(self, task: Task) -> None:
         """Fine-tune the head in balance; in their code all gradients are computed, and count in the norm."""
@@ -186,7 +187,7 @@ class TCD(RehearsalClassifier):
             drop_last=config.drop_last,
         ):
             for batch in epoch:
-                loss = nca_loss(self.scores(self.drop(self.frames(batch.clips))), batch.labels)
+                loss = nca_loss(self.model.logits(batch.clips), batch.labels)
                 self._step(epoch, optimiser, {"balanced": loss})
 
     def _step(self, epoch: Epoch, optimiser: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
@@ -201,7 +202,7 @@ class TCD(RehearsalClassifier):
 
     def _head_optimiser(self) -> torch.optim.Optimizer:
         """Return the optimiser of the balanced fine-tuning, in which old proxies are trained as well."""
-        head = self.head
+        head = self.model.head
         rate = self.config.balanced_lr * self.config.head_lr
         twice = self.config.authors_code
         return self._sgd(
@@ -225,7 +226,7 @@ class TCD(RehearsalClassifier):
 
     def importance_maps(self) -> list[Tensor]:
         """Return F of each stage and, last, of the features [T, C]."""
-        return [self.get_buffer(f"importance_{i}") for i in range(len(self.network.map_channels) + 1)]
+        return [self.get_buffer(f"importance_{i}") for i in range(len(self.model.network.map_channels) + 1)]
 
     def _measure_importance(self, task: Task, samples: Sequence[Sample]) -> None:
         """Set F from the gradients of the NCA loss over one pass of training batches (cl_methods/tcd.py).
@@ -233,7 +234,8 @@ class TCD(RehearsalClassifier):
         The network stays as it was, the statistics of its first batch norm too: their code goes on from the
         checkpoint that it wrote before the pass.
         """
-        statistics = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        network = self.model.network
+        statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
         sums = [torch.zeros_like(m) for m in self.importance_maps()]
         for batch in self.context.trainer.batches(
             samples,
@@ -241,15 +243,15 @@ class TCD(RehearsalClassifier):
             phase=f"task {task.index + 1} importance",
             drop_last=self.config.drop_last,
         ):
-            found = self.features(batch.clips)
-            frames = self.drop(found.frames)
-            loss = nca_loss(self.scores(frames), batch.labels)
-            found_gradients = gradients(loss, [*found.maps, frames], scale=IMPORTANCE_SCALE)
-            for total, gradient in zip(sums, found_gradients, strict=True):
+            features = self.model.features_with_maps(batch.clips)
+            frames = self.model.dropout(features.frames)
+            loss = nca_loss(self.model.mean_logits(frames), batch.labels)
+            by_layer = gradients(loss, [*features.maps, frames], scale=IMPORTANCE_SCALE)
+            for total, gradient in zip(sums, by_layer, strict=True):
                 total += accumulate_importance([gradient], authors_code=self.config.authors_code)
         for buffer, total in zip(self.importance_maps(), sums, strict=True):
             buffer.copy_(normalise_importance(total))
-        for name, buffer in self.network.named_buffers():
+        for name, buffer in network.named_buffers():
             buffer.copy_(statistics[name])
 
 

@@ -59,9 +59,9 @@ def step(
     method: TCD, task: Task, old: Any, optimiser: Any, clips: torch.Tensor, labels: torch.Tensor, clock: Clock
 ) -> None:
     """Take one training step of an increment, part by part."""
-    found = clock("forward", lambda: method.features(clips))
-    before = clock("forward of the old model", lambda: old.features(clips))
-    loss = clock("losses", lambda: sum(method.losses(found, before, labels, task).values()))
+    new = clock("forward", lambda: method.model.features_with_maps(clips))
+    before = clock("forward of the old model", lambda: old.features_with_maps(clips))
+    loss = clock("losses", lambda: sum(method.losses(new, before, labels, task).values()))
 
     def backward() -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -81,9 +81,8 @@ def step(
 def measure(device: torch.device, batch: int, repeats: int) -> tuple[dict[str, float], float]:
     """Return mean seconds per part of a step, and the peak memory in GiB (of the process, or of the GPU)."""
     method, task = make_method(device)
-    old = method.old_model()
-    old.network.to(device)
-    optimiser = method.optimiser()
+    old = method.model.frozen_copy()
+    optimiser = method.training_optimiser()
     frames = method.context.loader.spec.frames
     clips = torch.randint(0, 256, (batch, frames, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
     labels = torch.arange(batch, device=device)

@@ -153,7 +153,7 @@ def _defaults(cls: type[Method]) -> str:
         + tabulate(rows, headers=["key", "default"], tablefmt="github")
         + "\n"
     )
-    for pattern, recipe in cls.recipes.items():
+    for pattern, recipe in cls.all_recipes():
         values = ", ".join(f"`{key}={value}`" for key, value in recipe.items())
         text += f"\nOn `{pattern}`: {values}\n"
     return text + "\n</details>"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # Sources on which numbers depend beside the method's own.
 NUMERIC_SOURCES = (
     *("data/*.py", "data/video/*.py", "data/store/*.py", "nets/**/*.py", "training/*.py", "run/evaluation.py"),
-    *("losses.py", "method.py", "stream.py", "common/random_streams.py", "memory.py", "classifier.py"),
+    *("losses.py", "method.py", "stream.py", "common/random_streams.py", "memory.py"),
+    *("classifier.py", "rehearsal.py"),
 )
 
 

@@ -100,7 +100,8 @@ class Method(nn.Module, ABC):
             and networks give every process the features of all clips. Not where ``learn`` pairs clips with
             labels (to mix clips, say), passes some clips of a batch alone, or differentiates by feature maps.
         Config: Frozen dataclass of its hyper-parameters; the defaults are the paper's.
-        recipes: Config values for protocols whose names match a pattern; later patterns win.
+        recipes: Config values for protocols whose names match a pattern, laid over those of the base classes;
+            later patterns win.
     """
 
     name: ClassVar[str]
@@ -196,6 +197,11 @@ class Method(nn.Module, ABC):
         return name, origin
 
     @classmethod
+    def all_recipes(cls) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return each pattern with its values, those of base classes first, so that later ones win."""
+        return [item for base in reversed(cls.__mro__) for item in vars(base).get("recipes", {}).items()]
+
+    @classmethod
     def resolve_config(cls, protocol: str, overrides: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
         """Build the config for a protocol and say where each value came from.
 
@@ -211,7 +217,7 @@ class Method(nn.Module, ABC):
         """
         values: dict[str, Any] = {}
         origins = {f.name: "default" for f in dataclasses.fields(cls.Config)}
-        for pattern, recipe in cls.recipes.items():
+        for pattern, recipe in cls.all_recipes():
             if fnmatch.fnmatchcase(protocol, pattern):
                 values.update(recipe)
                 origins.update(dict.fromkeys(recipe, f"recipe {pattern}"))

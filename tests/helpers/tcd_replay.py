@@ -31,6 +31,7 @@ from vcil_bench.data.loader import Batch, ClipLoader, Sample
 from vcil_bench.data.prepare import prepare
 from vcil_bench.method import RunContext
 from vcil_bench.methods import tcd
+from vcil_bench.nets.heads import CosineHead
 from vcil_bench.nets.tsm import TSMTrunk
 from vcil_bench.nets.weights import WeightsInfo
 from vcil_bench.run.evaluation import evaluate
@@ -180,6 +181,8 @@ class KeyedDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop of frame features [B, T, D]."""
+        if not self.training:
+            return x
         p = self._case["dropout"]
         keep = inputs.dropout_keep(self._case, *self._loader.now, x.numel(), p)
         return x * torch.from_numpy(keep.reshape(x.shape)) / (1 - p)
@@ -194,9 +197,9 @@ class NotedTCD(tcd.TCD):
 
     seen: Callable[[str, Task], None]
 
-    def imprint(self, task: Task) -> None:
+    def imprint(self, head: CosineHead, task: Task) -> None:
         """Imprint, then show the proxies."""
-        super().imprint(task)
+        super().imprint(head, task)
         self.seen("imprint", task)
 
     def choose_exemplars(self, task: Task, rank: Any) -> None:
@@ -242,7 +245,7 @@ class Replay:
         config = dataclasses.replace(self._config(), **changes)
         self.method = NotedTCD(config, self.context)
         self.method.seen = self._compare_point
-        self.method.drop = KeyedDropout(self.case, self.loader)  # type: ignore[assignment]  # in dropout's place
+        self.method.model.dropout = KeyedDropout(self.case, self.loader)  # type: ignore[assignment]  # in its place
 
         self.step, self.measured, self.upto = 0, 0, len(recording["steps_at"])
         self.norm = np.nan
@@ -273,8 +276,8 @@ class Replay:
         method, recording = self.method, self.recording
         method.grow(task)
         if task.index == 0:
-            rows, dim = method.head.weight.shape
-            method.head.weight.data = torch.from_numpy(inputs.first_proxies(self.case, rows, dim))
+            rows, dim = method.model.head.weight.shape
+            method.model.head.weight.data = torch.from_numpy(inputs.first_proxies(self.case, rows, dim))
         method.train()
         with within_reach(method, self.context, task):
             method.learn(task)
@@ -288,7 +291,7 @@ class Replay:
                 frames = recording[f"exemplar_frames_{t}"][label, i]
                 stored = range(sample.frames) if sample.stored is None else sample.stored
                 assert list(stored) == frames[frames >= 0].tolist(), f"frames of {sample.id}, {place}"
-        near(method.means, recording[f"means_{t}"], STORED, f"class means after task {t}")
+        near(method.exemplar_means, recording[f"means_{t}"], STORED, f"class means after task {t}")
         self._test(task)
 
     def _test(self, task: Task) -> None:
@@ -327,12 +330,12 @@ class Replay:
         """Compare what the method has at a point of its order."""
         t, recording, method = task.index, self.recording, self.method
         if point == "imprint":
-            near(method.head.weight, recording[f"imprint_{t}"], STORED, f"imprinted proxies of task {t}")
+            near(method.model.head.weight, recording[f"imprint_{t}"], STORED, f"imprinted proxies of task {t}")
             return
         if point == "train" and self.case["importance"]:
             for i, found in enumerate(method.importance_maps()):
                 near(found, recording[f"importance_{t}_{i}"], STORED, f"importance {i} of task {t}")
-        state = method.state_dict()
+        state = method.model.state_dict()
         names = [key for key in recording.arrays if key.startswith(f"state_{t}_{point}/")]
         assert names
         for key in names:
@@ -393,7 +396,7 @@ class Replay:
     def _compare_optimiser(self, optimiser: torch.optim.Optimizer, place: str) -> None:
         """Compare rate, decay and how often each shown parameter stands in the optimiser."""
         groups = {id(p): group for group in optimiser.param_groups for p in group["params"]}
-        state = dict(self.method.named_parameters())
+        state = dict(self.method.model.named_parameters())
         for i, name in enumerate(self.recording["shown"].tolist()):
             group = groups.get(id(state.get(name)))
             found = [0.0, 0.0, 0.0]
@@ -404,7 +407,7 @@ class Replay:
 
     def _compare_sums(self, place: str) -> None:
         """Compare the sum and the sum of squares of the shown parameters and buffers after a step."""
-        state = self.method.state_dict()
+        state = self.method.model.state_dict()
         for i, name in enumerate(self.recording["shown"].tolist()):
             expected = self.recording["steps_sum"][self.step, i]
             if np.isnan(expected).any():

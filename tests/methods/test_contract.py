@@ -129,7 +129,7 @@ def test_config_defaults_are_documented_and_recipes_are_valid(learnt: Method) ->
     for field in dataclasses.fields(cls.Config):
         documented = any(field.name in (c.__doc__ or "") for c in cls.Config.__mro__)
         assert documented, f"{cls.__name__}.Config does not explain {field.name}"
-    for pattern in cls.recipes:
+    for pattern, _ in cls.all_recipes():
         cls.resolve_config(pattern.replace("*", "x"), {})
 
 

@@ -127,14 +127,17 @@ def test_attention_maps_survive_a_network_in_fp16() -> None:
 def test_importance_in_fp16_is_that_of_fp32(stream: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cls = method_class("tcd")
     found = {}
+    learnt = learn(cls, config_of(cls), backbone("tsm_tiny").load(None), stream, tiny, 1)
+    task = stream.task(0, cumulative=False)
     for precision in ("fp32", "fp16"):
-        method = learn(cls, config_of(cls), backbone("tsm_tiny").load(None), stream, tiny, 1)
+        method = cls(learnt.config, dataclasses.replace(learnt.context, precision=precision))
         assert isinstance(method, TCD)
-        method.context = dataclasses.replace(method.context, precision=precision)  # type: ignore[arg-type]
-        plain = method.scores
+        method.grow(task)
+        method.load_state_dict(learnt.state_dict())
+        torch.manual_seed(0)  # of the dropout
+        plain = method.model.mean_logits
         # Gradients by the values of maps of 224 pixels are as small as this makes those of 64.
-        monkeypatch.setattr(method, "scores", lambda frames, plain=plain: 1e-3 * plain(frames))
-        task = stream.task(0, cumulative=False)
+        monkeypatch.setattr(method.model, "mean_logits", lambda frames, plain=plain: 1e-3 * plain(frames))
         method.train()._measure_importance(task, task.train)
         found[precision] = method.importance_maps()
     for half, full in zip(found["fp16"], found["fp32"], strict=True):
