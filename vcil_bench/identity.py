@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .common.errors import UserError
-from .options import WITHOUT_EFFECT
+from .options import RESULT_NEUTRAL
 from .protocol import load as load_protocol
 from .record import Record
 from .record_schema import RecordData
@@ -137,7 +137,7 @@ def parts_of(data: RecordData, code: Mapping[str, str]) -> dict[str, str]:
 
 def relevant(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the run options that make another experiment of a run."""
-    return {key: value for key, value in options.items() if key not in WITHOUT_EFFECT}
+    return {key: value for key, value in options.items() if key not in RESULT_NEUTRAL}
 
 
 def differences(saved: Mapping[str, str], now: Mapping[str, str], ignoring: Collection[str] = ()) -> list[str]:
