@@ -54,6 +54,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.losses",
         "vcil_bench.memory",
         "vcil_bench.method",
+        "vcil_bench.nets.backbones.base",
         "vcil_bench.nets.backbones.clip",
         "vcil_bench.nets.backbones.resnet",
         "vcil_bench.nets.centre_pivot",
