@@ -29,6 +29,8 @@ from vcil_bench.common.errors import UserError, did_you_mean
 from vcil_bench.common.progress_lines import ProgressLines
 from vcil_bench.common.terminal_text import print, shown  # whatever the command line prints
 
+from . import check, new_method
+
 if TYPE_CHECKING:
     from vcil_bench.data.manifest import Manifest
     from vcil_bench.protocol import Protocol
@@ -204,6 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--results", type=_path, default=Path("results"), metavar="DIR")
     report.add_argument("--out", type=_path, default=Path("reports"), metavar="DIR")
     report.set_defaults(run=_report)
+    check.add_to(commands)
+    new_method.add_to(commands)
     return parser
 
 
