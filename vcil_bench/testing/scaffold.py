@@ -76,7 +76,6 @@ def _write(name: str, files: dict[Path, str]) -> list[Path]:
             ("new method", name.replace("_", " ")),
         ):
             text = text.replace(placeholder, value)
-        path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path.parent)
         write_atomically(path, text.encode())
     return list(files)
