@@ -21,7 +21,7 @@ from vcil_bench.testing import check_method
 from vcil_bench.testing.contract import PROTOCOL, quick_values
 
 EMBEDDED = ("clip_tiny", "tsm_tiny")
-# Every method on every embedded backbone that has what it needs. On its own one it is also seen to learn and predict
+# Every method on every embedded backbone that has what it needs. On its own one it is seen to learn and predict
 # on the others (runs_on_its_backbones), so all checks there may wait for the slow tests.
 PAIRS = [
     pytest.param(
