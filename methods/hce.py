@@ -16,13 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vcil_bench.classifier import LINEAR_STD, SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.classifier import LINEAR_STD, ClassifierConfig
 from vcil_bench.common.config import ConfigError, check_numbers
 from vcil_bench.losses import feature_distillation
 from vcil_bench.memory import nearest_to_mean_order
 from vcil_bench.method import RunContext
-from vcil_bench.nets.heads import CosineHead, GrowingLinear
+from vcil_bench.nets.centre_pivot import CentrePivotConv4d, average_last_pair, upsample_first_pair
+from vcil_bench.nets.heads import CosineHead, GrowingLinear, Head
 from vcil_bench.nets.network import Features
+from vcil_bench.rehearsal import RehearsalClassifier
 from vcil_bench.stream import Task
 
 
@@ -109,11 +111,11 @@ class HCE(RehearsalClassifier):
     name = "hce"
     paper = "Liang et al., Hypercorrelation Evolution, AAAI 2024 (re-implemented from the paper)"
     needs = frozenset({"maps"})
+    splits_batches = True
     final_relu = False
     Config = HCEConfig
     recipes: ClassVar = {
-        "synthetic_*": SYNTHETIC_RECIPE
-        | {"channels": 16, "hidden": 16, "depth": 1, "correlation_size": 4, "evolved_size": 2},
+        "synthetic_*": {"channels": 16, "hidden": 16, "depth": 1, "correlation_size": 4, "evolved_size": 2},
     }
 
     config: HCEConfig
@@ -124,7 +126,7 @@ class HCE(RehearsalClassifier):
         super().__init__(config, context)
         self.aggregation = (
             HierarchicalAggregation(
-                self.network.stage_channels,
+                self.model.network.stage_channels,
                 channels=config.channels,
                 hidden=config.hidden,
                 depth=config.depth,
@@ -136,64 +138,70 @@ class HCE(RehearsalClassifier):
         )
         # Of Eq. 5, carried from step to step of a task's training: ln of the old and the new classes' spread.
         self.register_buffer("ratios", torch.zeros(2))
-        channels = sum(c for stage in self.network.stage_channels for c in stage)
+        channels = sum(c for stage in self.model.network.stage_channels for c in stage)
         self.old_spread, self.new_spread = RunningVariance(channels), RunningVariance(channels)
 
-    def make_head(self) -> nn.Module:
+    def make_head(self, dim: int) -> Head:
         """Return a head without classes."""
-        return (
-            CosineHead(self.network.dim, 0)
-            if self.config.head == "lsc"
-            else GrowingLinear(self.network.dim, LINEAR_STD)
-        )
+        return CosineHead(dim, 0) if self.config.head == "lsc" else GrowingLinear(dim, LINEAR_STD)
 
     def learn(self, task: Task) -> None:
         """Train with ``L'_ce + L_kd + L_hc`` (Eq. 6), then choose exemplars and compute class means."""
-        config = self.config
+        config, model = self.config, self.model
         old = None
         if task.index > 0:
-            old = self.old_model()
-            if config.head == "lsc":
-                self.imprint(task)
+            old = model.frozen_copy()
+            if isinstance(model.head, CosineHead):
+                self.imprint(model.head, task)
         exemplars = self.memory.samples()
-        number = torch.tensor([len(exemplars), len(task.train)]).clamp_min(1).log()
-        self.ratios.copy_(number if config.refinement != "none" else torch.zeros(2))
-        optimiser = self.optimiser()
-        for epoch in self.training_epochs(task, optimiser, [*task.train, *exemplars]):
+        by_number = torch.tensor([len(exemplars), len(task.train)]).clamp_min(1).log()
+        self.ratios.copy_(by_number if config.refinement != "none" else torch.zeros(2))
+        extra = [{"params": list(self.aggregation.parameters())}] if self.aggregation is not None else []
+        optimiser = self.optimiser(extra_groups=extra)
+        for epoch in self.task_epochs(task, [*task.train, *exemplars], optimiser):
             for batch in epoch:
-                found = self.features(batch.clips)
-                logits = self.scores(self.drop(found.frames))
-                losses = {}
+                new = model.features_with_maps(batch.clips)
+                logits = model.mean_logits(model.dropout(new.frames))
                 if old is None:
-                    losses["cross_entropy"] = F.cross_entropy(logits, batch.labels)
+                    losses = {"cross_entropy": F.cross_entropy(logits, batch.labels)}
                 else:
-                    of_old, of_new = self.ratios[:, None]
-                    bias = torch.cat([of_old.expand(task.num_old), of_new.expand(task.num_new)])
-                    losses["cross_entropy"] = biased_cross_entropy(logits, bias.to(logits), batch.labels)
-                    before = old.features(batch.clips)
+                    before = old.features_with_maps(batch.clips)
+                    losses = {"cross_entropy": biased_cross_entropy(logits, self._bias(task), batch.labels)}
                     if config.distil_features:
-                        losses["features"] = feature_distillation(found.frames, before.frames)
-                    weights = self.aggregation(found, before) if self.aggregation is not None else None
+                        losses["features"] = feature_distillation(new.frames, before.frames)  # L_kd
+                    weights = self.aggregation(new, before) if self.aggregation is not None else None
                     if config.distil_maps:
-                        losses["maps"] = self._map_loss(found, before, weights)
+                        losses["maps"] = self._map_loss(new, before, weights)  # L_hc
                     if weights is not None:
-                        of_video = torch.cat([w.detach().mean(dim=1) for w in weights], dim=1)  # H(x) [B, sum C]
-                        is_old = batch.labels < task.num_old
-                        self.old_spread.add(of_video, is_old)
-                        self.new_spread.add(of_video, ~is_old)
+                        self._add_to_spreads(weights, batch.labels < task.num_old)
                 epoch.step(losses, clip_norm=config.clip_norm)
             if config.refinement == "variance":
-                spreads = self.old_spread, self.new_spread
-                known = all(spread.count > 1 for spread in spreads)
-                self.ratios.copy_(torch.stack([s.log_sum() for s in spreads]) if known else number)
-                for spread in spreads:
-                    spread.reset()
+                self._refine(by_number)
         self.choose_exemplars(task, nearest_to_mean_order)
-        self.update_means()
+        self.update_exemplar_means()
 
-    def _map_loss(self, found: Features, before: Features, weights: Sequence[Tensor] | None) -> Tensor:
+    def _bias(self, task: Task) -> Tensor:
+        """Return R of Eq. 5 [num_seen]: the log ratio of the old classes, then that of the new ones."""
+        of_old, of_new = self.ratios[:, None]
+        return torch.cat([of_old.expand(task.num_old), of_new.expand(task.num_new)])
+
+    def _add_to_spreads(self, weights: Sequence[Tensor], is_old: Tensor) -> None:
+        """Take a batch's weights [B, T, C_l] into the sums of Eq. 3 (old exemplars) and Eq. 4 (new videos)."""
+        of_video = torch.cat([w.detach().mean(dim=1) for w in weights], dim=1)  # H(x) [B, sum C]
+        self.old_spread.add(of_video, is_old)
+        self.new_spread.add(of_video, ~is_old)
+
+    def _refine(self, by_number: Tensor) -> None:
+        """Set the log ratios to the past epoch's, or ``by_number`` where one side had fewer than two videos."""
+        spreads = self.old_spread, self.new_spread
+        enough = all(spread.count > 1 for spread in spreads)
+        self.ratios.copy_(torch.stack([spread.log_sum() for spread in spreads]) if enough else by_number)
+        for spread in spreads:
+            spread.reset()
+
+    def _map_loss(self, new: Features, before: Features, weights: Sequence[Tensor] | None) -> Tensor:
         """Return L_hc: Eq. 2 with the weights times the expansion scalar."""
-        maps, old_maps = ([m for stage in f.blocks for m in stage] for f in (found, before))
+        maps, old_maps = ([m for stage in f.blocks for m in stage] for f in (new, before))
         if weights is None or not self.config.aggregation:
             weights = [m.new_full(m.shape[:3], 1 / m.shape[2]) for m in maps]
         factor = self.config.expansion
@@ -206,13 +214,6 @@ class HCE(RehearsalClassifier):
         return correlation_distillation(
             maps, old_maps, [factor / n * w for n, w in zip(terms, weights, strict=True)]
         )
-
-    def network_groups(self) -> list[dict[str, object]]:
-        """Return the groups of the network and of the aggregation, which is trained beside it."""
-        groups: list[dict[str, object]] = [*super().network_groups()]
-        if self.aggregation is not None:
-            groups.append({"params": list(self.aggregation.parameters())})
-        return groups
 
 
 class HierarchicalAggregation(nn.Module):
@@ -263,9 +264,9 @@ class HierarchicalAggregation(nn.Module):
                 [hypercorrelation(self._small(a), self._small(b)) for a, b in pairs], dim=1
             )  # C_s [B*T, |P_s|, H, W, H, W]
             stride = -(-stacked.shape[-1] // self.evolved_size)
-            levels.append(_resize_last(conv(stacked, stride).relu(), self.evolved_size))
+            levels.append(average_last_pair(conv(stacked, stride).relu(), self.evolved_size))
         side = max(level.shape[2] for level in levels)
-        mixed = torch.stack([_resize_first(level, side) for level in levels]).sum(dim=0)  # C'
+        mixed = torch.stack([upsample_first_pair(level, side) for level in levels]).sum(dim=0)  # C'
         for conv in self.mixing:
             mixed = conv(mixed).relu()
         z = self.decoder(mixed.mean(dim=(-2, -1)))  # Z [B*T, channels, H, W], decoded
@@ -284,55 +285,6 @@ class HierarchicalAggregation(nn.Module):
         flat = maps.detach().flatten(0, 1)
         side = min(self.correlation_size, *flat.shape[-2:])
         return F.adaptive_avg_pool2d(flat, side)
-
-
-class CentrePivotConv4d(nn.Module):
-    """A 4-D convolution of which only the weights through either centre are kept: two 2-D convolutions.
-
-    Source: HSNet (Min et al., ICCV 2021), Sec. 4.2: the kernel's entries that move in the first pair of
-    dimensions at the centre of the second, plus those that move in the second at the centre of the first.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.second = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-
-    def forward(self, x: Tensor, stride: int = 1) -> Tensor:
-        """Convolve [N, C, H, W, U, V]; ``stride`` is that of the last two dimensions."""
-        n, _, h, w = x.shape[:4]
-        pruned = x[..., ::stride, ::stride]
-        u, v = pruned.shape[-2:]
-        first = self.first(pruned.permute(0, 4, 5, 1, 2, 3).flatten(0, 2))  # [N*U'*V', C', H, W]
-        first = first.unflatten(0, (n, u, v)).permute(0, 3, 4, 5, 1, 2)
-        second = F.conv2d(
-            x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2), self.second.weight, stride=stride, padding=1
-        )  # [N*H*W, C', U', V']
-        second = second.unflatten(0, (n, h, w)).permute(0, 3, 1, 2, 4, 5)
-        return first + second
-
-
-def _resize_last(x: Tensor, side: int) -> Tensor:
-    """Bring the last two dimensions of [N, C, H, W, U, V] to ``side`` by averaging (or repeating)."""
-    if x.shape[-2:] == (side, side):
-        return x
-    # As a product, since adaptive pooling's gradient is not deterministic on GPUs.
-    by_rows, by_columns = (_averaging(size, side, x) for size in x.shape[-2:])
-    return by_rows.T @ x @ by_columns
-
-
-def _averaging(size: int, side: int, like: Tensor) -> Tensor:
-    """Return the matrix [size, side] of adaptive average pooling."""
-    return F.adaptive_avg_pool1d(torch.eye(size, dtype=like.dtype, device=like.device), side)
-
-
-def _resize_first(x: Tensor, side: int) -> Tensor:
-    """Upsample the first two map dimensions of [N, C, H, W, U, V] to ``side``."""
-    if x.shape[2:4] == (side, side):
-        return x
-    flat = x.permute(0, 1, 4, 5, 2, 3).flatten(1, 3)  # [N, C*U*V, H, W]
-    flat = F.interpolate(flat, (side, side), mode="bilinear", align_corners=False)
-    return flat.unflatten(1, (x.shape[1], *x.shape[4:])).permute(0, 1, 4, 5, 2, 3)
 
 
 class RunningVariance(nn.Module):

@@ -1,6 +1,10 @@
 """iCaRL: exemplars by herding, distillation, nearest mean of exemplars (Rebuffi et al., CVPR 2017).
 
 On videos it was published twice: by TCD's authors without code, and in vCLIMB with code (model/iCaRL.py).
+
+The paper's algorithms: 1 (classify) is ``predict`` in ``rehearsal.py``; 2 and 3 (a step, its training) are
+``learn`` and ``icarl_losses`` here, whose terms are in ``losses.py``; 4 (herding) is ``herding_order`` and 5
+(reduce) ``store``, both in ``memory.py``.
 """
 
 from __future__ import annotations
@@ -11,10 +15,11 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from vcil_bench.classifier import LINEAR_STD, SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.classifier import LINEAR_STD, ClassifierConfig
 from vcil_bench.losses import logit_distillation, multi_class_loss, sigmoid_distillation
 from vcil_bench.memory import herding_order, nearest_to_mean_order
 from vcil_bench.nets.heads import GrowingLinear
+from vcil_bench.rehearsal import RehearsalClassifier
 from vcil_bench.stream import Task
 
 
@@ -45,9 +50,9 @@ class ICaRL(RehearsalClassifier):
     name = "icarl"
     paper = "Rebuffi et al., iCaRL, CVPR 2017; on videos as in Villa et al., vCLIMB, CVPR 2022"
     readouts = ("nme", "cnn")  # tables give iCaRL by nearest mean only
+    splits_batches = True
     Config = ICaRLConfig
     recipes: ClassVar = {
-        "synthetic_*": SYNTHETIC_RECIPE,
         # vCLIMB's configuration of iCaRL on UCF101, taken for Kinetics as well.
         "vclimb_*": {
             "weight_decay": 1e-4,
@@ -61,30 +66,27 @@ class ICaRL(RehearsalClassifier):
 
     config: ICaRLConfig
 
-    def make_head(self) -> GrowingLinear:
+    def make_head(self, dim: int) -> GrowingLinear:
         """Return a linear head."""
-        return GrowingLinear(self.network.dim, LINEAR_STD)
+        return GrowingLinear(dim, LINEAR_STD)
 
     def learn(self, task: Task) -> None:
-        """Train on the task's videos and the exemplars, then choose exemplars and compute class means."""
+        """Update the representation (Alg. 3), then the exemplars (Alg. 4 and 5); ``predict`` is Alg. 1."""
         config = self.config
-        old = self.old_model() if task.index > 0 and config.distillation else None
-        samples = [*task.train, *(self.memory.samples() if config.rehearsal else [])]
-        optimiser = self.optimiser()
-        for epoch in self.training_epochs(task, optimiser, samples):
+        old = self.model.frozen_copy() if task.index > 0 and config.distillation else None
+        exemplars = self.memory.samples() if config.rehearsal else []
+        for epoch in self.task_epochs(task, [*task.train, *exemplars]):  # Alg. 3: D <- X and P
             for batch in epoch:
-                logits = self.scores(self.drop(self.frames(batch.clips)))
-                old_logits = None
-                if old is not None:
-                    old_logits = old.scores(old.frames(batch.clips), task.num_old)
-                losses = classification_losses(config.loss, logits, old_logits, batch.labels)
+                logits = self.model.logits(batch.clips)  # g(x)
+                old_logits = old.logits(batch.clips)[:, : task.num_old] if old is not None else None  # q
+                losses = icarl_losses(config.loss, logits, old_logits, batch.labels)
                 epoch.step(losses, clip_norm=config.clip_norm)
         rank = herding_order if config.selection == "herding" else nearest_to_mean_order
-        self.choose_exemplars(task, rank)
-        self.update_means()
+        self.choose_exemplars(task, rank)  # Alg. 4 for the new classes, Alg. 5 for the old
+        self.update_exemplar_means()
 
 
-def classification_losses(
+def icarl_losses(
     kind: Literal["vclimb", "paper", "softmax"], logits: Tensor, old_logits: Tensor | None, labels: Tensor
 ) -> dict[str, Tensor]:
     """Return the terms of iCaRL's loss, see ``ICaRLConfig.loss``.

@@ -7,12 +7,12 @@ Li and Hoiem, ECCV 2016, as iCaRL's authors turned it into a classifier over all
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from vcil_bench.classifier import LINEAR_STD, SYNTHETIC_RECIPE, Classifier, ClassifierConfig, OldModel
+from vcil_bench.classifier import LINEAR_STD, Classifier, ClassifierConfig, ClipClassifier
 from vcil_bench.data.loader import Batch
 from vcil_bench.losses import logit_distillation, multi_class_loss
 from vcil_bench.nets.heads import GrowingLinear
@@ -38,32 +38,31 @@ class LwF(Classifier):
 
     name = "lwf"
     paper = "Li and Hoiem, Learning without Forgetting, ECCV 2016; multi-class form of Rebuffi et al., CVPR 2017"
+    splits_batches = True
     Config = LwFConfig
-    recipes: ClassVar = {"synthetic_*": SYNTHETIC_RECIPE}
 
     config: LwFConfig
 
-    def make_head(self) -> GrowingLinear:
+    def make_head(self, dim: int) -> GrowingLinear:
         """Return a linear head."""
-        return GrowingLinear(self.network.dim, LINEAR_STD)
+        return GrowingLinear(dim, LINEAR_STD)
 
     def learn(self, task: Task) -> None:
-        """Train on the task's videos, held to the old model's outputs."""
-        old = self.old_model() if task.index > 0 else None
-        optimiser = self.optimiser()
-        for epoch in self.training_epochs(task, optimiser, task.train):
+        """Train on the task's videos, held to the old model's outputs (Rebuffi et al., Sec. 4, LwF.MC)."""
+        old = self.model.frozen_copy() if task.index > 0 else None
+        for epoch in self.task_epochs(task, task.train):
             for batch in epoch:
                 losses = self.losses(batch, task, old)
                 epoch.step(losses, clip_norm=self.config.clip_norm)
 
-    def losses(self, batch: Batch, task: Task, old: OldModel | None) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, task: Task, old: ClipClassifier[GrowingLinear] | None) -> dict[str, Tensor]:
         """Return the loss terms of a batch."""
-        logits = self.scores(self.drop(self.frames(batch.clips)))
-        old_logits = old.scores(old.frames(batch.clips), task.num_old) if old is not None else None
-        return classification_losses(self.config.loss, logits, old_logits, batch.labels)
+        logits = self.model.logits(batch.clips)
+        old_logits = old.logits(batch.clips)[:, : task.num_old] if old is not None else None
+        return lwf_losses(self.config.loss, logits, old_logits, batch.labels)
 
 
-def classification_losses(
+def lwf_losses(
     kind: Literal["sigmoid", "softmax"], logits: Tensor, old_logits: Tensor | None, labels: Tensor
 ) -> dict[str, Tensor]:
     """Return the terms of LwF's loss, see ``LwFConfig.loss``.

@@ -9,15 +9,16 @@ balanced fine-tuning of the head. An image method; each frame is an image here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.classifier import ClassifierConfig, ClipClassifier
 from vcil_bench.common.config import check_numbers
 from vcil_bench.losses import cosine_embedding, nca_loss, pooled_outputs_distillation
 from vcil_bench.memory import herding_order
 from vcil_bench.nets.heads import CosineHead
+from vcil_bench.rehearsal import RehearsalClassifier
 from vcil_bench.stream import Task
 
 
@@ -57,50 +58,40 @@ class PODNet(RehearsalClassifier):
     name = "podnet"
     paper = "Douillard et al., PODNet, ECCV 2020"
     needs = frozenset({"maps"})
+    splits_batches = True
     final_relu = False
     Config = PODNetConfig
-    recipes: ClassVar = {
-        "synthetic_*": SYNTHETIC_RECIPE | {"balanced_epochs": 3, "balanced_lr": 0.0025, "proxies": 2},
-    }
+    recipes: ClassVar = {"synthetic_*": {"balanced_epochs": 3, "balanced_lr": 0.0025, "proxies": 2}}
 
     config: PODNetConfig
-    head: CosineHead
+    model: ClipClassifier[CosineHead]
 
-    def make_head(self) -> CosineHead:
-        """Return an LSC head."""
-        return CosineHead(self.network.dim, 0, proxies=self.config.proxies)
-
-    def head_groups(self) -> list[dict[str, Any]]:
-        """Return the head's group; old proxies wait for the fine-tuning (their options: ``old_weights: 0``)."""
-        head = self.head
-        return [{"params": [head.weight, head.sigma, head.eta], "lr": self.config.lr * self.config.head_lr}]
+    def make_head(self, dim: int) -> CosineHead:
+        """Return an LSC head (Sec. 3.2)."""
+        return CosineHead(dim, 0, proxies=self.config.proxies)
 
     def learn(self, task: Task) -> None:
         """Imprint proxies, train on videos and exemplars, choose exemplars, fine-tune the head in balance."""
-        config, head = self.config, self.head
-        old = self.old_model() if task.index > 0 else None
+        config, model, head = self.config, self.model, self.model.head
+        old = model.frozen_copy() if task.index > 0 else None
         if old is not None:
-            self.imprint(task)
+            self.imprint(head, task)
         scale = (task.num_seen / task.num_new) ** 0.5
-        optimiser = self.optimiser()
-        for epoch in self.training_epochs(task, optimiser, [*task.train, *self.memory.samples()]):
+        # Old proxies wait for the fine-tuning (their options: ``old_weights: 0``).
+        trained = {"params": [head.weight, head.sigma, head.eta], "lr": config.lr * config.head_lr}
+        optimiser = self.optimiser(head_groups=[trained])
+        for epoch in self.task_epochs(task, [*task.train, *self.memory.samples()], optimiser):
             for batch in epoch:
-                found = self.features(batch.clips)
-                losses = {"nca": nca_loss(self.scores(self.drop(found.frames)), batch.labels)}
-                if old is not None:
-                    before = old.features(batch.clips)
-                    losses["pod_flat"] = (
-                        config.pod_flat
-                        * scale
-                        * cosine_embedding(found.frames.flatten(0, 1), before.frames.flatten(0, 1))
+                new = model.features_with_maps(batch.clips)
+                losses = {"nca": nca_loss(model.mean_logits(model.dropout(new.frames)), batch.labels)}
+                if old is not None:  # POD, Sec. 3.1; every frame is an image
+                    before = old.features_with_maps(batch.clips)
+                    flat = cosine_embedding(new.frames.flatten(0, 1), before.frames.flatten(0, 1))
+                    spatial = pooled_outputs_distillation(
+                        [m.flatten(0, 1) for m in new.maps], [m.flatten(0, 1) for m in before.maps]
                     )
-                    losses["pod_spatial"] = (
-                        config.pod_spatial
-                        * scale
-                        * pooled_outputs_distillation(
-                            [m.flatten(0, 1) for m in found.maps], [m.flatten(0, 1) for m in before.maps]
-                        )
-                    )
+                    losses["pod_flat"] = config.pod_flat * scale * flat
+                    losses["pod_spatial"] = config.pod_spatial * scale * spatial
                 epoch.step(losses, clip_norm=config.clip_norm)
         self.choose_exemplars(task, herding_order)
         if task.index > 0:
@@ -111,4 +102,4 @@ class PODNet(RehearsalClassifier):
                 weight_decay=config.weight_decay,
             )
             self.tune_head(task, balanced, nca_loss, config.balanced_epochs)
-        self.update_means()
+        self.update_exemplar_means()

@@ -23,7 +23,7 @@ from vcil_bench.nets.expert_pool import ExpertPool
 from vcil_bench.nets.network import AdapterConfig
 from vcil_bench.nets.temporal import TemporalEncoder
 from vcil_bench.stream import Task
-from vcil_bench.training import constant, cosine, epochs, evaluating, sgd
+from vcil_bench.training import cosine, evaluating, sgd
 
 SOFTMAX_TEMPERATURE = 0.1  # of the alternative routing weights; the paper's weights have none
 
@@ -139,6 +139,7 @@ class StPR(Method):
     paper = "Wang et al., StPR, ICLR 2026 (re-implemented from descriptions of the paper)"
     readouts = ("text",)
     needs = frozenset({"text", "adapters"})
+    splits_batches = True
     Config = StPRConfig
     recipes: ClassVar = {
         "synthetic_*": {
@@ -212,7 +213,7 @@ class StPR(Method):
         ``L = L_cont(V_st, T) + L_cont(V̄s, T) + w L_FSSD``.
         """
         config = self.config
-        trained = [self.encoder, *self.experts[-1:]]
+        trained = [self.encoder, *self.experts[-1:]]  # A_b and G_b
         if any(p.requires_grad for module in trained for p in module.parameters()):
             distil = config.fssd and config.adapters and task.index > 0
             old = self.encoder.frozen_copy() if distil else None
@@ -226,26 +227,26 @@ class StPR(Method):
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,
             )
-            for epoch in epochs(
-                self.context,
+            for epoch in self.train_epochs(
                 task.train,
                 optimiser,
-                constant(optimiser) if config.schedule == "constant" else cosine(optimiser, num_epochs),
+                None if config.schedule == "constant" else cosine(optimiser, num_epochs),
                 num_epochs=num_epochs,
                 batch_size=config.batch_size,
-                stage=f"task {task.index + 1}",
+                phase=f"task {task.index + 1}",
             ):
                 for batch in epoch:
                     with self.context.autocast():
-                        frames, before = self.encoder.forward_with(old, batch.clips)  # V^s of b, b-1 [B, T, D]
-                        dynamic = self.experts[-1](frames) if config.moe else None  # V_st [B, D]
+                        # V^s under the encoders b and b-1 [B, T, D], V_st [B, D].
+                        frames, before = self.encoder.forward_with(old, batch.clips)
+                        dynamic = self.experts[-1](frames) if config.moe else None
                     spatial = frames.float().mean(dim=1)  # V̄s [B, D]
-                    losses = {"spatial": self._contrast(spatial, batch.labels, task)}
+                    losses = {"spatial": self._text_contrast(spatial, batch.labels, task)}
                     if dynamic is not None:
-                        losses["spatiotemporal"] = self._contrast(dynamic, batch.labels, task)
+                        losses["spatiotemporal"] = self._text_contrast(dynamic, batch.labels, task)
                     if before is not None and importance is not None:
                         losses["fssd"] = config.fssd_weight * shared_semantic_distillation(
-                            self._scaled(spatial), self._mean(before), importance[batch.labels]
+                            self._unit(spatial), self._spatial(before), importance[batch.labels]
                         )
                     epoch.step(losses)
         with evaluating(self):
@@ -266,8 +267,9 @@ class StPR(Method):
             with self.context.autocast():
                 features = [encoder(clips) for encoder in self.encoders]  # one [B, T, D] per encoder
                 raw = self.experts(torch.stack(features) if len(features) > 1 else features[0])  # [B, K, D]
-            dynamic = self._scaled(raw)  # V_st
-            fused = fuse(self._mean(features[-1])[:, None], dynamic, self._weights(clips, features, raw))
+            weights = self._expert_weights(clips, features, raw)  # r [B, K]
+            # V̄s is given as the only frame: ``fuse`` averages V^s, but V̄s is normalised behind the mean.
+            fused = fuse(self._spatial(features[-1])[:, None], self._unit(raw), weights)
         return {"text": F.normalize(fused, dim=-1) @ self.texts.T}
 
     @property
@@ -275,15 +277,16 @@ class StPR(Method):
         """The encoder that is being trained, and that gives V̄s at test."""
         return self.encoders[-1]  # type: ignore[return-value]
 
-    def _scaled(self, features: Tensor) -> Tensor:
-        """Bring features to the length in which statistics and sums are taken."""
+    def _unit(self, features: Tensor) -> Tensor:
+        """Return features in the length in which statistics and sums are taken: unit, with ``normalise``."""
         return F.normalize(features.float(), dim=-1) if self.config.normalise else features.float()
 
-    def _mean(self, frames: Tensor) -> Tensor:
+    def _spatial(self, frames: Tensor) -> Tensor:
         """Return V̄s [B, D] of frame features [B, T, D]."""
-        return self._scaled(frames.float().mean(dim=1))
+        return self._unit(frames.float().mean(dim=1))
 
-    def _contrast(self, features: Tensor, labels: Tensor, task: Task) -> Tensor:
+    def _text_contrast(self, features: Tensor, labels: Tensor, task: Task) -> Tensor:
+        """Return L_cont of video features [B, D] and the class texts."""
         return contrastive_loss(
             F.normalize(features.float(), dim=-1),
             self.texts,
@@ -293,49 +296,56 @@ class StPR(Method):
             num_old=task.num_old,
         )
 
-    def _weights(self, clips: Tensor, frames: list[Tensor], dynamic: Tensor) -> Tensor:
-        """Return the experts' weights [B, K] for test clips, from V^s [B, T, D] each and V_st [B, K, D]."""
+    def _expert_weights(self, clips: Tensor, frames: list[Tensor], dynamic: Tensor) -> Tensor:
+        """Return r [B, K] of test clips.
+
+        Args:
+            clips: [B, T, 3, S, S].
+            frames: V^s [B, T, D] of every encoder; of the only one for all experts.
+            dynamic: V_st of every expert [B, K, D], as the experts give it.
+        """
         num_experts = dynamic.shape[1]
         if self.config.router == "average":
             return torch.full((len(clips), num_experts), 1 / num_experts, device=clips.device)
         if self.config.router == "clip":
-            cues = self._frozen(clips)[:, None].expand(-1, num_experts, -1)
+            queries = self._clip_feature(clips)[:, None].expand(-1, num_experts, -1)
         else:
-            own = frames if len(frames) > 1 else frames * num_experts
-            pairs = zip(own, dynamic.unbind(1), strict=True)
-            cues = torch.stack([self._cue(f, v) for f, v in pairs], dim=1)  # [B, K, D]
-        scores = routing_scores(cues, self.anchors, self.expert_of_anchor)
+            of_expert = frames if len(frames) > 1 else frames * num_experts
+            pairs = zip(of_expert, dynamic.unbind(1), strict=True)
+            queries = torch.stack([self._routing_query(f, v) for f, v in pairs], dim=1)  # [B, K, D]
+        scores = routing_scores(queries, self.anchors, self.expert_of_anchor)
         return routing_weights(scores, self.config.routing)
 
-    def _frozen(self, clips: Tensor) -> Tensor:
-        """Return the frozen CLIP's mean frame feature [B, D], the ``clip`` router's cue."""
+    def _clip_feature(self, clips: Tensor) -> Tensor:
+        """Return the frozen CLIP's mean frame feature [B, D], the ``clip`` router's query."""
         with self.context.autocast():
             frames = self.context.clip.encode_frames(clips, None)
-        return self._mean(frames)
+        return self._spatial(frames)
 
-    def _cue(self, frames: Tensor, dynamic: Tensor) -> Tensor:
+    def _routing_query(self, frames: Tensor, dynamic: Tensor) -> Tensor:
         """Return what is compared with anchors [B, D]: V_tem, or V̄s for the ``adapter`` router."""
         if self.config.router == "adapter":
-            return self._mean(frames)
+            return self._spatial(frames)
         if self.config.dynamics == "before":
             return temporal_dynamics(dynamic.float(), frames.float())
-        return temporal_dynamics(self._scaled(dynamic), self._mean(frames)[:, None])
+        # V̄s as the only frame, as in ``predict``.
+        return temporal_dynamics(self._unit(dynamic), self._spatial(frames)[:, None])
 
     def _store_anchors(self, task: Task) -> None:
-        """Keep, per new class, the mean cue over its training videos (for TD-MoE, of V_tem)."""
+        """Keep, per new class, the mean routing query over its training videos (for TD-MoE, of V_tem)."""
         total = torch.zeros(task.num_new, self.anchors.shape[1], device=self.anchors.device)
         count = torch.zeros(task.num_new, 1, device=self.anchors.device)
-        for batch in self.context.plain_clips(task.train):
+        for batch in self.context.centre_clips(task.train):
             if self.config.router == "clip":
-                cue = self._frozen(batch.clips)
+                query = self._clip_feature(batch.clips)
             else:
                 with self.context.autocast():
                     frames = self.encoder(batch.clips)
                     dynamic = self.experts[-1](frames)
-                cue = self._cue(frames, dynamic)
+                query = self._routing_query(frames, dynamic)
             # A product, since adding by index is not deterministic on GPUs.
-            member = F.one_hot(batch.labels - task.num_old, task.num_new).to(cue).T  # [num_new, B]
-            total += member @ cue
+            member = F.one_hot(batch.labels - task.num_old, task.num_new).to(query).T  # [num_new, B]
+            total += member @ query
             count += member.sum(dim=1, keepdim=True)
         self.anchors[task.num_old :] = total / count
 
@@ -356,10 +366,10 @@ class StPR(Method):
     def _class_importance(self, task: Task) -> Tensor:
         """Return I of the task's classes under the present encoder [num_new, D]."""
         features, labels = [], []
-        for batch in self.context.plain_clips(task.train):
+        for batch in self.context.centre_clips(task.train):
             with self.context.autocast():
                 frames = self.encoder(batch.clips)
-            features.append(self._mean(frames))
+            features.append(self._spatial(frames))
             labels.append(batch.labels)
         spatial, label = torch.cat(features), torch.cat(labels)
         return torch.stack(

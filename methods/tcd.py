@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.classifier import ClassifierConfig, ClipClassifier
 from vcil_bench.common.config import check_numbers
 from vcil_bench.data.loader import Sample
 from vcil_bench.losses import feature_distillation, feature_map_distillation, frame_decorrelation, nca_loss
@@ -22,8 +22,9 @@ from vcil_bench.memory import nearest_to_mean_order
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import CosineHead
 from vcil_bench.nets.network import Features
+from vcil_bench.rehearsal import RehearsalClassifier
 from vcil_bench.stream import Task
-from vcil_bench.training import batches, gradients, sgd
+from vcil_bench.training import Epoch, fuses, gradients, sgd
 
 # For fp16. The loss is a mean over videos and frames; its gradients by a map's values lie around 1e-9 to 1e-5.
 IMPORTANCE_SCALE = 2.0**16
@@ -83,57 +84,54 @@ class TCD(RehearsalClassifier):
     name = "tcd"
     paper = "Park et al., Class-Incremental Learning for Action Recognition in Videos, ICCV 2021"
     needs = frozenset({"maps"})
+    splits_batches = True
     final_relu = False
     Config = TCDConfig
     recipes: ClassVar = {
         "tcd_ucf101_2x25": {"lambda_1": 1.0, "lambda_2": 1e-3},  # scripts/ucf101/ucf101_51_2.sh
-        "synthetic_*": SYNTHETIC_RECIPE | {"balanced_epochs": 3, "balanced_lr": 0.005},
+        "synthetic_*": {"balanced_epochs": 3, "balanced_lr": 0.005},
     }
 
     config: TCDConfig
-    head: CosineHead
+    model: ClipClassifier[CosineHead]
 
     def __init__(self, config: TCDConfig, context: RunContext) -> None:
         """Make network and memory, and places for the importance of each stage and of the features."""
         super().__init__(config, context)
         frames = context.loader.spec.frames
-        for i, channels in enumerate([*self.network.map_channels, self.network.dim]):
+        for i, channels in enumerate([*self.model.network.map_channels, self.model.network.dim]):
             self.register_buffer(f"importance_{i}", torch.ones(frames, channels))  # F [T, C]
 
-    def make_head(self) -> CosineHead:
+    def make_head(self, dim: int) -> CosineHead:
         """Return an LSC head."""
-        return CosineHead(self.network.dim, 0, proxies=self.config.proxies)
+        return CosineHead(dim, 0, proxies=self.config.proxies)
 
     def learn(self, task: Task) -> None:
         """Train, measure importance, choose exemplars, fine-tune the head in balance, in their order."""
         config = self.config
         old = None
         if task.index > 0:
-            old = self.old_model()
-            self.imprint(task)
+            old = self.model.frozen_copy()
+            self.imprint(self.model.head, task)  # cl_methods/cl_utils.py, init_cosine_classifier
         samples = [*task.train, *self.memory.samples()]
-        self.zero_grad()
-        optimiser = self.optimiser()
-        for epoch in self.training_epochs(task, optimiser, samples):
+        optimiser = self.training_optimiser()
+        for epoch in self.task_epochs(task, samples, optimiser):
             for batch in epoch:
-                found = self.features(batch.clips)
-                before = old.features(batch.clips) if old is not None else None
-                losses = self.losses(found, before, batch.labels, task)
-                epoch.step(losses, clip_norm=config.clip_norm, clipped=self._clipped())
+                new = self.model.features_with_maps(batch.clips)
+                before = old.features_with_maps(batch.clips) if old is not None else None
+                self._step(epoch, optimiser, self.losses(new, before, batch.labels, task))
         if config.importance:
-            self._measure_importance(task, samples)
-        self.choose_exemplars(task, nearest_to_mean_order)
+            self._measure_importance(task, samples)  # F, cl_methods/tcd.py
+        self.choose_exemplars(task, nearest_to_mean_order)  # cl_methods/exemplars.py
         if task.index > 0:
-            self.zero_grad()
-            self.tune_head(task, self._head_optimiser(), nca_loss, config.balanced_epochs, self._clipped())
-        self.zero_grad()
-        self.update_means()
+            self._tune_head(task)
+        self.update_exemplar_means()  # cl_methods/classifer.py
 
-    def losses(self, found: Features, before: Features | None, labels: Tensor, task: Task) -> dict[str, Tensor]:
+    def losses(self, new: Features, before: Features | None, labels: Tensor, task: Task) -> dict[str, Tensor]:
         """Return the weighted loss terms of a batch (train/train_i_cl.py, _train).
 
         Args:
-            found: Features of the model in training.
+            new: Features of the model in training.
             before: The old model's, None in the base task.
             labels: [B].
             task: The task.
@@ -143,21 +141,20 @@ class TCD(RehearsalClassifier):
             config.lambda_kind, config.lambda_0, task.num_new, task.num_old
         )
         importance = self.importance_maps() if config.importance else None
-        frames = self.drop(found.frames)  # their distillation sees the features after dropout
-        losses = {"nca": weight_ce * nca_loss(self.scores(frames), labels)}
+        frames = self.model.dropout(new.frames)  # their distillation sees the features after dropout
+        losses = {"nca": weight_ce * nca_loss(self.model.mean_logits(frames), labels)}
         if before is not None:
-            losses["features"] = weight_features * feature_distillation(
-                frames, before.frames, importance[-1] if importance else None
-            )
-            losses["maps"] = config.lambda_1 * feature_map_distillation(
-                found.maps, before.maps, importance[:-1] if importance else None
-            )
-        losses["decorrelation"] = config.lambda_2 * frame_decorrelation(found.maps)
+            of_maps, of_features = (importance[:-1], importance[-1]) if importance else (None, None)
+            features = feature_distillation(frames, before.frames, of_features)
+            maps = feature_map_distillation(new.maps, before.maps, of_maps)
+            losses["features"] = weight_features * features
+            losses["maps"] = config.lambda_1 * maps
+        losses["decorrelation"] = config.lambda_2 * frame_decorrelation(new.maps)
         return losses
 
-    def head_groups(self) -> list[dict[str, Any]]:
+    def _head_groups(self) -> list[dict[str, Any]]:
         """Return the head's groups: in an increment of their code, new proxies twice and old ones not at all."""
-        head = self.head
+        head = self.model.head
         rate = self.config.lr * self.config.head_lr
         if not self.config.authors_code:
             return [{"params": list(head.parameters()), "lr": rate}]
@@ -170,13 +167,41 @@ class TCD(RehearsalClassifier):
             {"params": [head.sigma, head.eta, *kept], "lr": rate},
         ]
 
-    def optimiser(self) -> torch.optim.Optimizer:
-        """Return SGD that steps the groups marked as repeated twice."""
-        return self._sgd([*self.network_groups(), *self.head_groups()])
+    def training_optimiser(self) -> torch.optim.Optimizer:
+        """Return SGD over network and head, in the form of their code if it is followed."""
+        return self._sgd([*self.network_groups(), *self._head_groups()])
+
+    def _tune_head(self, task: Task) -> None:
+        """Fine-tune the head in balance; in their code all gradients are computed, and count in the norm."""
+        optimiser, config = self._head_optimiser(), self.config
+        if not isinstance(optimiser, AuthorsSGD):
+            self.tune_head(task, optimiser, nca_loss, config.balanced_epochs)
+            return
+        for epoch in self.train_epochs(
+            self.memory.samples(),
+            optimiser,
+            num_epochs=config.balanced_epochs,
+            batch_size=config.batch_size,
+            phase=f"task {task.index + 1} balanced",
+            drop_last=config.drop_last,
+        ):
+            for batch in epoch:
+                loss = nca_loss(self.model.logits(batch.clips), batch.labels)
+                self._step(epoch, optimiser, {"balanced": loss})
+
+    def _step(self, epoch: Epoch, optimiser: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
+        """Step on clipped gradients; in their code on those that have piled up outside the optimiser as well."""
+        if not isinstance(optimiser, AuthorsSGD):
+            epoch.step(losses, clip_norm=self.config.clip_norm)
+            return
+        epoch.backward(losses)
+        optimiser.pile_up(overflows=self.context.precision == "fp16")
+        nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], self.config.clip_norm)
+        epoch.update()
 
     def _head_optimiser(self) -> torch.optim.Optimizer:
         """Return the optimiser of the balanced fine-tuning, in which old proxies are trained as well."""
-        head = self.head
+        head = self.model.head
         rate = self.config.balanced_lr * self.config.head_lr
         twice = self.config.authors_code
         return self._sgd(
@@ -189,25 +214,18 @@ class TCD(RehearsalClassifier):
 
     def _sgd(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         config = self.config
-        groups = [{"repeated": False} | group for group in groups]
-        return sgd(
-            self.context,
-            groups,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            kind=_RepeatingSGD,
-        )
-
-    def _clipped(self) -> list[torch.nn.Parameter] | None:
-        """Return the parameters whose gradients count in the norm; None for the optimiser's."""
-        if not self.config.authors_code:
-            return None
-        return [p for p in self.parameters() if p.requires_grad]
+        momentum, decay = config.momentum, config.weight_decay
+        if not config.authors_code:
+            return sgd(self.context, groups, lr=config.lr, momentum=momentum, weight_decay=decay)
+        stepped = {id(p) for group in groups for p in group["params"]}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in stepped]
+        groups = [*groups, {"params": others, "piles_up": True}]
+        fused = fuses(self.context) or None
+        return AuthorsSGD(groups, lr=config.lr, momentum=momentum, weight_decay=decay, fused=fused)
 
     def importance_maps(self) -> list[Tensor]:
         """Return F of each stage and, last, of the features [T, C]."""
-        return [self.get_buffer(f"importance_{i}") for i in range(len(self.network.map_channels) + 1)]
+        return [self.get_buffer(f"importance_{i}") for i in range(len(self.model.network.map_channels) + 1)]
 
     def _measure_importance(self, task: Task, samples: Sequence[Sample]) -> None:
         """Set F from the gradients of the NCA loss over one pass of training batches (cl_methods/tcd.py).
@@ -215,43 +233,67 @@ class TCD(RehearsalClassifier):
         The network stays as it was, the statistics of its first batch norm too: their code goes on from the
         checkpoint that it wrote before the pass.
         """
-        statistics = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        network = self.model.network
+        statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
         sums = [torch.zeros_like(m) for m in self.importance_maps()]
-        for batch in batches(
-            self.context,
+        for batch in self.context.trainer.batches(
             samples,
             batch_size=self.config.batch_size,
-            stage=f"task {task.index + 1} importance",
+            phase=f"task {task.index + 1} importance",
             drop_last=self.config.drop_last,
         ):
-            found = self.features(batch.clips)
-            frames = self.drop(found.frames)
-            loss = nca_loss(self.scores(frames), batch.labels)
-            found_gradients = gradients(loss, [*found.maps, frames], scale=IMPORTANCE_SCALE)
-            for total, gradient in zip(sums, found_gradients, strict=True):
+            features = self.model.features_with_maps(batch.clips)
+            frames = self.model.dropout(features.frames)
+            loss = nca_loss(self.model.mean_logits(frames), batch.labels)
+            by_layer = gradients(loss, [*features.maps, frames], scale=IMPORTANCE_SCALE)
+            for total, gradient in zip(sums, by_layer, strict=True):
                 total += accumulate_importance([gradient], authors_code=self.config.authors_code)
         for buffer, total in zip(self.importance_maps(), sums, strict=True):
             buffer.copy_(normalise_importance(total))
-        for name, buffer in self.network.named_buffers():
+        for name, buffer in network.named_buffers():
             buffer.copy_(statistics[name])
 
 
-class _RepeatingSGD(torch.optim.SGD):
-    """SGD that steps groups marked ``repeated`` as torch's does where a parameter stands in a group twice.
+class AuthorsSGD(torch.optim.SGD):
+    """SGD as it comes out in TCD's code, by two marks of parameter groups.
 
-    Both steps use the same gradient and one momentum, which starts anew in the second step of the first update,
-    since torch looks for the momentum before it takes either.
+    ``repeated`` groups are stepped as torch does where a parameter stands in a group twice: both steps use the
+    same gradient and one momentum, which starts anew in the second step of the first update, since torch looks
+    for the momentum before it takes either.
+
+    Groups marked ``piles_up`` hold what is outside of their optimiser: never stepped, gradients never cleared.
+    The sums lie in the optimiser's state, which a run that goes on inside a task finds again.
     """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, by default with neither mark."""
+        super().add_param_group({"repeated": False, "piles_up": False} | param_group)
+
+    def pile_up(self, *, overflows: bool) -> None:
+        """Add the gradients to those of the steps before, to be clipped together with them.
+
+        Args:
+            overflows: Whether gradients may overflow (fp16); those that do count as zero.
+        """
+        for parameter in (p for group in self.param_groups if group["piles_up"] for p in group["params"]):
+            state = self.state[parameter]
+            new = parameter.grad
+            if new is not None and overflows:
+                new = torch.where(new.isfinite().all(), new, 0.0)
+            if new is not None:
+                state["pile"] = new + state["pile"] if "pile" in state else new
+            parameter.grad = state.get("pile")
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take a step, and another on the repeated groups."""
         groups = self.param_groups
         again = [group for group in groups if group["repeated"]]
         fresh = [p for group in again for p in group["params"] if "momentum_buffer" not in self.state[p]]
-        super().step(closure)
-        for parameter in fresh:
-            self.state[parameter].pop("momentum_buffer", None)
         try:
+            self.param_groups = [group for group in groups if not group["piles_up"]]
+            super().step(closure)
+            for parameter in fresh:
+                self.state[parameter].pop("momentum_buffer", None)
             self.param_groups = again
             super().step(closure)
         finally:

@@ -13,11 +13,12 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from vcil_bench.classifier import SYNTHETIC_RECIPE, ClassifierConfig, RehearsalClassifier
+from vcil_bench.classifier import ClassifierConfig, ClipClassifier
 from vcil_bench.common.config import check_numbers
 from vcil_bench.losses import cosine_embedding, margin_ranking
 from vcil_bench.memory import herding_order
 from vcil_bench.nets.heads import CosineHead
+from vcil_bench.rehearsal import RehearsalClassifier
 from vcil_bench.stream import Task
 
 
@@ -52,39 +53,41 @@ class UCIR(RehearsalClassifier):
     name = "ucir"
     paper = "Hou et al., Learning a Unified Classifier Incrementally via Rebalancing, CVPR 2019"
     final_relu = False
+    splits_batches = True
     Config = UCIRConfig
-    recipes: ClassVar = {"synthetic_*": SYNTHETIC_RECIPE | {"lr": 0.01}}
+    recipes: ClassVar = {"synthetic_*": {"lr": 0.01}}
 
     config: UCIRConfig
-    head: CosineHead
+    model: ClipClassifier[CosineHead]
 
-    def make_head(self) -> CosineHead:
-        """Return a cosine head."""
-        return CosineHead(self.network.dim, 0, kind="cc")
+    def make_head(self, dim: int) -> CosineHead:
+        """Return a cosine head (Sec. 3.2)."""
+        return CosineHead(dim, 0, kind="cc")
 
     def grow(self, task: Task) -> None:
         """Add outputs; the old classes' weights stay as they are from here on (learning rate 0 in the code)."""
         super().grow(task)
-        self.head.old_weight.requires_grad_(False)
+        self.model.head.old_weight.requires_grad_(False)
 
     def learn(self, task: Task) -> None:
         """Imprint the new weights, train on videos and exemplars, then choose exemplars by herding."""
-        config, head = self.config, self.head
-        old = self.old_model() if task.index > 0 else None
+        config, model = self.config, self.model
+        old = model.frozen_copy() if task.index > 0 else None
         if old is not None:
-            self.imprint(task)
-        weight = config.less_forget * (task.num_old / task.num_new) ** 0.5
-        optimiser = self.optimiser()
-        for epoch in self.training_epochs(task, optimiser, [*task.train, *self.memory.samples()]):
+            self.imprint(model.head, task)
+        less_forget = config.less_forget * (task.num_old / task.num_new) ** 0.5
+        for epoch in self.task_epochs(task, [*task.train, *self.memory.samples()]):
             for batch in epoch:
-                frames = self.frames(batch.clips)
-                logits = self.scores(self.drop(frames))
+                frames = model.frame_features(batch.clips)
+                logits = model.mean_logits(model.dropout(frames))
                 losses = {"cross_entropy": F.cross_entropy(logits, batch.labels)}
                 if old is not None:
-                    before = old.frames(batch.clips).mean(dim=1)
-                    losses["less_forget"] = weight * cosine_embedding(frames.mean(dim=1), before)
+                    old_video = old.frame_features(batch.clips).mean(dim=1)
+                    # Less-forget constraint, Sec. 3.3.
+                    losses["less_forget"] = less_forget * cosine_embedding(frames.mean(dim=1), old_video)
+                    # Inter-class separation, Sec. 3.4.
                     losses["ranking"] = config.ranking * margin_ranking(
-                        logits / head.sigma,  # the cosines
+                        logits / model.head.sigma,  # the cosines
                         batch.labels,
                         task.num_old,
                         margin=config.margin,
@@ -92,4 +95,4 @@ class UCIR(RehearsalClassifier):
                     )
                 epoch.step(losses, clip_norm=config.clip_norm)
         self.choose_exemplars(task, herding_order)
-        self.update_means()
+        self.update_exemplar_means()

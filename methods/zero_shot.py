@@ -36,6 +36,7 @@ class ZeroShot(Method):
     paper = "Radford et al., CLIP, ICML 2021 (frozen, no adaptation)"
     readouts = ("text",)
     needs = frozenset({"text"})
+    splits_batches = True
     Config = ZeroShotConfig
     recipes: ClassVar = {"synthetic_*": {"template": "{}"}}
 

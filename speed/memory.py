@@ -13,6 +13,7 @@ import torch
 from common import Row, hand_over, peak_gib
 
 from vcil_bench.doctor.steady import SteadyClips, learn, stpr, trunk_of
+from vcil_bench.nets.compute import ComputeOptions
 
 BACKBONE, BATCH = "clip_vit_b16", 4
 WAYS = ("backbone", "step", "step in micro-batches", "testing, 1 expert", "testing, 26 experts")
@@ -21,10 +22,9 @@ WAYS = ("backbone", "step", "step in micro-batches", "testing, 1 expert", "testi
 def work(way: str) -> float:
     """Do one of the ways and return the peak memory of this process in GiB."""
     device = torch.device("cpu")
-    trunk = trunk_of(BACKBONE, device)
+    trunk = trunk_of(BACKBONE, device, ComputeOptions(micro_batch=1 if "micro" in way else None))
     loader = SteadyClips(BATCH, 3, device)
     if way.startswith("step"):
-        trunk.micro_batch = 1 if "micro" in way else None
         learn(*stpr(trunk, loader, device))
     elif way.startswith("testing"):
         method, _ = stpr(trunk, loader, device, tasks=26 if "26" in way else 1)

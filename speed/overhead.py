@@ -14,7 +14,6 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from common import Row, alternate, hand_over, ratio
-from rich.progress import Progress
 from torch import nn
 
 from vcil_bench import protocol
@@ -28,8 +27,8 @@ from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.network import Tuning
 from vcil_bench.stream import TaskStream
-from vcil_bench.training import epochs, sgd
-from vcil_bench.training.resume import Stages
+from vcil_bench.training import Trainer, sgd
+from vcil_bench.training.resume import PhaseSaver
 
 ROUNDS, BATCH, EPOCHS = 7, 20, 1
 
@@ -66,30 +65,28 @@ def main() -> None:
     root = source.default_root()
     assert root is not None
     source.make_ready(root, lambda done, total: None)
-    task = TaskStream(chosen, prepare(source, root, "1"), chosen.spec.seeds[0]).task(0)
-    samples = task.train[: 4 * BATCH]
+    stream = TaskStream(chosen, prepare(source, root, "1"), chosen.spec.seeds[0])
+    samples = stream.task(0).train[: 4 * BATCH]
     device = torch.device("cpu")
     loader = ClipLoader(chosen.spec.clip, decoder="auto", workers=0, device=device, seed=0)
     with tempfile.TemporaryDirectory() as folder:
-        context = RunContext(
-            device, "fp32", 0, loader, backbone("clip_tiny").load(None), None, Progress(disable=True)
-        )
-        context.stages = Stages(Path(folder) / "run.json", {}, 600.0)
-        method = context.method = Probe(context).train()
-        stage = 0
+        trainer = Trainer(device, "fp32", loader, saver=PhaseSaver(Path(folder) / "run.json", {}, 600.0))
+        context = RunContext(device, "fp32", loader, backbone("clip_tiny").load(None), None, trainer)
+        method = Probe(context).train()
+        task = 0
 
         def with_harness() -> None:
-            nonlocal stage
-            stage += 1
-            context.stages.begin(stage)
+            nonlocal task
+            task += 1
+            trainer.begin_task(task)
             optimiser = sgd(context, method.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-            for epoch in epochs(
-                context, samples, optimiser, num_epochs=EPOCHS, batch_size=BATCH, stage=f"stage {stage}"
+            for epoch in method.train_epochs(
+                samples, optimiser, num_epochs=EPOCHS, batch_size=BATCH, phase=f"task {task}"
             ):
                 for batch in epoch:
                     scores = method.predict(batch.clips)["cnn"]
                     epoch.step({"cross_entropy": F.cross_entropy(scores, batch.labels)})
-            context.stages.clear()
+            trainer.saver.clear()
 
         def bare() -> None:
             optimiser = torch.optim.SGD(

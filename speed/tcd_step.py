@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from common import Row, hand_over, peak_gib, seconds
-from rich.progress import Progress
 
 from vcil_bench import protocol
 from vcil_bench.data.loader import ClipLoader
@@ -19,6 +18,7 @@ from vcil_bench.method import RunContext
 from vcil_bench.methods.tcd import TCD
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.stream import Task
+from vcil_bench.training import Trainer
 
 PROTOCOL = "tcd_ucf101_10x5"
 BACKBONE = "tsm_resnet34"
@@ -45,7 +45,7 @@ def make_method(device: torch.device) -> tuple[TCD, Task]:
     spec = protocol.load(PROTOCOL).spec
     loader = ClipLoader(spec.clip, decoder="auto", workers=0, device=device, seed=0)
     trunk = backbone(BACKBONE).load("random")
-    context = RunContext(device, "fp32", 0, loader, trunk, spec.memory, Progress(disable=True))
+    context = RunContext(device, "fp32", loader, trunk, spec.memory, Trainer(device, "fp32", loader))
     method = TCD(TCD.resolve_config(PROTOCOL, {})[0], context)
     first, second = spec.tasks.sizes[:2]
     for index, (old, new) in enumerate([(0, first), (first, second)]):
@@ -59,9 +59,9 @@ def step(
     method: TCD, task: Task, old: Any, optimiser: Any, clips: torch.Tensor, labels: torch.Tensor, clock: Clock
 ) -> None:
     """Take one training step of an increment, part by part."""
-    found = clock("forward", lambda: method.features(clips))
-    before = clock("forward of the old model", lambda: old.features(clips))
-    loss = clock("losses", lambda: sum(method.losses(found, before, labels, task).values()))
+    new = clock("forward", lambda: method.model.features_with_maps(clips))
+    before = clock("forward of the old model", lambda: old.features_with_maps(clips))
+    loss = clock("losses", lambda: sum(method.losses(new, before, labels, task).values()))
 
     def backward() -> None:
         optimiser.zero_grad(set_to_none=True)
@@ -81,9 +81,8 @@ def step(
 def measure(device: torch.device, batch: int, repeats: int) -> tuple[dict[str, float], float]:
     """Return mean seconds per part of a step, and the peak memory in GiB (of the process, or of the GPU)."""
     method, task = make_method(device)
-    old = method.old_model()
-    old.network.to(device)
-    optimiser = method.optimiser()
+    old = method.model.frozen_copy()
+    optimiser = method.training_optimiser()
     frames = method.context.loader.spec.frames
     clips = torch.randint(0, 256, (batch, frames, 3, SIZE, SIZE), dtype=torch.uint8, device=device)
     labels = torch.arange(batch, device=device)

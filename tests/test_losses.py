@@ -123,7 +123,7 @@ def test_logit_distillation_equals_pycil(temperature: int, precision: str) -> No
 def test_the_softmax_form_of_lwf_equals_pycil(precision: str) -> None:
     data = tensors("pycil_18", precision)
     logits = leaf(data["logits"])
-    loss = total(lwf.classification_losses("softmax", logits, data["old_logits"], data["labels_new_only"]))
+    loss = total(lwf.lwf_losses("softmax", logits, data["old_logits"], data["labels_new_only"]))
     check(loss, data["lwf_total_loss"], (logits, data["lwf_total_loss_grad_logits"]))
 
 
@@ -131,7 +131,7 @@ def test_the_softmax_form_of_lwf_equals_pycil(precision: str) -> None:
 def test_the_softmax_form_of_icarl_equals_pycil(precision: str) -> None:
     data = tensors("pycil_18", precision)
     logits = leaf(data["logits"])
-    loss = total(icarl.classification_losses("softmax", logits, data["old_logits"], data["labels_all"]))
+    loss = total(icarl.icarl_losses("softmax", logits, data["old_logits"], data["labels_all"]))
     check(loss, data["icarl_total_loss"], (logits, data["icarl_total_loss_grad_logits"]))
 
 
@@ -142,7 +142,7 @@ def test_the_default_form_of_icarl_equals_vclimb(step: str, precision: str) -> N
     logits = leaf(data["loss_logits"])
     old = data["loss_old_logits"][:, : int(data["loss_n_known"])] if step == "later" else None
     assert icarl.ICaRLConfig().loss == "vclimb"
-    loss = total(icarl.classification_losses("vclimb", logits, old, data["loss_labels"]))
+    loss = total(icarl.icarl_losses("vclimb", logits, old, data["loss_labels"]))
     check(loss, data[f"loss_plain_{step}_task"], (logits, data[f"loss_plain_{step}_task_grad_logits"]))
 
 
@@ -153,15 +153,15 @@ def test_the_multi_class_form_takes_old_outputs_from_the_old_model_and_new_ones_
     p = logits.sigmoid()[0]
     expected = -sum(t * p[i].log() + (1 - t) * (1 - p[i]).log() for i, t in enumerate(targets))
     for found in (
-        lwf.classification_losses("sigmoid", logits, old, torch.tensor([3])),
-        icarl.classification_losses("paper", logits, old, torch.tensor([3])),
+        lwf.lwf_losses("sigmoid", logits, old, torch.tensor([3])),
+        icarl.icarl_losses("paper", logits, old, torch.tensor([3])),
     ):
         torch.testing.assert_close(total(found), torch.as_tensor(expected))
 
 
 def test_the_multi_class_form_is_summed_over_classes_and_averaged_over_the_batch() -> None:
     logits, labels = torch.zeros(5, 3), torch.tensor([0, 1, 2, 0, 1])
-    loss = total(lwf.classification_losses("sigmoid", logits, None, labels))
+    loss = total(lwf.lwf_losses("sigmoid", logits, None, labels))
     torch.testing.assert_close(loss, 3 * torch.tensor(2.0).log())
 
 
@@ -296,13 +296,11 @@ OF_LOGITS: dict[str, Loss] = {
     "ranking of old": lambda new, old: margin_ranking(new, LABELS[: len(new)], 3),
     "ranking of new": lambda new, old: margin_ranking(new, LABELS[: len(new)], 2),
     "ranking without new classes": lambda new, old: margin_ranking(new, LABELS[: len(new)], 5),
-    "lwf sigmoid": lambda new, old: total(lwf.classification_losses("sigmoid", new, old, LABELS[: len(new)])),
-    "lwf softmax": lambda new, old: total(lwf.classification_losses("softmax", new, old, LABELS[: len(new)])),
-    "icarl vclimb": lambda new, old: total(icarl.classification_losses("vclimb", new, old, LABELS[: len(new)])),
-    "icarl paper": lambda new, old: total(icarl.classification_losses("paper", new, old, LABELS[: len(new)])),
-    "icarl softmax": lambda new, old: total(
-        icarl.classification_losses("softmax", new, old, LABELS[: len(new)])
-    ),
+    "lwf sigmoid": lambda new, old: total(lwf.lwf_losses("sigmoid", new, old, LABELS[: len(new)])),
+    "lwf softmax": lambda new, old: total(lwf.lwf_losses("softmax", new, old, LABELS[: len(new)])),
+    "icarl vclimb": lambda new, old: total(icarl.icarl_losses("vclimb", new, old, LABELS[: len(new)])),
+    "icarl paper": lambda new, old: total(icarl.icarl_losses("paper", new, old, LABELS[: len(new)])),
+    "icarl softmax": lambda new, old: total(icarl.icarl_losses("softmax", new, old, LABELS[: len(new)])),
 }
 # Of features [B, T, D].
 OF_FEATURES: dict[str, Loss] = {

@@ -1,36 +1,30 @@
-"""What the classifiers of the ResNet era share: a network, a head, one training recipe, exemplars.
+"""Frame classifiers: network, dropout and head in one module, and the training that the ResNet era shares.
 
 LwF, LwM, iCaRL, UCIR, PODNet, TCD and HCE differ in their losses, their heads and the order of their steps. What
-they have in common in every published comparison is here, once: frame features with dropout, a head whose
-scores are averaged over the frames, SGD with a stepped rate and clipped gradients; and for those that rehearse,
-the memory and the nearest mean of exemplars.
+they have in common in every published comparison is here, once: ``ClipClassifier``, which is the model in
+training and, as a frozen copy, the model to distil from; and SGD with a stepped rate. Exemplars:
+``rehearsal.py``.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .common.config import ConfigError, check_numbers
-from .data.clips import exemplar_indices
 from .data.loader import Sample
-from .memory import ExemplarMemory
-from .method import MemoryUse, Method, RunContext
-from .nets.heads import CosineHead, class_means, imprinted_proxies, nearest_mean_scores
-from .nets.network import AdapterConfig, Features, Tuning
-from .protocol import MemorySpec
+from .method import Method, RunContext
+from .nets.heads import Head
+from .nets.network import AdapterConfig, Features, Tuning, VideoNetwork
+from .nets.precision import Precision, autocast
 from .stream import Task
-from .training import Epoch, epochs, evaluating, sgd, steps
-
-Ranking = Callable[[Tensor, int], list[int]]
+from .training import Epoch, evaluating, multistep, sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,49 +82,106 @@ class ClassifierConfig:
             raise ConfigError(f"milestones: {list(self.milestones)} must be ascending epochs from 1")
 
 
-LINEAR_STD = 1e-3  # of a linear head's new weights, as in TSN, TSM and TCD (ops/models.py, _prepare_tsn)
-
-# Small clips, a small network and minutes on two cores: few epochs, the rate at which the base task's training
-# loss fell lowest for most methods, and little dropout, since a feature has 192 channels, not 512 or 2048.
-SYNTHETIC_RECIPE: dict[str, Any] = {
-    "lr": 0.005,
-    "batch_size": 20,
-    "epochs_first": 6,
-    "epochs": 4,
-    "milestones": [3, 5],
-    "dropout": 0.2,
-    "adapter_bottleneck": 16,
+# The backbones on which the protocols' tables were made. TCD published UCF101 scripts only, with ResNet-34;
+# papers that compare on its other protocols use ResNet-50 (SFCL, and the re-implementation of NinV). vCLIMB's
+# backbone is TSN, without shift.
+TABLE_BACKBONES = {
+    "tcd_ucf101_*": "tsm_resnet34",
+    "tcd_hmdb51_*": "tsm_resnet50",
+    "tcd_ssv2_*": "tsm_resnet50",
+    "vclimb_*": "tsn_resnet34",
+    "kinetics400_*": "tsn_resnet34",
 }
 
+LINEAR_STD = 1e-3  # of a linear head's new weights, as in TSN, TSM and TCD (ops/models.py, _prepare_tsn)
 
-class Classifier(Method):
-    """A network with a head on its frame features; a clip's scores are the mean over its frames.
+HeadT = TypeVar("HeadT", bound=Head)
+
+
+class ClipClassifier(nn.Module, Generic[HeadT]):
+    """Network, dropout and head: class logits of a clip are the head's logits of its frames, averaged.
 
     Attributes:
         network: From clips to frame features.
-        head: From frame features to class scores; it has ``grow``.
+        dropout: Of frame features in front of the head, while training.
+        head: From frame features to class logits.
+    """
+
+    head: HeadT
+
+    def __init__(self, network: VideoNetwork, head: HeadT, dropout: float, precision: Precision) -> None:
+        """Put the parts together; the network runs at ``precision``, the head in float32."""
+        super().__init__()
+        self.network = network
+        self.dropout = nn.Dropout(dropout)
+        self.head = head
+        self._precision: Precision = precision
+
+    def frame_features(self, clips: Tensor) -> Tensor:
+        """Return float32 frame features [B, T, D] of uint8 clips [B, T, 3, S, S], without dropout."""
+        with autocast(clips.device, self._precision):
+            return self.network(clips).float()
+
+    def features_with_maps(self, clips: Tensor) -> Features:
+        """Return float32 frame features, and the feature maps on the way to them."""
+        with autocast(clips.device, self._precision):
+            features = self.network.features(clips)
+        return Features(features.frames.float(), features.blocks)
+
+    def logits(self, clips: Tensor) -> Tensor:
+        """Return the class logits [B, K] of clips, behind the dropout while training."""
+        return self.mean_logits(self.dropout(self.frame_features(clips)))
+
+    def mean_logits(self, frames: Tensor) -> Tensor:
+        """Return the head's logits of frame features [B, T, D], averaged over the frames [B, K]."""
+        return self.head(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)
+
+    def frozen_copy(self) -> ClipClassifier[HeadT]:
+        """Return the model as it is now, without training and dropout: the old model of a distillation.
+
+        Taken in ``learn``, it has outputs for the new classes already: read its first ``task.num_old``. Keep it
+        in a local variable, not as an attribute of the method, or every saved state holds it.
+        """
+        twin = ClipClassifier(self.network.frozen_copy(), copy.deepcopy(self.head), 0.0, self._precision)
+        return twin.eval().requires_grad_(False)
+
+
+class Classifier(Method):
+    """A method whose model is a ``ClipClassifier``.
+
+    Class attributes:
         final_relu: Whether a ResNet's features end in a ReLU; cosine heads go without.
+
+    Attributes:
+        model: The model in training.
     """
 
     readouts: ClassVar[tuple[str, ...]] = ("cnn",)
     backbone = "tsm_resnet34"
-    # TCD published UCF101 scripts only, with ResNet-34; papers that compare on its other protocols use ResNet-50
-    # (SFCL, and the re-implementation of NinV). vCLIMB's backbone is TSN, without shift.
-    backbones: ClassVar = {
-        "tcd_hmdb51_*": "tsm_resnet50",
-        "tcd_ssv2_*": "tsm_resnet50",
-        "vclimb_*": "tsn_resnet34",
-        "kinetics400_*": "tsn_resnet34",
+    backbones: ClassVar = TABLE_BACKBONES
+    # Small clips, a small network and minutes on two cores: few epochs, the rate at which the base task's
+    # training loss fell lowest for most methods, and little dropout, since a feature has 192 channels, not 512
+    # or 2048.
+    recipes: ClassVar = {
+        "synthetic_*": {
+            "lr": 0.005,
+            "batch_size": 20,
+            "epochs_first": 6,
+            "epochs": 4,
+            "milestones": [3, 5],
+            "dropout": 0.2,
+            "adapter_bottleneck": 16,
+        },
     }
     final_relu: ClassVar[bool] = True
 
     config: ClassifierConfig
-    head: nn.Module
+    model: ClipClassifier[Any]
 
     def __init__(self, config: Any, context: RunContext) -> None:
-        """Make the network from pretrained weights; the head comes with the first task."""
+        """Make the network from pretrained weights and a head without classes."""
         super().__init__(config, context)
-        self.network = context.backbone.network(
+        network = context.backbone.network(
             Tuning(
                 adapters=AdapterConfig(
                     bottleneck=config.adapter_bottleneck,
@@ -141,246 +192,96 @@ class Classifier(Method):
                 final_relu=self.final_relu,
             )
         )
-        self.drop = nn.Dropout(config.dropout)
-        self.head = self.make_head()
+        self.model = ClipClassifier(network, self.make_head(network.dim), config.dropout, context.precision)
 
     @abstractmethod
-    def make_head(self) -> nn.Module:
-        """Return a head without classes."""
+    def make_head(self, dim: int) -> Head:
+        """Return a head without classes for frame features of ``dim`` channels."""
 
     def grow(self, task: Task) -> None:
         """Add the new classes' outputs."""
-        self.head.grow(task.num_new)  # type: ignore[operator]
+        self.model.head.grow(task.num_new)
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
         """Score clips by the head."""
-        return {"cnn": self.scores(self.frames(clips))}
+        return {"cnn": self.model.logits(clips)}
 
-    def frames(self, clips: Tensor) -> Tensor:
-        """Return float32 frame features [B, T, D] of clips."""
-        with self.context.autocast():
-            return self.network(clips).float()
+    def task_epochs(
+        self, task: Task, samples: Sequence[Sample], optimiser: torch.optim.Optimizer | None = None
+    ) -> Iterator[Epoch]:
+        """Yield the epochs of a task's training over the samples, at the config's stepped rate.
 
-    def features(self, clips: Tensor) -> Features:
-        """Return frame features, and the feature maps on the way, float32."""
-        with self.context.autocast():
-            found = self.network.features(clips)
-        return Features(found.frames.float(), found.blocks)
+        Args:
+            task: The task.
+            samples: Its videos, with or without exemplars.
+            optimiser: By default ``self.optimiser()``.
+        """
+        if optimiser is None:
+            optimiser = self.optimiser()
+        return self.train_epochs(
+            samples,
+            optimiser,
+            multistep(optimiser, self.config.milestones, self.config.lr_decay),
+            num_epochs=self.config.epochs_first if task.index == 0 else self.config.epochs,
+            batch_size=self.config.batch_size,
+            phase=f"task {task.index + 1}",
+            drop_last=self.config.drop_last,
+        )
 
-    def scores(self, frames: Tensor) -> Tensor:
-        """Score frame features [B, T, D]: the head's scores of the frames, averaged [B, K]."""
-        return self.head(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)
-
-    def old_model(self) -> OldModel:
-        """Return the model as it is now, frozen, to distil from."""
-        return OldModel(self)
-
-    def optimiser(self) -> torch.optim.Optimizer:
+    def optimiser(
+        self,
+        *,
+        head_groups: Sequence[dict[str, Any]] | None = None,
+        extra_groups: Sequence[dict[str, Any]] = (),
+    ) -> torch.optim.Optimizer:
         """Return SGD over everything that requires gradients, the head at its own rate.
 
-        As in TCD ops/models.py, get_optim_policies: no decay on batch norms and on the head's bias, the latter
-        at twice the head's rate.
+        Args:
+            head_groups: Parameter groups in place of ``self.head_groups()``.
+            extra_groups: Parameter groups of what is trained beside network and head.
         """
         config = self.config
+        if head_groups is None:
+            head_groups = self.head_groups()
         return sgd(
             self.context,
-            [*self.network_groups(), *self.head_groups()],
+            [*self.network_groups(), *extra_groups, *head_groups],
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
 
     def network_groups(self) -> list[dict[str, Any]]:
-        """Return the network's parameter groups."""
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        norms = {id(p) for m in self.network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
-        rate = self.config.lr * (1.0 if self.network.trains_whole else self.config.adapter_lr)
+        """Return the network's parameter groups: no decay on batch norms, as in TCD's get_optim_policies."""
+        network = self.model.network
+        trained = [p for p in network.parameters() if p.requires_grad]
+        norms = {id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+        rate = self.config.lr * (1.0 if network.trains_whole else self.config.adapter_lr)
         return [
             {"params": [p for p in trained if id(p) not in norms], "lr": rate},
             {"params": [p for p in trained if id(p) in norms], "weight_decay": 0.0},
         ]
 
     def head_groups(self) -> list[dict[str, Any]]:
-        """Return the head's parameter groups."""
+        """Return the head's parameter groups: its bias at twice the rate, without decay.
+
+        As in TCD ops/models.py, get_optim_policies.
+        """
         rate = self.config.lr * self.config.head_lr
-        named = [(name, p) for name, p in self.head.named_parameters() if p.requires_grad]
+        named = [(name, p) for name, p in self.model.head.named_parameters() if p.requires_grad]
         return [
             {"params": [p for name, p in named if name != "bias"], "lr": rate},
             {"params": [p for name, p in named if name == "bias"], "lr": 2 * rate, "weight_decay": 0.0},
         ]
 
-    def training_epochs(
-        self, task: Task, optimiser: torch.optim.Optimizer, samples: Sequence[Sample]
-    ) -> Iterator[Epoch]:
-        """Yield the epochs of a task's training over the samples, at the stepped rate."""
-        return epochs(
-            self.context,
-            samples,
-            optimiser,
-            steps(optimiser, self.config.milestones, self.config.lr_decay),
-            num_epochs=self.config.epochs_first if task.index == 0 else self.config.epochs,
-            batch_size=self.config.batch_size,
-            stage=f"task {task.index + 1}",
-            drop_last=self.config.drop_last,
-        )
-
-    def embed(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """Return video features [N, D] and labels [N] of samples as a test with one centre crop sees them.
+    def video_features(self, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        """Return a feature [N, D] and a label [N] of each sample, from its middle frames and centre crop.
 
         A video's feature is the mean of its frame features.
         """
         features, labels = [], []
         with evaluating(self):
-            for batch in self.context.plain_clips(samples):
-                features.append(self.frames(batch.clips).mean(dim=1))
+            for batch in self.context.centre_clips(samples):
+                features.append(self.model.frame_features(batch.clips).mean(dim=1))
                 labels.append(batch.labels)
         return torch.cat(features), torch.cat(labels)
-
-
-class OldModel:
-    """The model of the task before: frozen, without dropout, and no part of the method's state."""
-
-    def __init__(self, method: Classifier) -> None:
-        """Copy network and head."""
-        self._context = method.context
-        self.network = method.network.frozen_copy()
-        self._head = copy.deepcopy(method.head).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def features(self, clips: Tensor) -> Features:
-        """Return frame features [B, T, D] and feature maps, float32."""
-        return self._features(clips)
-
-    @torch.no_grad()
-    def frames(self, clips: Tensor) -> Tensor:
-        """Return frame features [B, T, D], float32."""
-        with self._context.autocast():
-            return self.network(clips).float()
-
-    def differentiable_features(self, clips: Tensor) -> Features:
-        """Return features that scores can be differentiated by; the model itself stays as it is."""
-        self.network.requires_grad_(True)
-        found = self._features(clips)
-        self.network.requires_grad_(False)
-        return found
-
-    def scores(self, frames: Tensor, num_old: int) -> Tensor:
-        """Score frame features [B, T, D] against the old classes [B, num_old]."""
-        each = self._head(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return each.mean(dim=1)[:, :num_old]  # the head has outputs for the new classes already
-
-    def _features(self, clips: Tensor) -> Features:
-        with self._context.autocast():
-            found = self.network.features(clips)
-        return Features(found.frames.float(), found.blocks)
-
-
-class RehearsalClassifier(Classifier):
-    """A classifier that keeps exemplars, and reads out by their class means as well.
-
-    Attributes:
-        memory: The exemplars.
-        means: Unit class means of the exemplars' features [K, D], as of the last task learnt.
-    """
-
-    readouts: ClassVar[tuple[str, ...]] = ("cnn", "nme")
-    uses_memory = True
-
-    means: Tensor
-
-    def __init__(self, config: Any, context: RunContext) -> None:
-        """Make the network and an empty memory."""
-        super().__init__(config, context)
-        assert isinstance(context.budget, MemorySpec)  # refused before any work where there is none
-        self.memory = ExemplarMemory(context.budget, context.loader.spec)
-        self.register_buffer("means", torch.empty(0, context.backbone.dim))
-
-    def grow(self, task: Task) -> None:
-        """Add outputs, room for exemplars, and rows for class means."""
-        super().grow(task)
-        self.memory.grow(task)
-        self.means = F.pad(self.means, (0, 0, 0, task.num_new))
-
-    def predict(self, clips: Tensor) -> dict[str, Tensor]:
-        """Score clips by the head (``cnn``) and by the nearest mean of exemplars (``nme``)."""
-        assert self.means.any(), "class means are all zero: learn must end in update_means"
-        frames = self.frames(clips)
-        both = {"cnn": self.scores(frames), "nme": nearest_mean_scores(frames.mean(dim=1), self.means)}
-        return {name: both[name] for name in self.readouts}
-
-    def memory_use(self) -> MemoryUse:
-        """Return what the memory keeps."""
-        return self.memory.use()
-
-    def choose_exemplars(self, task: Task, rank: Ranking) -> None:
-        """Choose the new classes' exemplars by their features under the present model.
-
-        Args:
-            task: The task just learnt.
-            rank: ``nearest_to_mean_order`` or ``herding_order``.
-        """
-        candidates = [s for label in range(task.num_old, task.num_seen) for s in self.memory.candidates(label)]
-        features, labels = self.embed(candidates)
-        share, ranking = self.memory.share(task.num_seen), {}
-        for label in range(task.num_old, task.num_seen):
-            own = features[labels == label]
-            ranking[label] = rank(own, share)
-        self.memory.store(task, ranking)
-
-    def imprint(self, task: Task) -> None:
-        """Start the new classes' proxies of a cosine head from their features under the old model.
-
-        Frames are those of TCD's validation rule, as in its init_cosine_classifier.
-        """
-        head = self.head
-        assert isinstance(head, CosineHead)
-        length = self.context.loader.spec.frames
-        samples = [
-            dataclasses.replace(s, stored=tuple(sorted(set(exemplar_indices(s.frames, length).tolist()))))
-            for s in task.train
-        ]
-        head.weight.data = imprinted_proxies(
-            *self.embed(samples),
-            range(task.num_old, task.num_seen),
-            head.old_weight,
-            kind=head.kind,
-            proxies=head.proxies,
-        )
-
-    def update_means(self) -> None:
-        """Compute the class means of all exemplars under the present model."""
-        features, labels = self.embed(self.memory.samples())
-        self.means.copy_(class_means(features, labels, len(self.means)))
-
-    def tune_head(
-        self,
-        task: Task,
-        optimiser: torch.optim.Optimizer,
-        loss: Callable[[Tensor, Tensor], Tensor],
-        num_epochs: int,
-        clipped: Sequence[nn.Parameter] | None = None,
-    ) -> None:
-        """Train the head alone on the exemplars, as many of each class: class-balanced fine-tuning.
-
-        Args:
-            task: The task just learnt; its exemplars have been chosen.
-            optimiser: Of the head's parameters; its rate stays as it is.
-            loss: Of scores [B, K] and labels [B].
-            num_epochs: Passes over the exemplars.
-            clipped: Parameters over which the gradient's norm is taken; if given, gradients are computed for all
-                that require them. By default the optimiser's.
-        """
-        for epoch in epochs(
-            self.context,
-            self.memory.samples(),
-            optimiser,
-            num_epochs=num_epochs,
-            batch_size=self.config.batch_size,
-            stage=f"task {task.index + 1} balanced",
-            drop_last=self.config.drop_last,
-        ):
-            for batch in epoch:
-                with torch.set_grad_enabled(clipped is not None):
-                    frames = self.frames(batch.clips)
-                value = loss(self.scores(self.drop(frames)), batch.labels)
-                epoch.step({"balanced": value}, clip_norm=self.config.clip_norm, clipped=clipped)

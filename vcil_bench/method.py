@@ -9,85 +9,52 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
-from rich.progress import Progress
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 
 from .common.config import build
 from .data.loader import Batch, ClipLoader, Sample
-from .nets.clip import ClipTrunk
-from .nets.network import Trunk, VideoNetwork
-from .nets.parallel.team import Team
+from .nets.network import Trunk
+from .nets.parallel.batch_part import computing
+from .nets.precision import Precision
 from .protocol import MemorySpec
 from .stream import Task
-from .trackers import NoTracker, Tracker
-from .training.resume import Stages
+from .training import Epoch, Trainer
+
+if TYPE_CHECKING:  # or a change of CLIP's code would count for methods on other backbones
+    from .nets.clip import ClipTrunk
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunContext:
-    """What a run gives to its method.
+    """What a run gives to its method; made once, and the same for all its tasks.
 
     Attributes:
         device: Where tensors live.
         precision: ``fp32``, ``tf32``, ``bf16`` or ``fp16``.
-        run_seed: Seed of initialisation, shuffling and frame sampling (not of the class order).
         loader: Batches of clips.
         backbone: The pretrained weights, and the networks that start from them.
         budget: Exemplars that the protocol allows, None for none.
-        progress: The terminal's progress bars.
-        losses: Mean of every loss term per epoch of the current step, kept for the record.
-        tracker: Takes the same means as they come.
-        epochs_done: Epochs of all phases so far, the tracker's step.
-        team: The processes that work on the run.
-        stages: What a run that dies inside a task goes on from.
-        method: The method, once it is made.
+        trainer: Epochs of training (``Method.train_epochs``), and what changes while they last.
     """
 
     device: torch.device
-    precision: Literal["fp32", "tf32", "bf16", "fp16"]
-    run_seed: int
+    precision: Precision
     loader: ClipLoader
     backbone: Trunk
     budget: MemorySpec | None
-    progress: Progress
-    losses: list[dict[str, float | int | str]] = dataclasses.field(default_factory=list)
-    tracker: Tracker = dataclasses.field(default_factory=NoTracker)
-    epochs_done: int = 0
-    team: Team = dataclasses.field(default_factory=Team)
-    stages: Stages = dataclasses.field(default_factory=Stages)
-    method: Method | None = None
-
-    @functools.cached_property
-    def scaler(self) -> GradScaler:
-        """The scale of the loss under which fp16 gradients do not vanish; of other precisions, none."""
-        return GradScaler(self.device.type, enabled=self.precision == "fp16")
-
-    def network_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters of the method's networks, of which a process computes its own clips' share."""
-        assert self.method is not None
-        networks = [m for m in self.method.modules() if isinstance(m, VideoNetwork)]
-        return [p for network in networks for p in network.parameters()]
-
-    def peak_mb(self) -> float:
-        """Return the most memory that the GPU held since the task began; 0 on a CPU."""
-        if self.device.type != "cuda":
-            return 0.0
-        return torch.cuda.max_memory_allocated(self.device) / 2**20
+    trainer: Trainer
 
     @property
     def clip(self) -> ClipTrunk:
         """The backbone of a method that needs text or adapter slots, which only a CLIP has."""
-        assert isinstance(self.backbone, ClipTrunk)
-        return self.backbone
+        return cast("ClipTrunk", self.backbone)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which networks run at the run's precision; losses and scores stay fp32.
@@ -98,16 +65,15 @@ class RunContext:
         low = {"bf16": torch.bfloat16, "fp16": torch.float16}
         return torch.autocast(self.device.type, dtype=low.get(self.precision), enabled=self.precision in low)
 
-    def plain_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:
-        """Yield training samples as a test with one centre crop sees them: [B, T, 3, S, S] uint8.
+    def centre_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:
+        """Yield one clip a video, its middle frames' centre crop: [B, T, 3, S, S] uint8.
 
         For passes over the data that are not training: statistics, anchors, exemplar choice. However many crops
         the protocol tests, these take one, as TCD's code does.
         """
         for batch in self.loader.plain(samples, batch_size):
-            self.team.total = len(batch.labels) if self.team.size > 1 else None
-            yield batch
-            self.team.total = None
+            with computing(batch.part):
+                yield batch
 
 
 @dataclass(frozen=True)
@@ -131,10 +97,12 @@ class Method(nn.Module, ABC):
         needs: What its backbone must provide.
         backbone: Backbone it runs on unless told otherwise.
         backbones: Other ones for protocols whose names match a pattern; later patterns win.
-        splits_batches: Whether several processes can share its batches; not where ``learn`` differentiates by
-            feature maps.
+        splits_batches: Whether several processes may share its batches: each then has a part of ``batch.clips``,
+            and networks give every process the features of all clips. Not where ``learn`` pairs clips with
+            labels (to mix clips, say), passes some clips of a batch alone, or differentiates by feature maps.
         Config: Frozen dataclass of its hyper-parameters; the defaults are the paper's.
-        recipes: Config values for protocols whose names match a pattern; later patterns win.
+        recipes: Config values for protocols whose names match a pattern, laid over those of the base classes;
+            later patterns win.
     """
 
     name: ClassVar[str]
@@ -145,7 +113,7 @@ class Method(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     backbone: ClassVar[str] = "clip_vit_b16"
     backbones: ClassVar[Mapping[str, str]] = {}
-    splits_batches: ClassVar[bool] = True
+    splits_batches: ClassVar[bool] = False
     Config: ClassVar[type]
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
@@ -174,6 +142,48 @@ class Method(nn.Module, ABC):
             Per readout, scores [B, num_seen]; higher is likelier.
         """
 
+    def train_epochs(
+        self,
+        samples: Sequence[Sample],
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+        *,
+        num_epochs: int,
+        batch_size: int,
+        phase: str,
+        drop_last: bool = False,
+    ) -> Iterator[Epoch]:
+        """Yield the epochs of one phase of training: ``for batch in epoch`` and ``epoch.step(losses)`` for each.
+
+        A run that was cut off inside a task replays ``learn`` from the task's beginning. What stands outside of
+        these epochs is computed again; they put the saved state of parameters, buffers, optimiser and random
+        generators in place and yield only the steps that are left: a phase that had ended is skipped. So what
+        ``learn`` carries from one step to the next must be a parameter or a buffer, and every batch of an epoch
+        must be taken.
+
+        Args:
+            samples: Training videos.
+            optimiser: Steps parameters of this method.
+            schedule: Stepped after every epoch; None leaves the rate as it is.
+            num_epochs: Passes over the samples.
+            batch_size: Videos per step; the last batch of an epoch may be smaller.
+            phase: Name of the phase, which keys its random draws; different for every phase of a task.
+            drop_last: Leave out an incomplete last batch, unless it would be the only one.
+
+        Raises:
+            TrainingError: A loss term of an epoch is not finite; names the terms.
+        """
+        return self.context.trainer.epochs(
+            self,
+            samples,
+            optimiser,
+            schedule,
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            phase=phase,
+            drop_last=drop_last,
+        )
+
     def memory_use(self) -> MemoryUse:
         """Return the exemplars kept at present; checked against ``context.budget`` after every task."""
         return MemoryUse()
@@ -186,6 +196,11 @@ class Method(nn.Module, ABC):
             if fnmatch.fnmatchcase(protocol, pattern):
                 name, origin = other, f"recipe {pattern}"
         return name, origin
+
+    @classmethod
+    def all_recipes(cls) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return each pattern with its values, those of base classes first, so that later ones win."""
+        return [item for base in reversed(cls.__mro__) for item in vars(base).get("recipes", {}).items()]
 
     @classmethod
     def resolve_config(cls, protocol: str, overrides: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
@@ -203,7 +218,7 @@ class Method(nn.Module, ABC):
         """
         values: dict[str, Any] = {}
         origins = {f.name: "default" for f in dataclasses.fields(cls.Config)}
-        for pattern, recipe in cls.recipes.items():
+        for pattern, recipe in cls.all_recipes():
             if fnmatch.fnmatchcase(protocol, pattern):
                 values.update(recipe)
                 origins.update(dict.fromkeys(recipe, f"recipe {pattern}"))

@@ -26,6 +26,7 @@ from vcil_bench.data.manifest import prepare
 from vcil_bench.data.store.build import build
 from vcil_bench.data.store.frame_store import FrameStore
 from vcil_bench.data.video import VideoError
+from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import ClipSpec
 
 SPEC = ClipSpec(frames=4, size=32)
@@ -96,7 +97,8 @@ def test_a_start_in_the_middle_gives_the_rest(
 def test_processes_share_a_batch(samples: list[Sample], processes: int) -> None:
     whole = list(clip_loader().training(samples, 1, 5, "task 1"))
     shares = [
-        list(clip_loader(share=(rank, processes)).training(samples, 1, 5, "task 1")) for rank in range(processes)
+        list(clip_loader(team=Team(rank, processes)).training(samples, 1, 5, "task 1"))
+        for rank in range(processes)
     ]
     for number, batch in enumerate(whole):
         parts = [share[number] for share in shares]
@@ -130,7 +132,7 @@ def test_a_pass_takes_one_number_of_torchs_generator(samples: list[Sample], work
 
 
 def test_whole_batches_and_views_are_not_shared(samples: list[Sample]) -> None:
-    shared, alone = clip_loader(share=(1, 2)), clip_loader()
+    shared, alone = clip_loader(team=Team(1, 2)), clip_loader()
     assert_equal(list(shared.whole().training(samples, 1, 5, "x")), list(alone.training(samples, 1, 5, "x")))
     assert_equal(list(shared.views(samples, 5)), list(alone.views(samples, 5)))
     assert [len(batch.clips) for batch in shared.plain(samples, 5)] == [3, 3, 1]

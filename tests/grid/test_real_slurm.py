@@ -31,7 +31,7 @@ from pathlib import Path
 import torch.nn.functional as F
 
 from vcil_bench.methods.finetune import Finetune
-from vcil_bench.training import epochs, sgd
+from vcil_bench.training import sgd
 
 
 class Paced(Finetune):
@@ -41,8 +41,8 @@ class Paced(Finetune):
     def learn(self, task):
         optimiser = sgd(self.context, self.parameters(), lr=0.01, momentum=0.9, weight_decay=0.0)
         count = {epochs} if task.index == 1 else 1
-        stage = f"task {{task.index + 1}}"
-        for epoch in epochs(self.context, task.train, optimiser, num_epochs=count, batch_size=3, stage=stage):
+        phase = f"task {{task.index + 1}}"
+        for epoch in self.train_epochs(task.train, optimiser, num_epochs=count, batch_size=3, phase=phase):
             for batch in epoch:
                 time.sleep({pause})
                 epoch.step({{"cross_entropy": F.cross_entropy(self.logits(batch.clips), batch.labels)}})
@@ -220,7 +220,7 @@ def test_a_requeued_job_does_not_do_stale_work_again(cluster: Cluster, tiny: Tin
     assert tiny.run("zero_shot", work.results) == 0
     (made,) = work.results.glob("tiny_2x1/zero_shot/*.json")
     data = json.loads(made.read_text(encoding="utf-8"))
-    data["config"] = {}
+    data["identity"]["config"] = "another"
     stale = work.results / "tiny_2x1/paced" / made.name
     shutil.move(made.parent, stale.parent)
     stale.write_text(json.dumps(data), encoding="utf-8")

@@ -12,7 +12,7 @@ from vcil_bench.memory import ExemplarMemory
 from vcil_bench.method import MemoryUse, Method
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.stream import Task
-from vcil_bench.training import epochs, sgd
+from vcil_bench.training import sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,12 @@ class Right(Method):
 
     def learn(self, task: Task) -> None:
         optimiser = sgd(self.context, self.parameters(), lr=0.1, momentum=0.9, weight_decay=0.0)
-        for epoch in epochs(
-            self.context,
+        for epoch in self.train_epochs(
             [*task.train, *self.memory.samples()],
             optimiser,
             num_epochs=self.config.epochs,
             batch_size=self.config.batch_size,
-            stage=f"task {task.index + 1}",
+            phase=f"task {task.index + 1}",
         ):
             for batch in epoch:
                 epoch.step({"loss": self.loss(batch.clips, batch.labels)})

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
 from vcil_bench import protocol, registry
 from vcil_bench.common.random_streams import seed_modules
@@ -19,6 +18,7 @@ from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.network import Trunk
 from vcil_bench.run.loop import within_reach
 from vcil_bench.stream import TaskStream
+from vcil_bench.training import Trainer
 
 ENTRIES = registry.find_all()
 # What makes a method quick enough for a test; keys that a method's Config lacks are passed over.
@@ -67,7 +67,7 @@ def context_of(trunk: Trunk, protocol_file: Path, **overrides: Any) -> RunContex
     changes = {key.replace("__", "."): value for key, value in overrides.items()}
     spec = protocol.load(protocol_file).derive(changes).spec
     loader = ClipLoader(spec.clip, decoder="auto", workers=0, device=cpu, seed=1)
-    return RunContext(cpu, "fp32", 1, loader, trunk, spec.memory, Progress(disable=True))
+    return RunContext(cpu, "fp32", loader, trunk, spec.memory, Trainer(cpu, "fp32", loader))
 
 
 def learn(

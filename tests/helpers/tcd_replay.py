@@ -20,7 +20,6 @@ import tcd_trajectory_inputs as inputs
 import torch
 import yaml
 from PIL import Image
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from vcil_bench import protocol
@@ -32,14 +31,15 @@ from vcil_bench.data.loader import Batch, ClipLoader, Sample
 from vcil_bench.data.manifest import prepare
 from vcil_bench.method import RunContext
 from vcil_bench.methods import tcd
+from vcil_bench.nets.heads import CosineHead
 from vcil_bench.nets.tsm import TSMTrunk
 from vcil_bench.nets.weights import WeightsInfo
 from vcil_bench.run.evaluation import evaluate
 from vcil_bench.run.loop import within_reach
 from vcil_bench.stream import Task, TaskStream
-from vcil_bench.training import Epoch
+from vcil_bench.training import Epoch, Trainer
 
-KINDS = {"": "train", "importance": "importance", "balanced": "balanced"}  # end of a stage's name: theirs
+KINDS = {"": "train", "importance": "importance", "balanced": "balanced"}  # end of a phase's name: theirs
 LOSSES = {"balanced": "nca"}  # where our name of a loss term is another
 LOSS = SUMS = SCORES = 1e-10
 NORMS = 1e-8
@@ -144,10 +144,10 @@ class Shuffle:
 
 
 class NotedLoader(ClipLoader):
-    """A loader that knows which videos a stage has and which of its batches is in work.
+    """A loader that knows which videos a phase has and which of its batches is in work.
 
     Attributes:
-        names: Videos of every stage.
+        names: Videos of every phase.
         now: Task, kind, epoch and batch.
         taken: Called with every batch.
     """
@@ -157,13 +157,13 @@ class NotedLoader(ClipLoader):
     taken: Callable[[Batch], None]
 
     def training(
-        self, samples: Sequence[Sample], epochs: int, batch_size: int, stage: str, **more: Any
+        self, samples: Sequence[Sample], epochs: int, batch_size: int, phase: str, **more: Any
     ) -> Iterator[Batch]:
         """Yield the batches, and note which is the last that was taken."""
-        self.names[stage] = [sample.id for sample in samples]
+        self.names[phase] = [sample.id for sample in samples]
         per_epoch = loading.batches_per_epoch(len(samples), batch_size, drop_last=more.get("drop_last", False))
-        for number, batch in enumerate(super().training(samples, epochs, batch_size, stage, **more)):
-            self.now = (*_place(stage), *divmod(number, per_epoch))
+        for number, batch in enumerate(super().training(samples, epochs, batch_size, phase, **more)):
+            self.now = (*_place(phase), *divmod(number, per_epoch))
             self.taken(batch)
             yield batch
 
@@ -181,6 +181,8 @@ class KeyedDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop of frame features [B, T, D]."""
+        if not self.training:
+            return x
         p = self._case["dropout"]
         keep = inputs.dropout_keep(self._case, *self._loader.now, x.numel(), p)
         return x * torch.from_numpy(keep.reshape(x.shape)) / (1 - p)
@@ -195,9 +197,9 @@ class NotedTCD(tcd.TCD):
 
     seen: Callable[[str, Task], None]
 
-    def imprint(self, task: Task) -> None:
+    def imprint(self, head: CosineHead, task: Task) -> None:
         """Imprint, then show the proxies."""
-        super().imprint(task)
+        super().imprint(head, task)
         self.seen("imprint", task)
 
     def choose_exemplars(self, task: Task, rank: Any) -> None:
@@ -205,9 +207,9 @@ class NotedTCD(tcd.TCD):
         self.seen("train", task)
         super().choose_exemplars(task, rank)
 
-    def tune_head(self, task: Task, *given: Any) -> None:
+    def _tune_head(self, task: Task) -> None:
         """Fine-tune, then show the head."""
-        super().tune_head(task, *given)
+        super()._tune_head(task)
         self.seen("balanced", task)
 
 
@@ -238,18 +240,18 @@ class Replay:
         self.loader.taken = self._compare_batch
         patch.setattr(loading, "numpy_stream", self._draws)
         patch.setattr(clip_rules, "training_box", lambda w, h, size, rng: Box(rng.left, rng.top, size, size))
-        self.context = RunContext(
-            cpu, "fp32", self.case["seed"], self.loader, self._trunk(), spec.memory, Progress(disable=True)
-        )
+        trainer = Trainer(cpu, "fp32", self.loader)
+        self.context = RunContext(cpu, "fp32", self.loader, self._trunk(), spec.memory, trainer)
         config = dataclasses.replace(self._config(), **changes)
         self.method = NotedTCD(config, self.context)
         self.method.seen = self._compare_point
-        self.method.drop = KeyedDropout(self.case, self.loader)  # type: ignore[assignment]  # in dropout's place
-        self.context.method = self.method
+        self.method.model.dropout = KeyedDropout(self.case, self.loader)  # type: ignore[assignment]  # in its place
 
         self.step, self.measured, self.upto = 0, 0, len(recording["steps_at"])
         self.norm = np.nan
-        patch.setattr(Epoch, "step", self._noting_step(Epoch.step))
+        self.losses: dict[str, Tensor] = {}
+        patch.setattr(Epoch, "backward", self._noting_backward(Epoch.backward))
+        patch.setattr(Epoch, "update", self._noting_update(Epoch.update))
         patch.setattr(nn.utils, "clip_grad_norm_", self._noting_norm(nn.utils.clip_grad_norm_))
         patch.setattr(tcd, "nca_loss", self._noting_nca(tcd.nca_loss))
 
@@ -274,8 +276,8 @@ class Replay:
         method, recording = self.method, self.recording
         method.grow(task)
         if task.index == 0:
-            rows, dim = method.head.weight.shape
-            method.head.weight.data = torch.from_numpy(inputs.first_proxies(self.case, rows, dim))
+            rows, dim = method.model.head.weight.shape
+            method.model.head.weight.data = torch.from_numpy(inputs.first_proxies(self.case, rows, dim))
         method.train()
         with within_reach(method, self.context, task):
             method.learn(task)
@@ -289,7 +291,7 @@ class Replay:
                 frames = recording[f"exemplar_frames_{t}"][label, i]
                 stored = range(sample.frames) if sample.stored is None else sample.stored
                 assert list(stored) == frames[frames >= 0].tolist(), f"frames of {sample.id}, {place}"
-        near(method.means, recording[f"means_{t}"], STORED, f"class means after task {t}")
+        near(method.exemplar_means, recording[f"means_{t}"], STORED, f"class means after task {t}")
         self._test(task)
 
     def _test(self, task: Task) -> None:
@@ -328,12 +330,12 @@ class Replay:
         """Compare what the method has at a point of its order."""
         t, recording, method = task.index, self.recording, self.method
         if point == "imprint":
-            near(method.head.weight, recording[f"imprint_{t}"], STORED, f"imprinted proxies of task {t}")
+            near(method.model.head.weight, recording[f"imprint_{t}"], STORED, f"imprinted proxies of task {t}")
             return
         if point == "train" and self.case["importance"]:
             for i, found in enumerate(method.importance_maps()):
                 near(found, recording[f"importance_{t}_{i}"], STORED, f"importance {i} of task {t}")
-        state = method.state_dict()
+        state = method.model.state_dict()
         names = [key for key in recording.arrays if key.startswith(f"state_{t}_{point}/")]
         assert names
         for key in names:
@@ -341,15 +343,24 @@ class Replay:
             limit = STORED if expected.dtype == np.float32 else SUMS
             near(state[key.partition("/")[2]], expected, limit, key)
 
-    def _noting_step(self, step: Callable[..., None]) -> Callable[..., None]:
-        """Return ``Epoch.step`` that compares each step with the recorded one."""
+    def _noting_backward(self, backward: Callable[..., None]) -> Callable[..., None]:
+        """Return ``Epoch.backward`` that keeps the losses."""
 
-        def noting(epoch: Epoch, losses: dict[str, Tensor], **more: Any) -> None:
-            recording, at = self.recording, self.step
+        def noting(epoch: Epoch, losses: dict[str, Tensor]) -> None:
+            self.losses = losses
+            backward(epoch, losses)
+
+        return noting
+
+    def _noting_update(self, update: Callable[..., None]) -> Callable[..., None]:
+        """Return ``Epoch.update`` that compares each step with the recorded one."""
+
+        def noting(epoch: Epoch, *clip_norm: Any) -> None:
+            recording, at, losses = self.recording, self.step, self.losses
             task, kind, number, batch = self.loader.now
             place = f"step {at} (task {task}, {kind}, epoch {number}, batch {batch})"
             assert recording["steps_at"][at].tolist() == [task, int(kind == "balanced"), number, batch], place
-            step(epoch, losses, **more)
+            update(epoch, *clip_norm)
             expected = dict(zip(recording["loss_names"].tolist(), recording["steps_losses"][at], strict=True))
             weights = self._weights(task) if kind == "train" else {}
             found = {LOSSES.get(k, k): float(v.detach()) / weights.get(k, 1.0) for k, v in losses.items()}
@@ -385,18 +396,18 @@ class Replay:
     def _compare_optimiser(self, optimiser: torch.optim.Optimizer, place: str) -> None:
         """Compare rate, decay and how often each shown parameter stands in the optimiser."""
         groups = {id(p): group for group in optimiser.param_groups for p in group["params"]}
-        state = dict(self.method.named_parameters())
+        state = dict(self.method.model.named_parameters())
         for i, name in enumerate(self.recording["shown"].tolist()):
             group = groups.get(id(state.get(name)))
             found = [0.0, 0.0, 0.0]
-            if group is not None and state[name].numel():
-                found = [group["lr"], group["weight_decay"], 1.0 + group["repeated"]]
+            if group is not None and state[name].numel() and not group.get("piles_up"):
+                found = [group["lr"], group["weight_decay"], 1.0 + group.get("repeated", False)]
             expected = self.recording["steps_rate"][self.step, i]
             np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=f"optimiser of {name} in {place}")
 
     def _compare_sums(self, place: str) -> None:
         """Compare the sum and the sum of squares of the shown parameters and buffers after a step."""
-        state = self.method.state_dict()
+        state = self.method.model.state_dict()
         for i, name in enumerate(self.recording["shown"].tolist()):
             expected = self.recording["steps_sum"][self.step, i]
             if np.isnan(expected).any():
@@ -442,10 +453,10 @@ class Replay:
 
     def _draws(self, *key: Any) -> Shuffle | Draws:
         """Return the recorded draws of a key of the loader's."""
-        _, what, stage, epoch, *video = key
-        task, kind = _place(stage)
+        _, what, phase, epoch, *video = key
+        task, kind = _place(phase)
         if what == "shuffle":
-            names = self.loader.names[stage]
+            names = self.loader.names[phase]
             order = inputs.order_of(self.case, names, task, kind, epoch)
             self._compare_order([names[i] for i in order], task, kind, epoch)
             return Shuffle(order)
@@ -508,7 +519,7 @@ def near(found: Any, expected: Any, limit: float, place: str) -> None:
     assert gap <= limit * size, f"{place}: off by {gap:.1e}, allowed {limit * size:.1e}"
 
 
-def _place(stage: str) -> tuple[int, str]:
-    """Return the recorded run's task and kind of a stage of ours, such as ``task 2 balanced``."""
-    _, number, *end = stage.split()
+def _place(phase: str) -> tuple[int, str]:
+    """Return the recorded run's task and kind of a phase of ours, such as ``task 2 balanced``."""
+    _, number, *end = phase.split()
     return int(number) - 1, KINDS["".join(end)]

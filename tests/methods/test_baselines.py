@@ -129,9 +129,9 @@ def test_exemplars_are_kept_and_trained_on(
     asked: dict[str, list[Any]] = {}
     original = ClipLoader.training
 
-    def spy(self: Any, samples: Any, epochs: int, batch: int, stage: str, **more: Any) -> Any:
-        asked[stage] = list(samples)
-        return original(self, samples, epochs, batch, stage, **more)
+    def spy(self: Any, samples: Any, epochs: int, batch: int, phase: str, **more: Any) -> Any:
+        asked[phase] = list(samples)
+        return original(self, samples, epochs, batch, phase, **more)
 
     monkeypatch.setattr(ClipLoader, "training", spy)
     method = _method(name, {}, trunk, stream, tiny)
@@ -178,16 +178,16 @@ def test_nearest_means_are_those_of_the_exemplars(trunk: Any, stream: TaskStream
     method: Any = _method("icarl", {}, trunk, stream, tiny)
     unit = torch.nn.functional.normalize
     for label in range(4):
-        features, _ = method.embed(method.memory.of_class(label))
-        torch.testing.assert_close(method.means[label], unit(unit(features, dim=1).mean(dim=0), dim=0))
+        features, _ = method.video_features(method.memory.of_class(label))
+        torch.testing.assert_close(method.exemplar_means[label], unit(unit(features, dim=1).mean(dim=0), dim=0))
 
 
 def test_importance_is_measured_after_training_and_has_mean_one(
     trunk: Any, stream: TaskStream, tiny: Any
 ) -> None:
     method: Any = _method("tcd", {"authors_code": False}, trunk, stream, tiny)
-    maps = method.importance_maps()
-    assert [tuple(m.shape) for m in maps] == [(4, c) for c in (*method.network.map_channels, method.network.dim)]
+    maps, network = method.importance_maps(), method.model.network
+    assert [tuple(m.shape) for m in maps] == [(4, c) for c in (*network.map_channels, network.dim)]
     for importance in maps:
         assert 0 < float(importance.mean()) <= 1  # 1 but for the 1e-8 of the formula, when gradients are tiny
         assert (importance.std(dim=1) > 0).all()  # channels differ
@@ -201,9 +201,9 @@ def test_old_proxies_of_tcd_move_in_the_fine_tuning_only(trunk: Any, stream: Tas
     config = config_of(cls, **LIVELY, proxies=1, balanced_lr=1e-12)
     one: Any = learn(cls, config, trunk, stream, tiny, 1)
     two: Any = learn(cls, config, trunk, stream, tiny, 2)
-    torch.testing.assert_close(two.head.old_weight, one.head.weight, rtol=0, atol=1e-8)
+    torch.testing.assert_close(two.model.head.old_weight, one.model.head.weight, rtol=0, atol=1e-8)
     changed: Any = learn(cls, config_of(cls, **LIVELY, proxies=1), trunk, stream, tiny, 2)
-    assert not torch.allclose(changed.head.old_weight, one.head.weight, rtol=0, atol=1e-6)
+    assert not torch.allclose(changed.model.head.old_weight, one.model.head.weight, rtol=0, atol=1e-6)
 
 
 def test_old_weights_of_ucir_stay(trunk: Any, stream: TaskStream, tiny: Any) -> None:
@@ -211,7 +211,7 @@ def test_old_weights_of_ucir_stay(trunk: Any, stream: TaskStream, tiny: Any) -> 
     config = config_of(cls, **LIVELY)
     one: Any = learn(cls, config, trunk, stream, tiny, 1)
     two: Any = learn(cls, config, trunk, stream, tiny, 2)
-    assert torch.equal(two.head.old_weight, one.head.weight)
+    assert torch.equal(two.model.head.old_weight, one.model.head.weight)
 
 
 def test_the_weights_of_hce_move_and_differ_between_videos(trunk: Any, stream: TaskStream, tiny: Any) -> None:
@@ -219,10 +219,10 @@ def test_the_weights_of_hce_move_and_differ_between_videos(trunk: Any, stream: T
     fresh: Any = method_class("hce")(method.config, context_of(trunk, tiny.protocol))
     method.train()
     clips = clips_of(stream, method, 3)
-    new = method.features(clips)
-    old = fresh.network.frozen_copy().features(clips)
+    new = method.model.features_with_maps(clips)
+    old = fresh.model.frozen_copy().features_with_maps(clips)
     weights = method.aggregation(new, old)
-    layers = [c for stage in method.network.stage_channels for c in stage]
+    layers = [c for stage in method.model.network.stage_channels for c in stage]
     assert [tuple(w.shape) for w in weights] == [(len(clips), 4, c) for c in layers]
     assert all(w.min() >= 0 and w.max() <= 1 and w.std() > 0 for w in weights)
 
@@ -238,12 +238,12 @@ def test_losses_are_finite_for_a_batch_of_one_old_class(
     clips = clips_of(stream, method, 1)[:count]
     batch = Batch(clips, torch.zeros(count, dtype=torch.long))
     monkeypatch.setattr(ClipLoader, "training", lambda *given, **more: iter([batch] * 100))
-    method.context.losses.clear()
+    method.context.trainer.losses.clear()
     task = stream.task(1)
     method.grow(task)
     method.train().learn(task)
-    assert method.context.losses
-    for means in method.context.losses:
+    assert method.context.trainer.losses
+    for means in method.context.trainer.losses:
         assert all(np.isfinite(value) for key, value in means.items() if key != "stage")
     with torch.inference_mode():
         assert all(scores.isfinite().all() for scores in method.eval().predict(clips).values())

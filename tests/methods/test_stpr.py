@@ -147,7 +147,7 @@ def test_importance_is_measured_under_the_old_encoder_before_training(
     assert not all(torch.equal(v, two.encoder.state_dict()[k]) for k, v in adapters.items())
     task = stream.task(1)
     with torch.inference_mode():
-        spatial = torch.cat([one.encoder(b.clips).mean(dim=1) for b in one.context.plain_clips(task.train)])
+        spatial = torch.cat([one.encoder(b.clips).mean(dim=1) for b in one.context.centre_clips(task.train)])
         unit = torch.nn.functional.normalize(spatial, dim=-1)
     expected = unit.mean(dim=0) * two.texts[2] / unit.var(dim=0, correction=0).clamp_min(1e-6)
     torch.testing.assert_close(importance[2], expected.clamp_min(0))
@@ -160,7 +160,7 @@ def test_anchors_are_class_means_under_the_trained_encoder(float64: None, stream
     method = learn(cls, config_of(cls, lr=0.1), trunk, stream, tiny, 2)
     unit = torch.nn.functional.normalize
     with torch.inference_mode():
-        batches = list(method.context.plain_clips(stream.task(1).train))
+        batches = list(method.context.centre_clips(stream.task(1).train))
         frames = torch.cat([method.encoder(b.clips) for b in batches])
         dynamics = unit(method.experts[1](frames), dim=-1) - unit(frames.mean(dim=1), dim=-1)
     torch.testing.assert_close(method.anchors[2], dynamics.mean(dim=0))

@@ -10,7 +10,7 @@ import torch
 from golden_files import DTYPES, close, golden, tensors
 from torch import Tensor, nn
 
-from vcil_bench.methods.tcd import _RepeatingSGD, accumulate_importance, loss_weights, normalise_importance
+from vcil_bench.methods.tcd import AuthorsSGD, accumulate_importance, loss_weights, normalise_importance
 
 LAYERS = ["layer1", "layer2", "layer3", "layer4", "raw"]
 
@@ -103,7 +103,7 @@ def positions(repeated: bool, steps: int = 3, decay: float = 0.0) -> list[float]
     parameter = nn.Parameter(torch.zeros(1, dtype=torch.float64))
     other = nn.Parameter(torch.zeros(1, dtype=torch.float64))
     groups = [{"params": [parameter], "repeated": repeated}, {"params": [other], "repeated": not repeated}]
-    optimiser = _RepeatingSGD(groups, lr=1.0, momentum=0.9, weight_decay=decay)
+    optimiser = AuthorsSGD(groups, lr=1.0, momentum=0.9, weight_decay=decay)
     found = []
     for _ in range(steps):
         parameter.grad, other.grad = torch.ones_like(parameter), torch.ones_like(other)
@@ -136,7 +136,7 @@ def test_repeated_steps_equal_a_parameter_listed_twice(decay: float) -> None:
 
 def test_a_schedule_changes_the_rate_of_repeated_groups_too() -> None:
     parameter = nn.Parameter(torch.zeros(1))
-    optimiser = _RepeatingSGD([{"params": [parameter], "repeated": True}], lr=1.0)
+    optimiser = AuthorsSGD([{"params": [parameter], "repeated": True}], lr=1.0)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [1], 0.1)
     found = []
     for _ in range(2):

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from vcil_bench.nets.backbones import backbone
+from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.feature_cache import FeatureCache
 from vcil_bench.nets.network import AdapterConfig, Tuning
-
-CPU = torch.device("cpu")
 
 
 def clips(batch: int = 3, seed: int = 0) -> Tensor:
@@ -47,8 +46,8 @@ def _parameters(net: nn.Module) -> list[nn.Parameter]:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_a_stored_precision_gives_what_autocast_gives(precision: Any, dtype: torch.dtype) -> None:
-    plain, stored = (backbone("clip_tiny").load(None) for _ in range(2))
-    stored.to(CPU, precision)
+    plain = backbone("clip_tiny").load(None)
+    stored = backbone("clip_tiny").load(None, ComputeOptions(precision=precision))
     a, b = network(plain), network(stored)
     with torch.autocast("cpu", dtype):
         expected = trained(a)
@@ -62,8 +61,8 @@ def test_a_stored_precision_gives_what_autocast_gives(precision: Any, dtype: tor
 
 
 def test_only_products_are_rounded_and_texts_stay_as_they_are() -> None:
-    plain, stored = (backbone("clip_tiny").load(None) for _ in range(2))
-    stored.to(CPU, "bf16")
+    plain = backbone("clip_tiny").load(None)
+    stored = backbone("clip_tiny").load(None, ComputeOptions(precision="bf16"))
     assert torch.equal(stored.encode_text(["a red square"]), plain.encode_text(["a red square"]))
     kinds = {name: p.dtype for name, p in stored.model.named_parameters()}
     low = {name for name, kind in kinds.items() if kind == torch.bfloat16}
@@ -76,7 +75,7 @@ def test_only_products_are_rounded_and_texts_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
 def test_full_precision_is_stored_as_it_is(precision: Any) -> None:
-    trunk = backbone("clip_tiny").load(None).to(CPU, precision)
+    trunk = backbone("clip_tiny").load(None, ComputeOptions(precision=precision))
     assert {p.dtype for p in trunk.model.parameters()} == {torch.float32}  # type: ignore[attr-defined]
 
 
@@ -84,9 +83,8 @@ def test_full_precision_is_stored_as_it_is(precision: Any) -> None:
 
 
 def test_known_clips_are_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    trunk: Any = backbone("clip_tiny").load(None)
-    expected = trunk.encode_frames(clips(), None)
-    trunk.feature_cache_mb = 1
+    expected = backbone("clip_tiny").load(None).encode_frames(clips(), None)  # type: ignore[attr-defined]
+    trunk: Any = backbone("clip_tiny").load(None, ComputeOptions(feature_cache_mb=1))
     assert torch.equal(trunk.encode_frames(clips(), None), expected)
     monkeypatch.setattr(trunk, "_stem", None)
     assert torch.equal(trunk.encode_frames(clips(), None), expected)
@@ -94,8 +92,7 @@ def test_known_clips_are_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_features_known_from_an_evaluation_can_be_trained_on() -> None:
-    trunk: Any = backbone("clip_tiny").load(None)
-    trunk.feature_cache_mb = 1
+    trunk: Any = backbone("clip_tiny").load(None, ComputeOptions(feature_cache_mb=1))
     with torch.inference_mode():
         trunk.encode_frames(clips(), None)
     head = nn.Linear(trunk.dim, 1)
@@ -129,10 +126,8 @@ def test_the_cache_keeps_what_was_used_last_within_its_bound() -> None:
 @pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
 @pytest.mark.parametrize("name", ["clip_tiny", "tsm_tiny"])
 def test_compiled_blocks_train_alike(name: str) -> None:
-    trunk = backbone(name).load("random")
-    expected = trained(network(trunk))
-    trunk.compile()
-    net = network(trunk)
+    expected = trained(network(backbone(name).load("random")))
+    net = network(backbone(name).load("random", ComputeOptions(compile=True)))
     for found in (trained(net), trained(net)):
         for a, b in zip(found[:1] if name == "tsm_tiny" else found, expected, strict=False):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.detach().abs().max()))
@@ -151,9 +146,7 @@ def test_a_block_is_compiled_once_for_all_sizes_of_a_batch(monkeypatch: pytest.M
     torch._dynamo.reset()
     counters.clear()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
-    trunk = backbone("tsm_tiny").load("random")
-    trunk.compile()
-    net = network(trunk)
+    net = network(backbone("tsm_tiny").load("random", ComputeOptions(compile=True)))
     net.net.layer2 = net.net.layer3 = net.net.layer4 = nn.Sequential()  # one block will do
     for size in (10, 9, 12):  # below 16 frames torch's convolutions on CPUs take another way
         net.train()(clips(size)).sum().backward()

@@ -18,7 +18,7 @@ import pytest
 from vcil_bench import record
 from vcil_bench.common import files
 from vcil_bench.run.files import leftovers
-from vcil_bench.training.resume import Stages
+from vcil_bench.training.resume import PhaseSaver
 
 CRASHED = 71
 TWO_TASKS = ["protocol.tasks.sizes=[2,2]", "batch_size=4", "workers=0"]
@@ -134,13 +134,13 @@ def _newest(folder: Path) -> int:
 
 def _die_after_a_step() -> None:
     """Let the process end without a word after its next step of training."""
-    original = Stages.passed
+    original = PhaseSaver.maybe_save
 
-    def passed(stages: Stages, *arguments: Any, **more: Any) -> None:
-        original(stages, *arguments, **more)
+    def maybe_save(saver: PhaseSaver, *arguments: Any, **more: Any) -> None:
+        original(saver, *arguments, **more)
         os._exit(CRASHED)
 
-    Stages.passed = passed  # type: ignore[method-assign]
+    PhaseSaver.maybe_save = maybe_save  # type: ignore[method-assign]
 
 
 def test_every_session_that_trained_is_in_the_record(tiny: Any, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_sessions_of_another_run_are_not_taken_over(tiny: Any, tmp_path: Path) -
     assert forked.run(crashing, tmp_path / "out") == CRASHED
     (path,) = (tmp_path / "r").glob("*/*/*.json")
     data = json.loads(path.read_text())
-    data["method"]["sha256"] = "0" * 64
+    data["identity"]["vcil_bench.losses"] = "0" * 16
     path.write_text(json.dumps(data))
     assert forked.run(_run(tiny, tmp_path / "r"), tmp_path / "out") == 0
     assert len(record.load(path).data["sessions"]) == 1
@@ -179,9 +179,9 @@ def test_what_lies_beside_a_finished_record_is_cleared_away(tiny: Any, tmp_path:
     assert tiny.run("zero_shot", tmp_path / "r") == 0
     (path,) = (tmp_path / "r").glob("*/*/*.json")
     left = [
-        path.with_name(f"{path.stem}{end}") for end in (".ckpt.safetensors", ".stage-2.safetensors", ".lock")
+        path.with_name(f"{path.stem}{end}") for end in (".ckpt.safetensors", ".phase-2.safetensors", ".lock")
     ]
-    left += [path.with_name(f".{path.stem}{end}.abcd_123") for end in (".json", ".stage-1.safetensors")]
+    left += [path.with_name(f".{path.stem}{end}.abcd_123") for end in (".json", ".phase-1.safetensors")]
     others = [path.with_name(f".{path.stem}0.json.abcd_123"), path.with_name(f"{path.stem}0.ckpt.safetensors")]
     for file in (*left, *others):
         file.touch()

@@ -30,7 +30,7 @@ from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.nets.parallel.batch_norm import TeamBatchNorm2d
 from vcil_bench.run import loop
 from vcil_bench.run.plan import make_plan
-from vcil_bench.training.resume import Stages
+from vcil_bench.training.resume import PhaseSaver
 
 
 @pytest.fixture
@@ -344,15 +344,15 @@ def test_a_run_cut_off_inside_tasks_ends_in_the_same(
 ) -> None:
     values = {"precision": precision, "checkpoint_minutes": 0}
     whole = run(name, tiny, tmp_path / "whole", **values)
-    passed, calls = Stages.passed, itertools.count(1)
+    maybe_save, calls = PhaseSaver.maybe_save, itertools.count(1)
 
-    def cut(stages: Stages, *arguments: Any, **more: Any) -> None:
-        passed(stages, *arguments, **more)
+    def cut(saver: PhaseSaver, *arguments: Any, **more: Any) -> None:
+        maybe_save(saver, *arguments, **more)
         if next(calls) % 3 == 0:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stages, "passed", cut)
+        patch.setattr(PhaseSaver, "maybe_save", cut)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 run(name, tiny, tmp_path / "cut", **values)
@@ -364,7 +364,7 @@ def test_an_epoch_waits_for_its_losses_and_a_test_for_its_batches(
 ) -> None:
     found = run("lwf", tiny, tmp_path, eval_batch=1)
     waits = Counter(Path(wait.file).stem for wait in gpu.waits)
-    assert waits["training"] == sum(len(epoch) - 2 for step in found["steps"] for epoch in step["losses"])
+    assert waits["trainer"] == sum(len(epoch) - 2 for step in found["steps"] for epoch in step["losses"])
     tested = sum(sum(found["test_videos"][: i + 1]) for i in range(2))
     assert waits["evaluation"] <= tested + 2
 

@@ -118,7 +118,7 @@ def test_inside_a_task_the_state_is_saved_first(
         os.killpg(child.pid, number) if group else child.send(number)
         assert child.wait() == 130, child.text()
     assert "goes on inside task 1" in child.text()
-    (saved,) = (tmp_path / "r").glob("*/finetune/*.stage-1.safetensors")
+    (saved,) = (tmp_path / "r").glob("*/finetune/*.phase-1.safetensors")
     assert checkpoint.read(saved)[1]["epoch"] < 5000
 
 

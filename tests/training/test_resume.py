@@ -20,7 +20,7 @@ from small_runs import quick as quick_values
 
 from vcil_bench import record
 from vcil_bench.training import checkpoint
-from vcil_bench.training.resume import Stages
+from vcil_bench.training.resume import PhaseSaver
 
 ROOT = Path(__file__).parents[2]
 EVERY_STEP = "checkpoint_minutes=0"
@@ -46,19 +46,19 @@ class _CutOff:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.calls = 0
         self.last = -1
-        original = Stages.passed
+        original = PhaseSaver.maybe_save
 
-        def passed(stages: Stages, *arguments: Any, **more: Any) -> None:
-            original(stages, *arguments, **more)
+        def maybe_save(saver: PhaseSaver, *arguments: Any, **more: Any) -> None:
+            original(saver, *arguments, **more)
             self.calls += 1
             if self.calls == self.last:
                 raise KeyboardInterrupt
 
-        patch.setattr(Stages, "passed", passed)
+        patch.setattr(PhaseSaver, "maybe_save", maybe_save)
 
 
 TRAINED = sorted(name for name in ENTRIES if name != "zero_shot")
-TELLING = ("hce", "stpr", "tcd")  # two stages, state of their own, gradients that pile up
+TELLING = ("hce", "stpr", "tcd")  # two phases, state of their own, gradients that pile up
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,18 @@ def _leave_inside_a_task(tiny: Any, folder: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         _CutOff(patch).last = after
         assert tiny.run("finetune", folder, "--set", EVERY_STEP, *QUICK) == 130
-    (path,) = folder.glob("*/finetune/*.stage-1.safetensors")
+    (path,) = folder.glob("*/finetune/*.phase-1.safetensors")
     return path
+
+
+def test_a_resumed_run_says_where_its_phase_continues(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _leave_inside_a_task(tiny, tmp_path, monkeypatch)
+    capsys.readouterr()
+    assert tiny.run("finetune", tmp_path, "--set", EVERY_STEP, *QUICK) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "phase" in line]
+    assert lines == ["seed 1: phase 'task 1': continuing at epoch 2, step 2"]
 
 
 def test_a_damaged_state_is_named_and_kept(
@@ -108,8 +118,8 @@ def test_a_damaged_state_is_named_and_kept(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"class_order": "other"}, "class_order"),
-        ({"code of the harness": "x", "method": "y"}, "code of the harness, method"),
+        ({"class_order": "other"}, "class order"),
+        ({"vcil_bench.training": "x", "torch_version": "y"}, "torch version, vcil_bench.training"),
     ],
 )
 def test_a_state_of_another_run_is_refused_with_what_changed(
@@ -154,7 +164,7 @@ def test_seconds_of_sessions_that_died_are_counted(
 ) -> None:
     path = _leave_inside_a_task(tiny, tmp_path, monkeypatch)
     tensors, meta = checkpoint.read(path)
-    meta["train_s"], meta["waited_s"] = 1000.0, 500.0
+    meta["trainer"]["train_s"], meta["trainer"]["waited_s"] = 1000.0, 500.0
     checkpoint.write(path, tensors, meta)
     assert tiny.run("finetune", tmp_path, "--set", EVERY_STEP, *QUICK) == 0
     (found,) = tmp_path.glob("*/finetune/*-s1.json")
@@ -178,7 +188,7 @@ def test_states_of_one_kind_in_the_place_of_the_other_are_named(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = _leave_inside_a_task(tiny, tmp_path, monkeypatch)
-    name = path.name.replace(".stage-1.", ".ckpt.")
+    name = path.name.replace(".phase-1.", ".ckpt.")
     path.rename(path.with_name(name))
     assert tiny.run("finetune", tmp_path, "--set", EVERY_STEP, *QUICK) == 2
     assert f"{name}: another kind of state" in capsys.readouterr().err
@@ -208,7 +218,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tiny: Any, tmp_path: Path
         process.kill()
         assert process.wait() == -signal.SIGKILL
         kills += 1
-        inside += bool(list((tmp_path / "cut").glob("*/stpr/*.stage-*.safetensors")))
+        inside += bool(list((tmp_path / "cut").glob("*/stpr/*.phase-*.safetensors")))
     assert inside > 10
     assert start("cut").wait() == 0
     assert _outcome(tmp_path / "cut") == _outcome(tmp_path / "whole")
@@ -223,6 +233,6 @@ def test_a_state_holds_every_random_generator(
 ) -> None:
     path = _leave_inside_a_task(tiny, tmp_path, monkeypatch)
     tensors, meta = checkpoint.read(path)
-    assert {"draws/torch", "draws/numpy", "draws/python"} <= set(tensors)
-    assert {"numpy", "python"} == set(meta["draws"])
-    assert tensors["draws/torch"].dtype == torch.uint8
+    assert {"rng/torch", "rng/numpy", "rng/python"} <= set(tensors)
+    assert {"numpy", "python"} == set(meta["rng"])
+    assert tensors["rng/torch"].dtype == torch.uint8

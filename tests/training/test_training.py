@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -11,46 +12,50 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from rich.progress import Progress
 from small_runs import config_of, context_of, learn, method_class
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 from torch.utils._python_dispatch import _disable_current_modes
 from waiting import Waits
 
 from vcil_bench.data.loader import Sample
 from vcil_bench.method import RunContext
 from vcil_bench.methods.lwm import grad_cam
-from vcil_bench.methods.tcd import TCD, _RepeatingSGD
+from vcil_bench.methods.tcd import TCD, AuthorsSGD
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.network import Features
-from vcil_bench.nets.parallel.team import Team
 from vcil_bench.run import evaluation
-from vcil_bench.training import Epoch, gradients, sgd
-from vcil_bench.training.resume import Place
+from vcil_bench.training import Epoch, Trainer, gradients, sgd
+from vcil_bench.training.resume import PhaseProgress
 
 
 def on_gpu(tiny: Any, precision: str) -> RunContext:
     """Return the context of a run on a GPU, its tensors on the processor for the test's sake."""
     context = context_of(backbone("tsm_tiny").load("random"), tiny.protocol)
-    context.device, context.precision = torch.device("cuda"), precision  # type: ignore[assignment]
-    context.scaler = GradScaler("cpu", enabled=precision == "fp16")
-    return context
+    return dataclasses.replace(context, device=torch.device("cuda"), precision=precision)
+
+
+def epoch_of(optimiser: torch.optim.Optimizer, tiny: Any) -> Epoch:
+    """Return an epoch in fp16."""
+    loader = context_of(backbone("tsm_tiny").load("random"), tiny.protocol).loader
+    trainer = Trainer(torch.device("cpu"), "fp16", loader)
+    return Epoch(iter([]), trainer, nn.Module(), optimiser, PhaseProgress())
 
 
 # --- fp16
 
 
-@pytest.mark.parametrize("kind", [torch.optim.SGD, _RepeatingSGD])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, AuthorsSGD])
 def test_weights_stay_finite_where_the_first_gradient_overflows(kind: Any, tiny: Any) -> None:
     """Memory that no one has written holds NaN here, as it may hold anything on a GPU."""
     context = on_gpu(tiny, "fp16")
     weight = nn.Parameter(torch.ones(3))
-    groups = [{"params": [weight], "repeated": True}]
     torch.use_deterministic_algorithms(True)
     try:
-        optimiser = sgd(context, groups, lr=0.1, momentum=0.9, weight_decay=0.0, kind=kind)
-        epoch = Epoch(iter([]), context, optimiser, Place())
+        if kind is AuthorsSGD:
+            optimiser = kind([{"params": [weight], "repeated": True}], lr=0.1, momentum=0.9)
+        else:
+            optimiser = sgd(context, [weight], lr=0.1, momentum=0.9, weight_decay=0.0)
+        epoch = epoch_of(optimiser, tiny)
         epoch.step({"loss": (weight * torch.tensor([math.inf, 1.0, 1.0])).sum()})
         assert torch.equal(weight, torch.ones(3)), "a step that overflows is skipped"
         epoch.step({"loss": weight.sum()})
@@ -66,19 +71,21 @@ def test_sgd_is_fused_on_a_gpu_unless_a_scaler_skips_its_steps(precision: str, t
     settings: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}
     optimiser = sgd(context, [nn.Parameter(torch.ones(3))], **settings)
     assert (optimiser.param_groups[0]["fused"] is True) == (precision != "fp16")
-    context.device = torch.device("cpu")
-    assert not sgd(context, [nn.Parameter(torch.ones(3))], **settings).param_groups[0]["fused"]
+    here = dataclasses.replace(context, device=torch.device("cpu"))
+    assert not sgd(here, [nn.Parameter(torch.ones(3))], **settings).param_groups[0]["fused"]
 
 
 def test_gradients_that_pile_up_leave_out_those_that_overflow(tiny: Any) -> None:
-    context = on_gpu(tiny, "fp16")
     inside, beside = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    optimiser = sgd(context, [inside], lr=0.0, momentum=0.0, weight_decay=0.0)
-    epoch = Epoch(iter([]), context, optimiser, Place())
+    optimiser = AuthorsSGD([{"params": [inside]}, {"params": [beside], "piles_up": True}], lr=0.1)
+    epoch = epoch_of(optimiser, tiny)
     for factor in (math.inf, 1.0, math.nan, 2.0):
         with Waits() as waits:
             waits.allowed = 1  # the scaler's own, whether to skip
-            epoch.step({"loss": (inside + factor * beside).sum()}, clip_norm=100.0, clipped=[inside, beside])
+            epoch.backward({"loss": (inside + factor * beside).sum()})
+            optimiser.pile_up(overflows=True)
+            epoch.update()
+    assert torch.equal(beside, torch.ones(2))
     assert beside.grad is not None
     torch.testing.assert_close(beside.grad, torch.full((2,), 3.0))
 
@@ -120,14 +127,17 @@ def test_attention_maps_survive_a_network_in_fp16() -> None:
 def test_importance_in_fp16_is_that_of_fp32(stream: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cls = method_class("tcd")
     found = {}
+    learnt = learn(cls, config_of(cls), backbone("tsm_tiny").load(None), stream, tiny, 1)
+    task = stream.task(0, cumulative=False)
     for precision in ("fp32", "fp16"):
-        method = learn(cls, config_of(cls), backbone("tsm_tiny").load(None), stream, tiny, 1)
+        method = cls(learnt.config, dataclasses.replace(learnt.context, precision=precision))
         assert isinstance(method, TCD)
-        method.context.precision = precision  # type: ignore[assignment]
-        plain = method.scores
+        method.grow(task)
+        method.load_state_dict(learnt.state_dict())
+        torch.manual_seed(0)  # of the dropout
+        plain = method.model.mean_logits
         # Gradients by the values of maps of 224 pixels are as small as this makes those of 64.
-        monkeypatch.setattr(method, "scores", lambda frames, plain=plain: 1e-3 * plain(frames))
-        task = stream.task(0, cumulative=False)
+        monkeypatch.setattr(method.model, "mean_logits", lambda frames, plain=plain: 1e-3 * plain(frames))
         method.train()._measure_importance(task, task.train)
         found[precision] = method.importance_maps()
     for half, full in zip(found["fp16"], found["fp32"], strict=True):
@@ -201,7 +211,7 @@ def result_of(scores: Tensor, monkeypatch: pytest.MonkeyPatch, look_every: int) 
     samples = [Sample(str(i), "", i % scores.shape[1], 1) for i in range(count)]
     batches = range(1, count)
     loader = Clips({b for b in batches if b % look_every == 0})
-    context = SimpleNamespace(loader=loader, team=Team(), progress=Progress(disable=True))
+    context = SimpleNamespace(loader=loader, trainer=Trainer(torch.device("cpu"), "fp32", loader))  # type: ignore[arg-type]
     method: Any = Guesses(scores)
     return evaluation.evaluate(method, context, [samples[:3], samples[3:]], scores.shape[1], 2)  # type: ignore[arg-type]
 

@@ -472,7 +472,7 @@ def _show_method(entry: Entry) -> None:
     for field in dataclasses.fields(cls.Config):
         default = field.default_factory() if callable(field.default_factory) else field.default
         print(f"  {field.name} = {json.dumps(default)}")
-    for pattern, recipe in cls.recipes.items():
+    for pattern, recipe in cls.all_recipes():
         print(f"on {pattern}: {json.dumps(dict(recipe))}")
 
 

@@ -24,6 +24,8 @@ from torch.utils.data import Dataset
 
 from vcil_bench.common.errors import TrainingError, UserError
 from vcil_bench.common.random_streams import numpy_stream
+from vcil_bench.nets.parallel.batch_part import BatchPart
+from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import ClipSpec
 
 from . import clips as clip_rules
@@ -63,13 +65,13 @@ class Job:
     """Clips to be decoded by one worker, a part of a batch.
 
     Attributes:
-        stage: Part of every draw's key.
+        phase: Part of every draw's key.
         shape: Of what is decoded of a sample, [(V,) T, S, S, 3].
         place: Number of the first clip in memory.
         clips: Epoch (or ``VIEWS``, ``PLAIN``), position in the pass's list, and sample.
     """
 
-    stage: str
+    phase: str
     shape: tuple[int, ...]
     place: int
     clips: list[tuple[int, int, Sample]]
@@ -84,10 +86,12 @@ class Batch:
             the colours of a pixel lie together. Where processes share a batch, this one's part, padded with its
             last clip to the same number for all.
         labels: [B] int64, positions in the class order; of the whole batch always.
+        part: Which clips of the batch these are, where processes share it; None where they are all.
     """
 
     clips: Tensor
     labels: Tensor
+    part: BatchPart | None = None
 
 
 @dataclass
@@ -150,12 +154,12 @@ class _Clips(Dataset[None]):
         places = _places(self.memory, job.shape)
         for place, (epoch, position, sample) in enumerate(job.clips, job.place):
             with self.watch.at(position):
-                places[place] = self._clip(job.stage, epoch, sample)
+                places[place] = self._clip(job.phase, epoch, sample)
 
-    def _clip(self, stage: str, epoch: int, sample: Sample) -> Tensor:
+    def _clip(self, phase: str, epoch: int, sample: Sample) -> Tensor:
         spec = self.spec
         if epoch >= 0:
-            rng = numpy_stream(self.seed, "clip", stage, epoch, sample.id)
+            rng = numpy_stream(self.seed, "clip", phase, epoch, sample.id)
             indices = self._indices(sample, rng)
             frames = self._read(sample, indices, lambda w, h: clip_rules.training_window(w, h, spec, rng))
             return clip_rules.training_pixels(frames, spec, rng)
@@ -212,7 +216,7 @@ class ClipLoader:
         device: torch.device,
         seed: int,
         store: FrameStore | None = None,
-        share: tuple[int, int] = (0, 1),
+        team: Team | None = None,
         limit_s: float = 120.0,
     ) -> None:
         """Remember what every batch of a run has in common.
@@ -225,13 +229,13 @@ class ClipLoader:
             device: Where batches go.
             seed: The run seed, part of every draw's key.
             store: Read frames from here instead of from the videos.
-            share: Rank and number of the processes that share every batch of ``training`` and ``plain``: each
-                decodes its part of the clips, and has the labels of all.
+            team: The processes that share every batch of ``training`` and ``plain``: each decodes its part of
+                the clips, and has the labels of all.
             limit_s: Seconds that a worker may be at one video; then all are ended.
         """
         self.spec = spec
         self.clock = LoaderClock()
-        self.share = share
+        self._team = team or Team()
         self._reach: list[_Reach] = []  # at most one; a list, since twins share it
         self._idle: list[Crew] = []  # likewise
         self._decoder = decoder
@@ -245,7 +249,7 @@ class ClipLoader:
     def whole(self) -> ClipLoader:
         """Return a loader that gives every process all clips of a batch; its waiting counts as this one's."""
         twin = copy.copy(self)
-        twin.share = (0, 1)
+        twin._team = Team()
         return twin
 
     def close(self) -> None:
@@ -274,7 +278,7 @@ class ClipLoader:
         samples: Sequence[Sample],
         epochs: int,
         batch_size: int,
-        stage: str,
+        phase: str,
         *,
         drop_last: bool = False,
         start: tuple[int, int] = (0, 0),
@@ -285,7 +289,7 @@ class ClipLoader:
             samples: The videos.
             epochs: Passes over them.
             batch_size: Videos per batch.
-            stage: Part of every draw's key.
+            phase: Part of every draw's key.
             drop_last: Leave out an incomplete last batch, unless it would be the only one.
             start: Epoch and batch of it to begin with; what follows is what an undisturbed run has there.
         """
@@ -293,30 +297,28 @@ class ClipLoader:
 
         def plan() -> Iterator[list[Item]]:
             for epoch in range(start[0], epochs):
-                order = numpy_stream(self._seed, "shuffle", stage, epoch).permutation(len(samples))
+                order = numpy_stream(self._seed, "shuffle", phase, epoch).permutation(len(samples))
                 for number in range(start[1] if epoch == start[0] else 0, per_epoch):
                     part = order[number * batch_size : (number + 1) * batch_size]
                     yield [(epoch, position) for position in part.tolist()]
 
         self._check(samples)
         shape = (min(batch_size, len(samples)),)
-        return self._batches(samples, plan(), shape, stage, self.share)
+        return self._batches(samples, plan(), shape, phase, self._team)
 
     def views(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
         """Yield the test views of the samples in order; clips are [B, V, T, 3, S, S]."""
-        return self._in_order(samples, batch_size, VIEWS, (0, 1))
+        return self._in_order(samples, batch_size, VIEWS, Team())
 
     def plain(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
         """Yield one clip a sample in order, the middle frames' centre crop; clips are [B, T, 3, S, S]."""
-        return self._in_order(samples, batch_size, PLAIN, self.share)
+        return self._in_order(samples, batch_size, PLAIN, self._team)
 
     def _check(self, samples: Sequence[Sample]) -> None:
         for reach in self._reach:
             reach.check(samples)
 
-    def _in_order(
-        self, samples: Sequence[Sample], batch_size: int, kind: int, share: tuple[int, int]
-    ) -> Iterator[Batch]:
+    def _in_order(self, samples: Sequence[Sample], batch_size: int, kind: int, team: Team) -> Iterator[Batch]:
         self._check(samples)
         plan = (
             [(kind, i) for i in range(start, min(start + batch_size, len(samples)))]
@@ -324,20 +326,20 @@ class ClipLoader:
         )
         views = self.spec.test_views
         shape = min(batch_size, len(samples)), *((views.clips * views.crops,) if kind == VIEWS else ())
-        return self._batches(samples, plan, shape, "views", share)
+        return self._batches(samples, plan, shape, "views", team)
 
     def _batches(
         self,
         samples: Sequence[Sample],
         plan: Iterator[list[Item]],
         shape: tuple[int, ...],
-        stage: str,
-        share: tuple[int, int],
+        phase: str,
+        team: Team,
     ) -> Iterator[Batch]:
         """Yield what is planned; ``shape`` is the number of clips in the largest batch, and of views in each."""
         # A pass takes a number from torch's generator; what dropout draws depends on it.
         torch.empty((), dtype=torch.int64).random_()
-        size, side = max(1, _share(shape[0], share[1])), self.spec.size
+        size, side = max(1, _share(shape[0], team.size)), self.spec.size
         sample_shape = (*shape[1:], self.spec.frames, side, side, 3)
         parts = max(1, min(self._workers, size))
         # Places of batches: those of which jobs are in work, and the one that is taken.
@@ -349,10 +351,10 @@ class ClipLoader:
         def jobs() -> Iterator[Job]:
             for number, batch in enumerate(plan):
                 labels.append([samples[position].label for _, position in batch])
-                own = [(epoch, position, samples[position]) for epoch, position in _part(batch, *share)]
+                own = [(epoch, position, samples[position]) for epoch, position in _part(batch, team)]
                 for part in range(parts):
                     start, end = (len(own) * n // parts for n in (part, part + 1))
-                    yield Job(stage, sample_shape, number % places * size + start, own[start:end])
+                    yield Job(phase, sample_shape, number % places * size + start, own[start:end])
 
         def names(positions: Sequence[int]) -> str:
             return ", ".join(f"{samples[p].id!r} ({samples[p].path})" for p in positions) or "no video"
@@ -373,8 +375,10 @@ class ClipLoader:
                 return
             told = labels.popleft()
             first = number % places * size
-            clips = self._on_device(memory[first : first + _share(len(told), share[1])])
-            batch = Batch(clip_rules.planes(clips), self._on_device(torch.tensor(told)))
+            count = _share(len(told), team.size)
+            clips = clip_rules.planes(self._on_device(memory[first : first + count]))
+            part = BatchPart(team.rank * count, count, len(told), team) if team.size > 1 else None
+            batch = Batch(clips, self._on_device(torch.tensor(told)), part)
             if self._workers and not labels:  # workers have jobs ahead: this batch is the last
                 self._idle[:] = [crew]
                 del crew, memory
@@ -408,11 +412,11 @@ def batches_per_epoch(num_samples: int, batch_size: int, *, drop_last: bool) -> 
     return max(1, num_samples // batch_size) if drop_last else -(-num_samples // batch_size)
 
 
-def _part(batch: list[Item], rank: int, processes: int) -> list[Item]:
+def _part(batch: list[Item], team: Team) -> list[Item]:
     """Return what one of several processes decodes of a batch, the same number for each."""
-    size = _share(len(batch), processes)
-    own = batch[rank * size : (rank + 1) * size]
-    return own + batch[-1:] * (size - len(own))
+    count = _share(len(batch), team.size)
+    part = batch[team.rank * count : (team.rank + 1) * count]
+    return part + batch[-1:] * (count - len(part))
 
 
 def _share(clips: int, processes: int) -> int:

@@ -140,7 +140,7 @@ def _killed(setting: Setting, name: str) -> Line:
 def _inside_second_task(results: Path) -> bool:
     """Tell whether the first task is recorded and a state of the second is saved."""
     # The first task's states are dropped after its record is written.
-    return bool(record_files(results)) and any(_of_second_task(path) for path in results.glob("*/*/*.stage-*"))
+    return bool(record_files(results)) and any(_of_second_task(path) for path in results.glob("*/*/*.phase-*"))
 
 
 def _of_second_task(path: Path) -> bool:

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
 from vcil_bench import protocol, registry
-from vcil_bench.data.loader import Batch, LoaderClock, Sample
+from vcil_bench.data.loader import Batch, ClipLoader, LoaderClock, Sample
 from vcil_bench.method import RunContext
 from vcil_bench.nets.backbones import backbone
+from vcil_bench.nets.compute import PLAIN, ComputeOptions
 from vcil_bench.nets.network import Trunk
-from vcil_bench.nets.precision import Precision
 from vcil_bench.stream import Task
+from vcil_bench.training import Trainer
 
 PROTOCOL = "tcd_ucf101_10x5"
 OLD, NEW = 4, 2
@@ -58,19 +58,17 @@ class SteadyClips:
         return sum(spans) / len(spans)
 
 
-def trunk_of(name: str, device: torch.device, precision: Precision = "fp32") -> Trunk:
+def trunk_of(name: str, device: torch.device, compute: ComputeOptions = PLAIN) -> Trunk:
     """Load a backbone with random weights, which cost what trained ones do."""
-    trunk = backbone(name).load("random")
-    trunk.to(device, precision)
-    return trunk
+    return backbone(name).load("random", compute).to(device)
 
 
 def stpr(
     trunk: Trunk,
     loader: SteadyClips,
     device: torch.device,
-    precision: Precision = "fp32",
     tasks: int = 2,
+    read_from: ClipLoader | None = None,
     **config: Any,
 ) -> tuple[Any, Task]:
     """Return StPR grown to its last task, and that task with as many samples as the loader has steps for.
@@ -79,15 +77,17 @@ def stpr(
         trunk: The backbone.
         loader: Gives the clips.
         device: Where to.
-        precision: The run's.
         tasks: Tasks grown, and so experts.
+        read_from: Gives the clips instead.
         config: What differs from the paper's.
     """
-    context = RunContext(device, precision, 0, loader, trunk, None, Progress(disable=True))  # type: ignore[arg-type]
+    source: Any = read_from or loader
+    precision = trunk.compute.precision
+    context = RunContext(device, precision, source, trunk, None, Trainer(device, precision, source))
     values = {"epochs": 1, "epochs_first": 1, "batch_size": len(loader.clips)} | config
     cls = registry.find("stpr").cls
     assert cls is not None
-    method = context.method = cls(cls.resolve_config("benchmark", values)[0], context)
+    method = cls(cls.resolve_config("benchmark", values)[0], context)
     task = None
     for index in range(tasks):
         old = 0 if index == 0 else OLD + NEW * (index - 1)
@@ -109,7 +109,7 @@ def learn(method: Any, task: Task, few: int = 2) -> float:
     plain = loader.plain
     loader.plain = lambda samples, batch_size: plain(samples[:few], batch_size)  # type: ignore[method-assign]
     method.train()
-    method.context.stages.begin(task.index)
+    method.context.trainer.begin_task(task.index)
     method.learn(task)
     loader.plain = plain  # type: ignore[method-assign]
     if loader.taken and method.context.device.type == "cuda":

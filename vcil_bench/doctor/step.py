@@ -22,8 +22,8 @@ from vcil_bench import protocol
 from vcil_bench.common import cpu_cores
 from vcil_bench.data.loader import ClipLoader, Sample
 from vcil_bench.data.store.frame_store import FrameStore
+from vcil_bench.nets.compute import ComputeOptions, Precision
 from vcil_bench.nets.network import Trunk
-from vcil_bench.nets.precision import Precision
 from vcil_bench.stream import Task
 
 from .steady import NEW, OLD, PROTOCOL, SteadyClips, learn, stpr, trunk_of
@@ -37,16 +37,16 @@ def measure(
 ) -> list[Figure]:
     """Measure steps with and without distillation, and an epoch with its data."""
     on_gpu = device.type == "cuda"
-    trunk = trunk_of(backbone, device, precision)
+    trunk = trunk_of(backbone, device, ComputeOptions(precision=precision))
     ways = {"without distillation": False, "with distillation": True}
     loader = SteadyClips(batch, STEPS, device, trunk.image_size)
     # Counted before anything is compiled, since the counter cannot look into compiled code.
-    flops = {n: flops_of(*stpr(trunk, loader, device, precision, fssd=fssd), batch) for n, fssd in ways.items()}
+    flops = {n: flops_of(*stpr(trunk, loader, device, fssd=fssd), batch) for n, fssd in ways.items()}
     if compiled:
-        trunk.compile()
+        trunk = trunk_of(backbone, device, ComputeOptions(precision=precision, compile=True))
     figures: list[Figure] = []
     for name, fssd in ways.items():
-        method, task = stpr(trunk, loader, device, precision, fssd=fssd)
+        method, task = stpr(trunk, loader, device, fssd=fssd)
         learn(method, task)  # warms up
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(device)
@@ -56,7 +56,7 @@ def measure(
         if on_gpu:
             peak = torch.cuda.max_memory_allocated(device) / 2**30
             figures.append((f"peak memory {name}", f"{peak:.1f} GiB"))
-    return [*figures, *with_data(trunk, device, precision, batch)]
+    return [*figures, *with_data(trunk, device, batch)]
 
 
 def flops_of(method: Any, task: Task, batch: int) -> int:
@@ -69,7 +69,7 @@ def flops_of(method: Any, task: Task, batch: int) -> int:
     return counts[1] - counts[0]
 
 
-def with_data(trunk: Trunk, device: torch.device, precision: Precision, batch: int) -> list[Figure]:
+def with_data(trunk: Trunk, device: torch.device, batch: int) -> list[Figure]:
     """Measure steps whose clips come from a frame store, and the share of time spent waiting for them."""
     spec = dataclasses.replace(
         protocol.load(PROTOCOL).spec.clip, size=trunk.image_size, short_side=trunk.image_size
@@ -80,14 +80,12 @@ def with_data(trunk: Trunk, device: torch.device, precision: Precision, batch: i
         store, samples = make_store(Path(folder), videos)
         loader = ClipLoader(spec, decoder="auto", workers=workers, device=device, seed=0, store=store)
         steady = SteadyClips(batch, 1, device, trunk.image_size)
-        method, task = stpr(trunk, steady, device, precision)
-        method.context.loader = loader
+        method, task = stpr(trunk, steady, device, read_from=loader)
         method.train()
         task = dataclasses.replace(task, train=tuple(samples))
-        method.context.stages.begin(0)
+        method.context.trainer.begin_task(0)
         method.learn(task)  # warms up
-        loader.clock.waited = 0.0
-        method.context.stages.begin(1)
+        method.context.trainer.begin_task(1)
         start = time.perf_counter()
         method.learn(task)
         spent = time.perf_counter() - start

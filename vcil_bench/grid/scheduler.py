@@ -29,8 +29,8 @@ from vcil_bench.data.datasets import ADAPTERS, adapter
 from vcil_bench.data.manifest import Manifest, check_present, prepare
 from vcil_bench.record import RecordError
 from vcil_bench.run.files import leftovers
-from vcil_bench.run.loop import finished
 from vcil_bench.run.plan import Plan, RunError, make_plan
+from vcil_bench.run.reuse import finished
 from vcil_bench.stream import class_names
 
 from .launchers import GRACE_S, PROMPT, Ended, Engine, Job, Refused

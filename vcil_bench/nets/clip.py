@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from vcil_bench.common.config import ConfigError
 
 from .clip_blocks import class_token_block, frozen_block
+from .compute import PLAIN, ComputeOptions
 from .feature_cache import FeatureCache
 from .network import AdapterConfig, Features, Trunk, Tuning, VideoNetwork
-from .parallel.batch_part import RowDropout, rows
-from .parallel.gather import handed_out, own_rows, whole
+from .parallel.batch_part import RowDropout
+from .parallel.gather import gather_batch, gather_maps
 from .parallel.micro_batches import in_chunks, recomputed
-from .precision import HALF, Precision, autocast, store
+from .precision import HALF, autocast, store
 from .weights import WeightsInfo
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -74,8 +75,19 @@ class ClipTrunk(Trunk):
 
     supports_micro_batch = True
 
-    def __init__(self, name: str, model: CLIP, tokenizer: Tokenizer, weights: WeightsInfo) -> None:
-        """Freeze ``model`` and read what the harness needs to know of it."""
+    def __init__(
+        self,
+        name: str,
+        model: CLIP,
+        tokenizer: Tokenizer,
+        weights: WeightsInfo,
+        compute: ComputeOptions = PLAIN,
+    ) -> None:
+        """Freeze ``model``, store its visual tower's products in a precision, and read what else is to be known.
+
+        What autocast would cast is cast, so that results are autocast's own; encoders then run inside it by
+        themselves. Text features are computed once a task and stay float32.
+        """
         self.name = name
         self.weights = weights
         self.model = model.eval().requires_grad_(False)
@@ -83,36 +95,24 @@ class ClipTrunk(Trunk):
         self.image_size = int(model.visual.image_size[0])
         self.logit_scale = float(model.logit_scale.exp())
         self._tokenizer = tokenizer
-        self._precision: Precision = "fp32"
-        self._block = frozen_block
+        self.compute = compute
+        store(model.visual, compute.precision)
+        if compute.precision in HALF:
+            model.visual.proj.data = model.visual.proj.data.to(HALF[compute.precision])
+        # Adapters stay as they are, and their dropout with them.
+        self._block = torch.compile(frozen_block) if compute.compile else frozen_block
         self._texts: dict[tuple[str, ...], Tensor] = {}
         self._cache: FeatureCache | None = None
         self._mean = torch.tensor(model.visual.image_mean).view(3, 1, 1) * 255
         self._std = torch.tensor(model.visual.image_std).view(3, 1, 1) * 255
 
-    def to(self, device: torch.device, precision: Precision = "fp32") -> ClipTrunk:
-        """Move the trunk to a device, in place, and store the visual tower's products in a precision.
-
-        What autocast would cast is cast, so that results are autocast's own; encoders then run inside it by
-        themselves. Text features are computed once a task and stay float32.
-
-        Args:
-            device: Where to.
-            precision: The run's; what is rounded once stays so.
-        """
-        visual = self.model.to(device).visual
-        store(visual, precision)
-        if precision in HALF:
-            visual.proj.data = visual.proj.data.to(HALF[precision])
-        self._precision = precision
+    def to(self, device: torch.device) -> ClipTrunk:
+        """Move the trunk to a device, in place."""
+        self.model.to(device)
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         self._texts.clear()
         self._cache = None
         return self
-
-    def compile(self) -> None:
-        """Compile the frozen part of the blocks; adapters stay as they are, and their dropout with them."""
-        self._block = torch.compile(frozen_block)
 
     @property
     def num_parameters(self) -> int:
@@ -150,9 +150,9 @@ class ClipTrunk(Trunk):
         Returns:
             [B, T, D] frame features in the joint space, not normalised.
         """
-        if adapters is None and self.feature_cache_mb:
-            self._cache = self._cache or FeatureCache(self.feature_cache_mb * 2**20)
-            return whole(self.team, self._cache.get(clips, lambda some: self._encode_each(some, [None])[0]))
+        if adapters is None and self.compute.feature_cache_mb:
+            self._cache = self._cache or FeatureCache(self.compute.feature_cache_mb * 2**20)
+            return gather_batch(self._cache.get(clips, lambda some: self._encode_each(some, [None])[0]))
         return self.encode_each(clips, [adapters])[0]
 
     def encode_each(self, clips: Tensor, branches: Sequence[Adapters]) -> list[Tensor]:
@@ -168,7 +168,7 @@ class ClipTrunk(Trunk):
         Returns:
             Frame features [B, T, D] of each.
         """
-        return [whole(self.team, frames) for frames in self._encode_each(clips, branches)]
+        return [gather_batch(frames) for frames in self._encode_each(clips, branches)]
 
     def encode(self, clips: Tensor, adapters: Adapters, num_maps: int) -> tuple[Tensor, list[Tensor]]:
         """Run the visual tower and keep the patch tokens behind the first ``num_maps`` blocks.
@@ -188,20 +188,21 @@ class ClipTrunk(Trunk):
                 return x
             side = isqrt(x.shape[1] - 1)
             patches = x[:, 1:].transpose(1, 2).unflatten(2, (side, side)).unflatten(0, clips.shape[:2]).float()
-            handed, own = handed_out(self.team, patches)
-            maps.append(handed)
+            whole, local = gather_maps(patches)
+            maps.append(whole)
             # Put together again from the map, so that gradients with respect to it exist.
-            again = own.flatten(0, 1).flatten(2).transpose(1, 2)
+            again = local.flatten(0, 1).flatten(2).transpose(1, 2)
             return torch.cat([x[:, :1], again.to(x.dtype)], dim=1)
 
-        with rows(own_rows(self.team, clips)), self._autocast():
+        with self._autocast():
             frames = self._rest(*self._stem(clips), adapters, keep).unflatten(0, clips.shape[:2])
-        return whole(self.team, frames), maps
+        return gather_batch(frames), maps
 
     def _encode_each(self, clips: Tensor, branches: Sequence[Adapters]) -> list[Tensor]:
         """Encode this process's clips, in chunks where gradients are needed and memory is short."""
         trained = [torch.is_grad_enabled() and _trains(adapters) for adapters in branches]
-        chunked = self.micro_batch is not None and any(trained)
+        size = self.compute.micro_batch
+        chunked = size is not None and any(trained)
 
         def compute(clips: Tensor) -> list[Tensor]:
             stem = self._stem(clips)
@@ -214,13 +215,13 @@ class ClipTrunk(Trunk):
                 found.append(frames.unflatten(0, clips.shape[:2]))
             return found
 
-        with rows(own_rows(self.team, clips)), self._autocast():
-            if self.micro_batch is not None and chunked:
-                return in_chunks(compute, clips, self.micro_batch)
+        with self._autocast():
+            if size is not None and chunked:
+                return in_chunks(compute, clips, size)
             return compute(clips)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return autocast(self._mean.device, self._precision)
+        return autocast(self._mean.device, self.compute.precision)
 
     def _stem(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Compute what no adapter can change: the first block's tokens before its MLP, and its frozen output."""

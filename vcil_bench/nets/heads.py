@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class GrowingLinear(nn.Module):
+class Head(nn.Module, ABC):
+    """From features [B, D] to class logits [B, K], K growing with the tasks."""
+
+    @abstractmethod
+    def grow(self, num_new: int) -> None:
+        """Append outputs for ``num_new`` classes; those of old classes keep their weights."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [B, D] to logits [B, K]."""
+
+
+class GrowingLinear(Head):
     """A linear classifier to which each task adds outputs; the outputs of old classes keep their weights."""
 
     def __init__(self, in_features: int, std: float | None = None) -> None:
@@ -40,7 +53,7 @@ class GrowingLinear(nn.Module):
         return F.linear(features, self.weight, self.bias)
 
 
-class CosineHead(nn.Module):
+class CosineHead(Head):
     """Cosine classifier with one or more proxies a class: UCIR's ``cc`` or PODNet's and TCD's ``lsc``.
 
     ``cc`` scores ``sigma cos(x, w)``. ``lsc`` scores minus the squared distance of ``sigma x/|x|`` and

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .precision import Precision
+from .compute import ComputeOptions
 
 if TYPE_CHECKING:
-    from .parallel.team import Team
     from .weights import WeightsInfo
 
 
@@ -109,10 +108,7 @@ class Trunk(ABC):
         dim: Size D of a frame feature.
         image_size: Side of the square frames it takes, in pixels.
         supports_micro_batch: Whether its networks give the same in chunks; batch norms in training do not.
-        micro_batch: Clips whose activations a network in training holds at a time, None for all of a batch.
-            Passes that return feature maps run whole.
-        team: The processes that share batches; None, or without a ``total``, clips are whole batches.
-        feature_cache_mb: MiB of frozen features to keep, where clips come again; 0 for none. For CPUs.
+        compute: How its networks compute, as it was loaded.
     """
 
     supports_micro_batch: ClassVar[bool]
@@ -120,9 +116,7 @@ class Trunk(ABC):
     weights: WeightsInfo
     dim: int
     image_size: int
-    micro_batch: int | None = None
-    team: Team | None = None
-    feature_cache_mb: int = 0
+    compute: ComputeOptions
 
     @property
     @abstractmethod
@@ -130,15 +124,8 @@ class Trunk(ABC):
         """Number of frozen weights that all its networks share, beside their own parameters."""
 
     @abstractmethod
-    def to(self, device: torch.device, precision: Precision = "fp32") -> Trunk:
-        """Move the trunk to a device, in place, and store what is frozen of it in a run's precision."""
-
-    @abstractmethod
-    def compile(self) -> None:
-        """Compile the blocks of networks to come, which pays on GPUs alone.
-
-        A ViT on CPUs was measured to gain nothing and to compile for 21 s; results move by rounding.
-        """
+    def to(self, device: torch.device) -> Trunk:
+        """Move the trunk to a device, in place."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Trunk:
         """Return itself: copies of a network share the trunk."""

@@ -7,12 +7,13 @@ pass. Stored, they take half the memory too.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+from .compute import Precision as Precision
+
 HALF: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -7,20 +7,18 @@ with it use it (TCD ops/temporal_shift.py, ops/models.py).
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from .compute import PLAIN, ComputeOptions
 from .network import Features, Trunk, Tuning, VideoNetwork
 from .parallel.batch_norm import TeamBatchNorm2d
-from .parallel.gather import handed_out, own_rows, whole
-from .precision import Precision
+from .parallel.batch_part import current_part
+from .parallel.gather import gather_batch, gather_maps
 from .weights import WeightsInfo
-
-if TYPE_CHECKING:
-    from .parallel.team import Team
 
 FOLD_DIV = 8  # one eighth of the channels looks ahead in time, one eighth back
 
@@ -119,25 +117,25 @@ class TSMNetwork(VideoNetwork):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Encode uint8 clips [B, T, 3, S, S] to frame features [B, T, D]."""
-        return whole(self.trunk.team, self._run(clips, None)[0])
+        return gather_batch(self._run(clips, with_maps=False)[0])
 
     def features(self, clips: Tensor) -> Features:
         """Encode clips, keeping the output of every residual block."""
-        frames, blocks = self._run(clips, self.trunk.team)
-        return Features(whole(self.trunk.team, frames), blocks)
+        frames, blocks = self._run(clips, with_maps=True)
+        return Features(gather_batch(frames), blocks)
 
-    def _run(self, clips: Tensor, team: Team | None) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
+    def _run(self, clips: Tensor, *, with_maps: bool) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
         """Encode this process's clips [B, T, 3, S, S].
 
         Args:
             clips: [B, T, 3, S, S] uint8.
-            team: The processes that put their maps together, None to leave each with its own.
+            with_maps: Whether the maps are wanted, of all processes' clips.
 
         Returns:
             Frame features [B, T, D] and, per stage, the output of each block.
         """
         batch, length = clips.shape[:2]
-        part = own_rows(self.trunk.team, clips)
+        part = current_part()
         for module in self.net.modules():
             if isinstance(module, ShiftedConv):
                 module.frames = length
@@ -151,12 +149,12 @@ class TSMNetwork(VideoNetwork):
         for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
             blocks = []
             for block in stage:
-                if self.trunk.compiled:  # for a last batch, which is smaller, nothing is compiled anew
+                if self.trunk.compute.compile:  # for a last batch, which is smaller, nothing is compiled anew
                     torch._dynamo.maybe_mark_dynamic(x, 0)
                 maps = block(x).unflatten(0, (batch, length)).float()  # [B, T, C, H, W]
-                handed, own = handed_out(team, maps)
-                blocks.append(handed)
-                x = own.flatten(0, 1)  # the maps lie on the way, so that gradients reach them
+                whole, local = gather_maps(maps) if with_maps else (maps, maps)
+                blocks.append(whole)
+                x = local.flatten(0, 1)  # the maps lie on the way, so that gradients reach them
             stages.append(tuple(blocks))
         frames = x.mean(dim=(-2, -1)).unflatten(0, (batch, length))  # [B, T, D]
         return frames, tuple(stages)
@@ -169,7 +167,7 @@ class TSMNetwork(VideoNetwork):
 
     def compile_blocks(self) -> None:
         """Compile the residual blocks if the trunk is to be compiled; a copy of a network forgets it."""
-        if self.trunk.compiled:
+        if self.trunk.compute.compile:
             net: Any = self.net
             for block in (*net.layer1, *net.layer2, *net.layer3, *net.layer4):
                 block.compile(dynamic=False)  # sizes are fixed but for the rows, whose number _run leaves open
@@ -192,14 +190,9 @@ class TSMNetwork(VideoNetwork):
 
 
 class TSMTrunk(Trunk):
-    """A pretrained ResNet from which networks start; each network has weights of its own.
-
-    Attributes:
-        compiled: Whether networks compile their blocks.
-    """
+    """A pretrained ResNet from which networks start; each network has weights of its own."""
 
     supports_micro_batch = False
-    compiled = False
 
     def __init__(
         self,
@@ -209,6 +202,7 @@ class TSMTrunk(Trunk):
         std: tuple[float, ...],
         image_size: int,
         weights: WeightsInfo,
+        compute: ComputeOptions = PLAIN,
         *,
         shift: bool = True,
     ) -> None:
@@ -220,21 +214,19 @@ class TSMTrunk(Trunk):
         self.model = net.eval().requires_grad_(False)
         self._mean, self._std = mean, std
         self._shift = shift
+        self.compute = compute
+        if compute.compile:
+            # Blocks share their code but not their shapes, and torch gives up on code after eight of those.
+            torch._dynamo.config.recompile_limit = 256
 
     @property
     def num_parameters(self) -> int:
         """None are shared: every network trains its own copy."""
         return 0
 
-    def to(self, device: torch.device, precision: Precision = "fp32") -> TSMTrunk:
+    def to(self, device: torch.device) -> TSMTrunk:
         """Leave the pretrained weights as they are; networks move with their method, and train in float32."""
         return self
-
-    def compile(self) -> None:
-        """Compile the residual blocks of networks to come."""
-        self.compiled = True
-        # Blocks share their code but not their shapes, and torch gives up on code after eight of those.
-        torch._dynamo.config.recompile_limit = 256
 
     def network(self, tuning: Tuning) -> TSMNetwork:
         """Return a trainable copy with temporal shift."""

@@ -16,6 +16,8 @@ from urllib.parse import urlparse
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import cache_dir
 
+from .compute import PLAIN, ComputeOptions
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -64,8 +66,12 @@ class Backbone(ABC):
     threads: ClassVar[int | None] = None
 
     @abstractmethod
-    def load(self, weights: str | None) -> Trunk:
+    def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> Trunk:
         """Build the network with its own weights (None), ``random`` ones, or those that are named.
+
+        Args:
+            weights: Which weights.
+            compute: How its networks are to compute.
 
         Raises:
             BackboneError: The weights cannot be had; says what to fetch and where to put it.

@@ -60,11 +60,11 @@ def evaluate(
     """
     samples = [sample for task in tests for sample in task]
     labels = torch.tensor([sample.label for sample in samples])
-    team = context.team
+    team, progress = context.trainer.team, context.trainer.progress
     own = samples[team.rank :: team.size]
     ranked: dict[str, list[torch.Tensor]] = {name: [] for name in method.readouts}
     held: list[tuple[dict[str, torch.Tensor], int]] = []  # scores, and the videos they are of
-    bar = context.progress.add_task("testing", total=len(own))
+    bar = progress.add_task("testing", total=len(own))
     for part in context.loader.views(own, batch):
         videos, views = part.clips.shape[:2]
         scores = method.predict(part.clips.flatten(0, 1))
@@ -88,11 +88,11 @@ def evaluate(
         held.append(({name: matrix.clone() for name, matrix in scores.items()}, videos))
         if len(held) == LOOK_EVERY:
             _rank(method, held, ranked)
-        context.progress.advance(bar, videos)
+        progress.advance(bar, videos)
     _rank(method, held, ranked)
-    context.progress.remove_task(bar)
+    progress.remove_task(bar)
     nothing = torch.empty(0, TOP, dtype=torch.long)
-    top = {name: team.collect(torch.cat([nothing, *parts]), len(samples)) for name, parts in ranked.items()}
+    top = {name: team.gather_rows(torch.cat([nothing, *parts]), len(samples)) for name, parts in ranked.items()}
     sizes = [len(task) for task in tests]
     correct = {
         name: [int(hit.sum()) for hit in (best[:, 0] == labels).split(sizes)] for name, best in top.items()

@@ -2,7 +2,7 @@
 
 STEM.json STEM.npz                         record and predictions, which stay
 STEM.ckpt.safetensors                      state after a task, until the run is finished
-STEM.stage-N.safetensors                   state inside a task, until the task is
+STEM.phase-N.safetensors                   state inside a task, until the task is
 .STEM.<ending>.xxxxxxxx                    a file on its way to one of these names
 STEM.lock                                  while a process works on the run
 """
@@ -17,14 +17,14 @@ from vcil_bench import record as records
 from vcil_bench.common.files import Busy, lock_path, locked, remove
 
 
-def stage_path(record: Path, number: int) -> Path:
-    """Return where the state of a task's stage lies; the first has number 1."""
-    return record.with_name(f"{record.stem}.stage-{number}.safetensors")
+def phase_path(record: Path, number: int) -> Path:
+    """Return where the state of a task's phase lies; the first has number 1."""
+    return record.with_name(f"{record.stem}.phase-{number}.safetensors")
 
 
-def stage_files(record: Path) -> list[Path]:
-    """Return the states of stages that are there."""
-    return sorted(record.parent.glob(f"{glob.escape(record.stem)}.stage-*.safetensors"))
+def phase_files(record: Path) -> list[Path]:
+    """Return the states of phases that are there."""
+    return sorted(record.parent.glob(f"{glob.escape(record.stem)}.phase-*.safetensors"))
 
 
 def unfinished_files(path: Path) -> list[Path]:
@@ -33,7 +33,7 @@ def unfinished_files(path: Path) -> list[Path]:
     Args:
         path: The record, or a picture.
     """
-    kinds = r"(json|npz|ckpt\.safetensors|stage-\d+\.safetensors|svg|png)"
+    kinds = r"(json|npz|ckpt\.safetensors|phase-\d+\.safetensors|svg|png)"
     name = re.compile(rf"\.{re.escape(path.stem)}\.{kinds}\.[a-z0-9_]{{8}}")
     found = path.parent.glob(f".{glob.escape(path.stem)}.*")
     return sorted(file for file in found if name.fullmatch(file.name))
@@ -42,7 +42,7 @@ def unfinished_files(path: Path) -> list[Path]:
 def leftovers(record: Path) -> list[Path]:
     """Return what a finished run has no use for."""
     checkpoint = records.checkpoint_path(record)
-    return [*unfinished_files(record), *stage_files(record), *([checkpoint] if checkpoint.exists() else [])]
+    return [*unfinished_files(record), *phase_files(record), *([checkpoint] if checkpoint.exists() else [])]
 
 
 def clear_finished(record: Path) -> None:

@@ -1,8 +1,8 @@
 """The one loop: grow, learn, evaluate, checkpoint, record; the same for every method.
 
-What can be refused is refused before any work is done, cheapest check first. Before each stage the
-global generators are seeded from the stage's name, so what a task does never depends on what ran before it in
-this process: a run killed at any moment and started again ends in the same counts.
+What can be refused is refused before any work is done, cheapest check first. The global generators are
+seeded anew before each call of a method's code, so what a task does never depends on what ran before it in this
+process: a run killed at any moment and started again ends in the same counts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,38 +22,38 @@ from rich.progress import Progress
 from vcil_bench import record as records
 from vcil_bench.common import cpu_cores
 from vcil_bench.common.errors import UserError
-from vcil_bench.common.files import Busy, check_writable, file_sha256, locked, remove
+from vcil_bench.common.files import Busy, check_writable, locked, remove
 from vcil_bench.common.random_streams import seed_modules
-from vcil_bench.conditions import identity
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.loader import ClipLoader
+from vcil_bench.data.loader import ClipLoader, Sample
 from vcil_bench.data.manifest import DataError, Manifest, check_present, prepare, summary
 from vcil_bench.data.store.frame_store import FrameStore, default_root
 from vcil_bench.data.video import resolve_decoder
-from vcil_bench.identity import reasons as stale_reasons
+from vcil_bench.identity import parts_of
 from vcil_bench.memory import exemplars_of
 from vcil_bench.method import MemoryUse, Method, RunContext
+from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
 from vcil_bench.nets.parallel.team import Team
-from vcil_bench.nets.weights import given_file, is_path
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record import Record
 from vcil_bench.record_schema import Costs, Memory, RecordData, Session
 from vcil_bench.stream import Task, TaskStream, class_names
 from vcil_bench.trackers import NoTracker
 from vcil_bench.trackers import find as find_tracker
-from vcil_bench.training import TrainingError
+from vcil_bench.training import Trainer, TrainingError
 from vcil_bench.training import checkpoint as checkpoints
-from vcil_bench.training.resume import Stages, check_identity
+from vcil_bench.training.resume import PhaseSaver, check_identity
 from vcil_bench.verify.checks import as_plain, findings
 
 from . import determinism, out_of_memory
 from .environment import environment, other_device
-from .evaluation import EvaluationError, evaluate, memory_use
-from .files import clear_finished, leftovers, unfinished_files
+from .evaluation import EvaluationError, StepResult, evaluate, memory_use
+from .files import leftovers, unfinished_files
 from .global_state import left_as_found
 from .plan import Plan, RunError, plain_values
+from .reuse import code_of, finished
 from .stopping import StopRequest
 
 Say = Callable[[str], None]
@@ -92,8 +92,8 @@ def run(
     if plan.device.type == "cuda":
         torch.cuda.set_device(plan.device)  # or what names no device makes a context on the first GPU as well
     stop = stop or StopRequest()
-    team = teams.join(plan.device, plan.options.rank_timeout_minutes)
-    if not team.leads:
+    team = teams.init(plan.device, plan.options.rank_timeout_minutes)
+    if not team.is_main:
         say = _silent
     manifest = None
     if data is not None:  # data that are named are checked, even where nothing is left to run on them
@@ -105,7 +105,7 @@ def run(
             check_writable(plan.path(seed).parent)
         with team.leader_first():
             root = _data_root(plan, None, progress) if manifest is None else manifest.root
-        trunk = _trunk(plan, team)
+        trunk = _trunk(plan)
         if manifest is None:
             with team.leader_first():
                 manifest = _manifest(plan, root, progress)
@@ -115,10 +115,12 @@ def run(
         say(f"backbone {trunk.name}: weights {trunk.weights.source}, {trunk.weights.pretraining}")
         if plan.options.feature_cache_mb and plan.device.type == "cuda":
             say("feature_cache_mb is for CPUs: a GPU computes features sooner than a processor looks clips up")
+        threads = plan.options.threads or plan.backbone.threads
+        torch.set_num_threads(threads or cpu_cores.threads(DEFAULT_THREADS))
         for seed in todo:
             stop.follow()
             _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say, stop).go(force)
-    team.leave()
+    team.shutdown()
     return [records.load(plan.path(seed)) for seed in plan.seeds]
 
 
@@ -126,22 +128,22 @@ def _silent(line: str) -> None:
     """What a process says that does not lead: nothing."""
 
 
-def _trunk(plan: Plan, team: Team) -> Trunk:
-    """Load the backbone and set how it computes."""
+def _trunk(plan: Plan) -> Trunk:
+    """Load the backbone."""
     options = plan.options
-    trunk = plan.backbone.load(options.weights)
+    compute = ComputeOptions(
+        precision=options.precision,
+        micro_batch=options.micro_batch,
+        feature_cache_mb=options.feature_cache_mb,
+        compile=options.compile,
+    )
+    trunk = plan.backbone.load(options.weights, compute)
     if options.micro_batch is not None and not trunk.supports_micro_batch:
         raise RunError(
             f"micro_batch: backbone {trunk.name!r} normalises over the batch while it trains, so parts of it "
             "would give another result; leave micro_batch out, or lower batch_size, which is another experiment"
         )
-    trunk.to(plan.device, options.precision)
-    trunk.micro_batch = options.micro_batch
-    trunk.feature_cache_mb = options.feature_cache_mb
-    trunk.team = team if team.size > 1 else None
-    if options.compile:
-        trunk.compile()
-    return trunk
+    return trunk.to(plan.device)
 
 
 def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
@@ -160,48 +162,6 @@ def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
             f"{missing[0]}); 'vcil-bench prepare {manifest.dataset} {manifest.root} --store' adds them"
         )
     return store
-
-
-def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool:
-    """Tell whether a seed needs no work; what a finished run has left beside its record is cleared away.
-
-    Args:
-        plan: The run.
-        seed: Of the class order.
-        manifest: Of data that were given on the command line.
-        say: Takes the lines a user reads.
-
-    Raises:
-        RunError: The record is complete but stale.
-        RecordError: It is corrupt.
-    """
-    path = plan.path(seed)
-    if not path.exists():
-        return False
-    found = records.load(path)
-    if not found.complete:
-        return False
-    why = stale_reasons(found, plan.protocol, plan.entry)
-    if plain_values(plan.config) != {k: v["value"] for k, v in found.data["config"].items()}:
-        why.append("the config's defaults or recipes changed")
-    if manifest is not None and manifest.sha256 != found.data["data"]["manifest_sha256"]:
-        why.append("the data changed")
-    weights = plan.options.weights
-    named = given_file(weights) if weights is not None and is_path(weights) else None
-    if named is not None and found.data["weights"]["sha256"] != file_sha256(named):
-        why.append("the weights changed")
-    if why:
-        raise RunError(
-            f"{path}: finished, but stale: {'; '.join(why)}; FORCE=1 (--force) moves it aside and runs anew"
-        )
-    clear_finished(path)
-    say(f"seed {seed}: finished before, {path}")
-    if not records.has_predictions(found):
-        say(
-            f"warning: its predictions, {records.predictions_path(path)}, are gone: the record counts, but "
-            "reports lack its confusions and paired comparisons; put the file back, or run anew with --force"
-        )
-    return True
 
 
 def _data_root(plan: Plan, data: Path | None, progress: Progress) -> Path:
@@ -266,7 +226,9 @@ class _Run:
         self.plan = plan
         self.stop = stop
         self.store = store
+        self.trunk = trunk
         self.team = team
+        self.progress = progress
         self.seed = seed
         self.stream = stream
         self.manifest = manifest
@@ -277,28 +239,18 @@ class _Run:
         workers = options.workers
         if workers is None:
             workers = cpu_cores.decode_workers(on_gpu=plan.device.type == "cuda")
-        torch.set_num_threads(options.threads or plan.backbone.threads or cpu_cores.threads(DEFAULT_THREADS))
-        self.context = RunContext(
+        self.loader = ClipLoader(
+            plan.protocol.spec.clip,
+            decoder=options.decoder,
+            workers=workers,
             device=plan.device,
-            precision=options.precision,
-            run_seed=self.run_seed,
-            loader=ClipLoader(
-                plan.protocol.spec.clip,
-                decoder=options.decoder,
-                workers=workers,
-                device=plan.device,
-                seed=self.run_seed,
-                store=store,
-                share=(team.rank, team.size),
-            ),
-            backbone=trunk,
-            budget=plan.protocol.spec.memory,
-            progress=progress,
+            seed=self.run_seed,
+            store=store,
             team=team,
         )
         self.record = self._new_record(manifest)
-        self.identity = identity(self.record, plan)
-        self.context.stages = Stages(self.path, self.identity, 60 * options.checkpoint_minutes, team, stop)
+        every_s = 60 * options.checkpoint_minutes
+        self.saver = PhaseSaver(self.path, self.record["identity"], every_s, team, stop)
         self.top: dict[str, NDArray[Any]] = {}
 
     def go(self, force: bool) -> None:
@@ -308,34 +260,32 @@ class _Run:
             force: Move a record that is there aside and drop the checkpoint of an unfinished run.
         """
         try:
-            with locked(self.path) if self.team.leads else contextlib.nullcontext():
+            with locked(self.path) if self.team.is_main else contextlib.nullcontext():
                 # Only now is it certain that no other run works on this seed, or has just finished it.
-                done = self.team.leads and not force and finished(self.plan, self.seed, self.manifest, self.say)
-                if self.team.leads:
+                done = (
+                    self.team.is_main and not force and finished(self.plan, self.seed, self.manifest, self.say)
+                )
+                if self.team.is_main:
                     if force and self.path.exists():
                         self.say(f"moved aside: {records.supersede(self.path)}")
                     for path in leftovers(self.path) if force or done else unfinished_files(self.path):
                         remove(path)
-                if not self.team.agree(done):
+                if not self.team.broadcast(done):
                     self._go()
-                self.team.wait()
+                self.team.barrier()
         except Busy as error:
             raise RunError(f"{self.path}: another process is running this seed") from error
 
     def _go(self) -> None:
         determinism.apply(self.plan.options.determinism, self.plan.options.precision)
-        config = plain_values(self.plan.config) | plain_values(self.plan.options)
-        folder = self.path.with_suffix("") / "tracking"
-        tracker = find_tracker(self.plan.options.tracker)
-        if tracker is not NoTracker and self.team.leads:
-            self.context.tracker = tracker(self.record["run_id"], folder, config)
+        context = self._make_context()
         try:
-            method, start = self._restore()
+            method, start = self._restore(context)
             change = other_device(self.record["sessions"])
             if change is not None:
                 self.say(f"seed {self.seed}: {change}")
             last = min(self.plan.options.max_tasks or len(self.stream), len(self.stream))
-            if self.team.leads:
+            if self.team.is_main:
                 # What this session trains may get into the result, and the next thing that happens be its end.
                 records.save(self.path, self.record)
             for step in range(start, last):
@@ -343,7 +293,7 @@ class _Run:
                 self.stop.follow()
         except KeyboardInterrupt:
             done = len(self.record["steps"])
-            place = f"inside task {done + 1}" if self.context.stages.any_saved() else f"after task {done}"
+            place = f"inside task {done + 1}" if self.saver.any_saved() else f"after task {done}"
             self.say(f"stopped; the same command goes on {place}")
             raise
         except UserError:
@@ -357,37 +307,57 @@ class _Run:
                     f"{self.plan.method.name}: code of the method, or below it, ended Python with "
                     f"{type(error).__name__}: {error}"
                 ) from error
-            why = _advice(error, self.plan.method, self.context.backbone)
+            why = _advice(error, self.plan.method, self.trunk)
             if why is not None:
                 raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
             raise
         finally:
-            self.context.loader.close()
-            self.context.tracker.close()
-        if len(self.record["steps"]) == len(self.stream) and self.team.leads:
+            self.loader.close()
+            context.trainer.tracker.close()
+        if len(self.record["steps"]) == len(self.stream) and self.team.is_main:
             self._finish()
+
+    def _make_context(self) -> RunContext:
+        """Make what the method may use, and the trainer."""
+        plan, options = self.plan, self.plan.options
+        tracker = None
+        kind = find_tracker(options.tracker)
+        if kind is not NoTracker and self.team.is_main:
+            config = plain_values(plan.config) | plain_values(options)
+            tracker = kind(self.record["run_id"], self.path.with_suffix("") / "tracking", config)
+        trainer = Trainer(
+            plan.device,
+            options.precision,
+            self.loader,
+            team=self.team,
+            saver=self.saver,
+            tracker=tracker,
+            progress=self.progress,
+            say=lambda line: self.say(f"seed {self.seed}: {line}"),
+        )
+        budget = plan.protocol.spec.memory
+        return RunContext(plan.device, options.precision, self.loader, self.trunk, budget, trainer)
 
     def _save_as_failed(self, error: BaseException) -> None:
         """Leave a record that says why the run ended."""
         self.record["status"] = "failed"
         self.record["reason"] = f"{type(error).__name__}: {error}"
-        if self.team.leads:
+        if self.team.is_main:
             records.save(self.path, self.record)
 
-    def _restore(self) -> tuple[Method, int]:
+    def _restore(self, context: RunContext) -> tuple[Method, int]:
         """Construct the method; if there is a checkpoint of this run, bring it back to where that was."""
         cumulative = self.plan.method.data_access == "cumulative"
         seed_modules(self.run_seed, "init")
         with left_as_found(self.plan.method.name, "__init__"):
-            method = self.plan.method(self.plan.config, self.context).to(self.plan.device)
-        self.context.method = method
+            method = self.plan.method(self.plan.config, context).to(self.plan.device)
         path = records.checkpoint_path(self.path)
         earlier = self._earlier_sessions()
         if not path.exists():
             self._join_sessions(earlier)
             return method, 0
         saved = checkpoints.load(path)
-        check_identity(path, saved.identity, self.identity)
+        check_identity(path, saved.identity, self.record["identity"])
         done = len(saved.steps)
         for step in range(done):
             seed_modules(self.run_seed, "grow", step)
@@ -396,8 +366,8 @@ class _Run:
         method.to(self.plan.device).load_state_dict(saved.state)
         self.record["steps"], self.top = saved.steps, saved.top
         self._join_sessions(earlier or saved.sessions)
-        self.context.epochs_done = sum(len(step["losses"]) for step in saved.steps)
-        self.context.scaler.load_state_dict(saved.scaler)
+        context.trainer.epochs_done = sum(len(step["losses"]) for step in saved.steps)
+        context.trainer.scaler.load_state_dict(saved.scaler)
         self.say(f"seed {self.seed}: resuming after task {done} of {len(self.stream)}")
         return method, done
 
@@ -406,7 +376,7 @@ class _Run:
         if not self.path.exists():
             return []
         found = records.load(self.path).data
-        return found["sessions"] if identity(found, self.plan) == self.identity else []
+        return found["sessions"] if found["identity"] == self.record["identity"] else []
 
     def _join_sessions(self, earlier: list[Session]) -> None:
         self.record["sessions"] = [*earlier, *self.record["sessions"]]
@@ -415,84 +385,112 @@ class _Run:
     def _step(self, method: Method, step: int) -> None:
         """Learn one task, test on all tasks so far, and make both safe on disk."""
         task = self.stream.task(step, cumulative=method.data_access == "cumulative")
-        clock = self.context.loader.clock
-        clock.waited = 0.0
-        self.context.losses.clear()
-        on_cuda = self.plan.device.type == "cuda"
-        if on_cuda:
-            torch.cuda.reset_peak_memory_stats(self.plan.device)
-        stages = self.context.stages
-        stages.begin(step)
-        with within_reach(method, self.context, task):
-            seed_modules(self.run_seed, "grow", step)
+        state, train_s = self._learn(method, task)
+        tests = [self.stream.test(i) for i in range(step + 1)]
+        result, eval_s = self._test(method, task, tests, state)
+        self.record["steps"].append(
+            {
+                "step": step,
+                "classes_seen": task.num_seen,
+                "correct": result.correct,
+                "costs": self._costs(method, task, state, train_s, eval_s),
+                "losses": list(method.context.trainer.losses),
+            }
+        )
+        self.top |= {f"{step}/{name}": ranked for name, ranked in result.top.items()}
+        self._save_step(method, state)
+        total = sum(len(t) for t in tests)
+        accuracies = {f"accuracy/{name}": sum(c) / total for name, c in result.correct.items()}
+        method.context.trainer.tracker.scalars(accuracies, step + 1)
+        headline = sum(result.correct[method.readouts[0]])
+        of = f" ({method.readouts[0]})" if len(method.readouts) > 1 else ""
+        self.say(
+            f"seed {self.seed}, task {step + 1}/{len(self.stream)}: {task.num_seen} classes seen, "
+            f"top-1{of} {100 * headline / total:.1f} % of {total} videos "
+            f"({train_s:.0f} s training, {eval_s:.0f} s testing)"
+        )
+
+    def _learn(self, method: Method, task: Task) -> tuple[dict[str, torch.Tensor], float]:
+        """Let the method grow and learn; return a copy of its state, and the seconds that it took.
+
+        Raises:
+            TrainingError: ``learn`` made structure, or changed settings around it.
+        """
+        trainer = method.context.trainer
+        trainer.begin_task(task.index)
+        with within_reach(method, method.context, task):
+            seed_modules(self.run_seed, "grow", task.index)
             with left_as_found(method.name, "grow"):
                 method.grow(task)
             method.to(self.plan.device).train()
-            seed_modules(self.run_seed, "learn", step)
+            seed_modules(self.run_seed, "learn", task.index)
             shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
             with left_as_found(method.name, "learn"):
                 method.learn(task)
         self.stop.follow()
         floating = [name for name, buffer in method.named_buffers() if buffer.is_floating_point()]
         self.team.check_alike(method.state_dict(), [name for name in floating if name in shapes])
-        train_s, learnt = stages.train_s(), time.perf_counter()
-        method.eval()
+        train_s = trainer.train_s()
         state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         _check_structure(method, shapes, state)
-        tests = [self.stream.test(i) for i in range(step + 1)]
+        return state, train_s
+
+    def _test(
+        self, method: Method, task: Task, tests: Sequence[Sequence[Sample]], state: dict[str, torch.Tensor]
+    ) -> tuple[StepResult, float]:
+        """Test on all tasks so far; return the counts, and the seconds that it took.
+
+        Raises:
+            EvaluationError: Scores cannot be ranked, or ``predict`` changed the method's state.
+        """
+        started = time.perf_counter()
+        method.eval()
         with left_as_found(method.name, "predict"):
-            found = evaluate(method, self.context, tests, task.num_seen, self.plan.options.eval_batch)
+            result = evaluate(method, method.context, tests, task.num_seen, self.plan.options.eval_batch)
         self.stop.follow()
-        ended = time.perf_counter()
+        eval_s = time.perf_counter() - started
         if any(not torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items()):
             raise EvaluationError(f"{method.name}: predict changed the method's state; it must not")
+        return result, eval_s
 
+    def _costs(
+        self, method: Method, task: Task, state: dict[str, torch.Tensor], train_s: float, eval_s: float
+    ) -> Costs:
+        """Return what the step cost, its exemplars checked against the protocol's budget.
+
+        Raises:
+            TrainingError: It keeps too many.
+        """
+        trainer = method.context.trainer
         memory = memory_use(method)
         _check_budget(method, memory, self.plan.protocol.spec.memory, task.num_seen)
-        costs: Costs = {
+        return {
             "train_s": round(train_s, 3),
-            "eval_s": round(ended - learnt, 3),
-            "data_wait_s": round(clock.waited, 3),
-            "peak_device_mb": round(stages.peak_mb(self.context.peak_mb()), 1) if on_cuda else None,
-            "parameters": self.context.backbone.num_parameters + sum(p.numel() for p in method.parameters()),
+            "eval_s": round(eval_s, 3),
+            "data_wait_s": round(trainer.loader.clock.waited, 3),
+            "peak_device_mb": round(trainer.peak_mb(), 1) if self.plan.device.type == "cuda" else None,
+            "parameters": self.trunk.num_parameters + sum(p.numel() for p in method.parameters()),
             "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
             "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
             "memory": cast("Memory", dataclasses.asdict(memory)),
         }
-        self.record["steps"].append(
-            {
-                "step": step,
-                "classes_seen": task.num_seen,
-                "correct": found.correct,
-                "costs": costs,
-                "losses": list(self.context.losses),
-            }
-        )
-        self.top |= {f"{step}/{name}": ranked for name, ranked in found.top.items()}
-        if self.team.leads:
+
+    def _save_step(self, method: Method, state: dict[str, torch.Tensor]) -> None:
+        """Write checkpoint and record, then drop the states inside the task."""
+        if self.team.is_main:
             checkpoints.save(
                 records.checkpoint_path(self.path),
                 checkpoints.Checkpoint(
-                    self.identity,
+                    self.record["identity"],
                     self.record["steps"],
                     self.top,
                     state,
                     self.record["sessions"],
-                    self.context.scaler.state_dict(),
+                    method.context.trainer.scaler.state_dict(),
                 ),
             )
             records.save(self.path, self.record)
-        stages.end()
-        total = sum(len(t) for t in tests)
-        accuracies = {f"accuracy/{name}": sum(c) / total for name, c in found.correct.items()}
-        self.context.tracker.scalars(accuracies, step + 1)
-        headline = sum(found.correct[method.readouts[0]])
-        of = f" ({method.readouts[0]})" if len(method.readouts) > 1 else ""
-        self.say(
-            f"seed {self.seed}, task {step + 1}/{len(self.stream)}: {task.num_seen} classes seen, "
-            f"top-1{of} {100 * headline / total:.1f} % of {total} videos "
-            f"({costs['train_s']:.0f} s training, {costs['eval_s']:.0f} s testing)"
-        )
+        self.saver.end_task()
 
     def _finish(self) -> None:
         """Write the predictions and the complete record, then drop the checkpoint."""
@@ -547,8 +545,6 @@ class _Run:
                 "uses_memory": method.uses_memory,
                 "origin": entry.origin,
                 "file": str(entry.file.name if entry.origin == "built-in" else entry.file),  # type: ignore[union-attr]
-                "sha256": entry.sha256,
-                "bases": entry.bases,
                 "distribution": entry.distribution,
                 "version": entry.version,
             },
@@ -579,14 +575,17 @@ class _Run:
                 "decoder": resolve_decoder(plan.options.decoder),
                 "store": self.store.describe() if self.store is not None else None,
                 # Part of the evidence: numbers of a split that shares scenes mean something else.
-                **{key: found[key] for key in records.LEAKS},
-                "verified": as_plain(findings(protocol, manifest, self.context.backbone.weights, [self.seed])),
+                "test_videos_sharing_a_group_with_train": found["test_videos_sharing_a_group_with_train"],
+                "identical_files_in_train_and_test": found["identical_files_in_train_and_test"],
+                "verified": as_plain(findings(protocol, manifest, self.trunk.weights, [self.seed])),
             },
-            "weights": dataclasses.asdict(self.context.backbone.weights),
+            "weights": dataclasses.asdict(self.trunk.weights),
             "sessions": [{"started": started, "environment": here}],
             "environment": here,
         }
-        return cast("RecordData", made)
+        record = cast("RecordData", made)
+        record["identity"] = parts_of(record, code_of(plan))
+        return record
 
 
 def _advice(error: Exception, method: type[Method], trunk: Trunk) -> str | None:

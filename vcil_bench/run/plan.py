@@ -20,6 +20,7 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import check_writable
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.video import resolve_decoder
+from vcil_bench.identity import in_words
 from vcil_bench.memory import check_budget
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
@@ -35,6 +36,23 @@ from vcil_bench.trackers import find as find_tracker
 
 class RunError(UserError):
     """A run that cannot be started as it was asked for."""
+
+
+class StaleRecord(RunError):
+    """A finished record that was made under other conditions than the run that is asked for.
+
+    Attributes:
+        path: The record.
+        reasons: Names of the parts in which they differ, see ``vcil_bench.identity``.
+    """
+
+    def __init__(self, path: Path, reasons: list[str]) -> None:
+        super().__init__(
+            f"{path}: finished, but stale: {in_words(reasons)} changed; FORCE=1 (--force) moves it aside and "
+            "runs anew"
+        )
+        self.path = path
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -171,8 +189,8 @@ def _check_parts(entry: Entry, options: RunOptions) -> None:
         )
     if size_of_team() > 1 and not entry.cls.splits_batches:
         raise RunError(
-            f"method {entry.name!r} differentiates by feature maps, which processes cannot share; start it "
-            "without torchrun, in one process"
+            f"method {entry.name!r} takes whole batches (it differentiates by feature maps, or does not say "
+            "splits_batches = True); start it without torchrun, in one process"
         )
 
 

@@ -209,7 +209,7 @@ def declares_itself(subject: Subject) -> None:
         if not re.search(rf"\b{field.name}\b", texts):
             advice = "say in the Config's docstring what it is and where its default comes from"
             raise Broken(f"the Config key {field.name!r} is not described", advice, "Config")
-    for pattern in cls.recipes:
+    for pattern, _ in cls.all_recipes():
         cls.resolve_config(pattern.replace("*", "x"), {})
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
 from vcil_bench.common.random_streams import seed_modules
@@ -25,8 +24,8 @@ from vcil_bench.run.global_state import SETTINGS
 from vcil_bench.run.loop import within_reach
 from vcil_bench.run.stopping import StopRequest
 from vcil_bench.stream import Task
-from vcil_bench.training import checkpoint
-from vcil_bench.training.resume import Stages
+from vcil_bench.training import Trainer, checkpoint
+from vcil_bench.training.resume import PhaseSaver
 
 SEED = 1
 SHRINKING = MemorySpec(total=4, frames=4)  # two exemplars of each of two classes, one of each of three
@@ -112,21 +111,12 @@ class SmallRuns:
             saved: The run's record, beside which the state inside a task is saved; None saves nothing.
         """
         stop = stop or _Stop()
-        context = RunContext(
-            device=torch.device("cpu"),
-            precision="fp32",
-            run_seed=SEED,
-            loader=_CountingLoader(self._clip, stop),
-            backbone=self.trunk,
-            budget=self.budget,
-            progress=Progress(disable=True),
-            stages=Stages(saved, {}, stop=stop.request),
-        )
+        cpu, loader = torch.device("cpu"), _CountingLoader(self._clip, stop)
+        trainer = Trainer(cpu, "fp32", loader, saver=PhaseSaver(saved, {}, stop=stop.request))
+        context = RunContext(cpu, "fp32", loader, self.trunk, self.budget, trainer)
         seed_modules(seed, "init")
         with self._watched("__init__"):
-            method = self.cls(self.config, context)
-        context.method = method
-        return method
+            return self.cls(self.config, context)
 
     def grow(self, method: Method, task: Task) -> None:
         """Let the method grow by a task, its videos out of reach."""
@@ -136,8 +126,7 @@ class SmallRuns:
 
     def learn(self, method: Method, task: Task) -> None:
         """Let a method that has grown learn the task, whose videos and exemplars alone are in reach."""
-        method.context.stages.begin(task.index)
-        method.context.losses.clear()
+        method.context.trainer.begin_task(task.index)
         method.train()
         seed_modules(SEED, "learn", task.index)
         with self._watched("learn"), within_reach(method, method.context, task):
@@ -229,7 +218,7 @@ class SmallRuns:
         after = {name: tensor.shape for name, tensor in state.items()}
         learnt.reshaped.extend(sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n)))
         learnt.states.append(state)
-        learnt.losses.append(list(method.context.losses))
+        learnt.losses.append(list(method.context.trainer.losses))
         learnt.batches.append(stop.batches)
         learnt.exemplars.append(exemplars_of(method))
         learnt.uses.append(method.memory_use())

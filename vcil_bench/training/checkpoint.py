@@ -1,7 +1,7 @@
 """Checkpoints: safetensors files with a method's state, written atomically and checked by their hash.
 
-One lies beside a record after every task; while a task is being learnt, one more per stage of its training
-(``stages.py``). Tensors and all that was counted so far sit in one file, so that a run killed at any moment
+One lies beside a record after every task; while a task is being learnt, one more per phase of its training
+(``resume.py``). Tensors and all that was counted so far sit in one file, so that a run killed at any moment
 finds either the state of one moment or of another, never a mixture.
 """
 
@@ -25,7 +25,7 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import StorageError, replacing
 from vcil_bench.record_schema import Session, Step
 
-SCHEMA = 3
+SCHEMA = 4
 ADVICE = "FORCE=1 (--force) starts afresh"
 
 

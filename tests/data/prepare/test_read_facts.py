@@ -124,12 +124,12 @@ def start(root: Path, script: Path, guard: str = "__name__ == '__main__'") -> su
     """Prepare a root in another process, slowly."""
     code = (
         "import sys; from pathlib import Path; from vcil_bench.data import manifest; "
-        "from vcil_bench.data.datasets import adapter; import test_manifest_reading as here; "
+        "from vcil_bench.data.datasets import adapter; import test_read_facts as here; "
         "manifest.read_facts = here.slow; "
         "manifest.prepare(adapter('folder'), Path(sys.argv[1]), 'videos.csv', workers=2)"
     )
     script.write_text(f"if {guard}:\n    {code}\n", encoding="utf-8")
-    paths = os.pathsep.join([str(Path(__file__).parents[2] / "helpers"), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
     with script.with_suffix(".log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, str(script), str(root)], env={**os.environ, "PYTHONPATH": paths}, stderr=log

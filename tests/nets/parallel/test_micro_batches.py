@@ -16,8 +16,9 @@ from double_precision import double_precision
 from torch import Tensor, nn
 
 from vcil_bench.nets.backbones import backbone
+from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.network import AdapterConfig, Trunk, Tuning
-from vcil_bench.nets.parallel.batch_part import RowDropout, Rows, rows
+from vcil_bench.nets.parallel.batch_part import BatchPart, RowDropout, computing, current_part
 
 
 def clips(batch: int = 5, frames: int = 3) -> Tensor:
@@ -34,9 +35,8 @@ def network(trunk: Any, **tuning: Any) -> Any:
     return found.train()
 
 
-@pytest.fixture
-def clip() -> Any:
-    return backbone("clip_tiny").load("random")
+def clip(micro_batch: int | None = None, **compute: Any) -> Any:
+    return backbone("clip_tiny").load("random", ComputeOptions(micro_batch=micro_batch, **compute))
 
 
 def coupled(frames: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def test_without_parts_the_dropout_is_torchs_own() -> None:
     expected = F.dropout(x, 0.3)
     torch.manual_seed(0)
     assert torch.equal(drop(x), expected)
-    with rows(Rows(1, 9)):
+    with computing(BatchPart(1, 4, 9)):
         assert torch.equal(drop.eval()(x), x)
 
 
@@ -85,7 +85,7 @@ def test_the_mask_of_a_part_is_its_part_of_the_whole_mask(dtype: torch.dtype) ->
     whole = F.dropout(x, 0.5)
     for part in (slice(0, 3), slice(2, 4), slice(6, 7)):
         torch.manual_seed(0)
-        with rows(Rows(part.start, 7)):
+        with computing(BatchPart(part.start, part.stop - part.start, 7)):
             assert torch.equal(RowDropout(0.5)(x[part]), whole[part])
 
 
@@ -95,7 +95,7 @@ def test_rows_that_pad_a_part_take_no_mask(start: int) -> None:
     torch.manual_seed(0)
     whole = F.dropout(torch.ones(7, 2), 0.5)
     torch.manual_seed(0)
-    with rows(Rows(start, 7)):
+    with computing(BatchPart(start, 4, 7)):
         found = RowDropout(0.5)(x)
     assert found.shape == x.shape
     assert torch.equal(found[: max(0, 7 - start)], whole[start:])
@@ -105,45 +105,43 @@ def test_rows_that_pad_a_part_take_no_mask(start: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
-def test_chunks_train_as_the_whole_batch(float64: None, clip: Any, size: int) -> None:
-    net = network(clip)
-    expected, after = pass_of(net, lambda: net(clips()))
-    clip.micro_batch = size
-    found, chunked_after = pass_of(net, lambda: net(clips()))
+def test_chunks_train_as_the_whole_batch(float64: None, size: int) -> None:
+    whole, chunked = network(clip()), network(clip(size))
+    expected, after = pass_of(whole, lambda: whole(clips()))
+    found, chunked_after = pass_of(chunked, lambda: chunked(clips()))
     assert error(found, expected) < SAME
     assert torch.equal(after, chunked_after)
 
 
-def test_chunks_of_a_distillation_train_as_the_whole_batch(float64: None, clip: Any) -> None:
-    net = network(clip)
-    old = network(clip).frozen_copy()
-    nn.init.normal_(old.adapters[0].down.bias)
+def test_chunks_of_a_distillation_train_as_the_whole_batch(float64: None) -> None:
+    def distilled(size: int | None) -> tuple[list[Tensor], Tensor]:
+        trunk = clip(size)
+        net = network(trunk)
+        old = network(trunk).frozen_copy()
+        nn.init.normal_(old.adapters[0].down.bias)
 
-    def drift() -> Tensor:
-        new, before = net.forward_with(old, clips())
-        assert not before.requires_grad
-        return new * before
+        def drift() -> Tensor:
+            new, before = net.forward_with(old, clips())
+            assert not before.requires_grad
+            return new * before
 
-    expected, after = pass_of(net, drift)
-    clip.micro_batch = 2
-    found, chunked_after = pass_of(net, drift)
+        return pass_of(net, drift)
+
+    expected, after = distilled(None)
+    found, chunked_after = distilled(2)
     assert error(found, expected) < SAME
     assert torch.equal(after, chunked_after)
 
 
-def test_chunks_keep_autocast_in_the_backward_pass(clip: Any) -> None:
-    clip.to(torch.device("cpu"), "bf16")
-    net = network(clip)
-    expected, _ = pass_of(net, lambda: net(clips()).float())
-    clip.micro_batch = 2
-    found, _ = pass_of(net, lambda: net(clips()).float())
+def test_chunks_keep_autocast_in_the_backward_pass() -> None:
+    whole, chunked = (network(clip(size, precision="bf16")) for size in (None, 2))
+    expected, _ = pass_of(whole, lambda: whole(clips()).float())
+    found, _ = pass_of(chunked, lambda: chunked(clips()).float())
     assert error(found, expected) < 0.02
 
 
-def test_chunks_hold_fewer_activations(clip: Any) -> None:
-    net = network(clip)
-
-    def held() -> int:
+def test_chunks_hold_fewer_activations() -> None:
+    def held(net: Any) -> int:
         """Bytes that autograd keeps between the passes, each storage once."""
         storages: dict[int, int] = {}
 
@@ -158,26 +156,24 @@ def test_chunks_hold_fewer_activations(clip: Any) -> None:
         del frames
         return sum(storages.values())
 
-    whole = held()
-    clip.micro_batch = 1
     # What checkpoint keeps are its inputs, which these hooks do not see.
-    assert held() < 0.1 * whole
+    assert held(network(clip(1))) < 0.1 * held(network(clip()))
 
 
-def test_nothing_is_computed_twice_where_nothing_trains(clip: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = network(clip)
-    clip.micro_batch = 1
+def test_nothing_is_computed_twice_where_nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk = clip(1)
+    net = network(trunk)
     calls: list[int] = []
-    stem = type(clip)._stem
+    stem = type(trunk)._stem
 
     def counting(self: Any, some: Tensor) -> Any:
         calls.append(len(some))
         return stem(self, some)
 
-    monkeypatch.setattr(type(clip), "_stem", counting)
+    monkeypatch.setattr(type(trunk), "_stem", counting)
     with torch.no_grad():
         net(clips())
-    clip.encode_frames(clips(), None)
+    trunk.encode_frames(clips(), None)
     assert calls == [5, 5]
 
 
@@ -195,7 +191,6 @@ class Alone:
 
     rank: int
     size: int
-    total: int | None
 
     def gather(self, local: Tensor, total: int) -> Tensor:
         before = local.new_zeros(self.rank * len(local), *local.shape[1:])
@@ -210,20 +205,19 @@ def part_of(whole: Tensor, rank: int, size: int) -> Tensor:
 
 
 @pytest.mark.parametrize("micro_batch", [None, 1])
-def test_a_process_computes_its_rows_of_the_batch(float64: None, clip: Any, micro_batch: int | None) -> None:
-    net = network(clip)
+def test_a_process_computes_its_rows_of_the_batch(float64: None, micro_batch: int | None) -> None:
+    net = network(clip())
     torch.manual_seed(1)
     whole = net(clips())
-    clip.micro_batch = micro_batch
+    net = network(clip(micro_batch))
     for rank in range(4):  # two clips each; the last process has padding alone
-        clip.team = Alone(rank, 4, 5)
         torch.manual_seed(1)
-        found = net(part_of(clips(), rank, 4))
+        with computing(BatchPart(2 * rank, 2, 5, Alone(rank, 4))):  # type: ignore[arg-type]
+            found = net(part_of(clips(), rank, 4))
         assert found.shape == whole.shape
         own = slice(2 * rank, 2 * rank + 2)
         torch.testing.assert_close(found[own], whole[own])
         assert (found[: own.start] == 0).all()
-    clip.team = Alone(1, 4, None)
     torch.manual_seed(1)
     torch.testing.assert_close(net(clips()), whole)
 
@@ -250,9 +244,9 @@ def outcome(trunk: Trunk, tuning: dict[str, Any], with_maps: bool, batch: Tensor
     gradients = torch.autograd.grad(loss, [*maps, *trained], allow_unused=True)
     filled = [torch.zeros_like(w) if g is None else g for g, w in zip(gradients, [*maps, *trained], strict=True)]
     statistics = [b for name, b in net.named_buffers() if "running" in name or "tracked" in name]
-    team = trunk.team
-    if team is not None:  # as the training loop does with networks
-        filled = [*filled[: len(maps)], *(team.sum(g) for g in filled[len(maps) :])]
+    part = current_part()
+    if part is not None and part.team is not None:  # as the training loop does with networks
+        filled = [*filled[: len(maps)], *(part.team.sum(g) for g in filled[len(maps) :])]
     return [frames.detach(), *(m.detach() for m in maps), loss.detach(), *filled, *statistics]
 
 
@@ -264,11 +258,10 @@ def work(rank: int, folder: str) -> None:
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    team = Team(rank, 2, 5)
-    with double_precision():
+    part = BatchPart(3 * rank, 3, 5, Team(rank, 2))
+    with double_precision(), computing(part):
         for i, (name, tuning, with_maps) in enumerate(CASES):
             trunk = backbone(name).load("random")
-            trunk.team = team
             torch.save(outcome(trunk, tuning, with_maps, part_of(clips(), rank, 2)), f"{folder}/{rank}_{i}.pt")
     dist.destroy_process_group()
 

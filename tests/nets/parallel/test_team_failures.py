@@ -73,7 +73,7 @@ def test_all_processes_follow_a_request_to_any_after_the_first_has_saved(tiny: A
         second.send(signal.SIGTERM)
         assert (first.wait(), second.wait()) == (130, 130), first.text() + second.text()
     assert "goes on inside task 1" in first.text()
-    (saved,) = (tmp_path / "r").glob("*/finetune/*.stage-1.safetensors")
+    (saved,) = (tmp_path / "r").glob("*/finetune/*.phase-1.safetensors")
     assert checkpoint.read(saved)[1]["epoch"] < 5000
 
 
@@ -123,7 +123,7 @@ def _compare(tmp_path: Path, state: Callable[[int], dict[str, torch.Tensor]], co
     """Return what ``check_alike`` says in each of two processes; "" where it is content."""
 
     def work(rank: int) -> int:
-        team = teams.join(torch.device("cpu"), 1)
+        team = teams.init(torch.device("cpu"), 1)
         own = state(rank)
         try:
             team.check_alike(own, computed)
@@ -131,7 +131,7 @@ def _compare(tmp_path: Path, state: Callable[[int], dict[str, torch.Tensor]], co
             sys.stdout.write(f"{error}\n")
             return 1
         assert all(torch.equal(own[name], state(0)[name]) for name in own)
-        team.leave()
+        team.shutdown()
         return 0
 
     with forked.team(work, tmp_path) as both:

@@ -19,7 +19,7 @@ class OverBudget(Right):
 
     def learn(self, task):
         super().learn(task)
-        (batch,) = self.context.plain_clips(task.train)
+        (batch,) = self.context.centre_clips(task.train)
         self.clips[2 * task.num_old :] = batch.clips[:1]
 
     def memory_use(self):

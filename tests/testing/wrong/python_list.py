@@ -14,7 +14,7 @@ class PythonList(Right):
     def learn(self, task):
         super().learn(task)
         for label in range(task.num_old, task.num_seen):
-            (batch,) = self.context.plain_clips(self.memory.of_class(label))
+            (batch,) = self.context.centre_clips(self.memory.of_class(label))
             self.means.append(self.features(batch.clips).mean(dim=0))
 
     def predict(self, clips):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vcil_bench.common.files import file_sha256
+from vcil_bench.nets.compute import PLAIN, ComputeOptions
 from vcil_bench.nets.weights import Backbone, BackboneError, WeightsInfo, from_hub, given_file, read_state
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class ClipVitB16(Backbone):
     architecture = "ViT-B-16-quickgelu"
     pretraining = "OpenAI WIT, 400M image-text pairs (not public)"
 
-    def load(self, weights: str | None) -> ClipTrunk:
+    def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> ClipTrunk:
         """Build ViT-B/16; without ``weights`` take the local file, then open_clip's download."""
         import open_clip
         import torch
@@ -46,7 +47,7 @@ class ClipVitB16(Backbone):
             info = WeightsInfo(self.name, source, file_sha256(path), self.pretraining)
             if source != "openai":
                 info = WeightsInfo(self.name, source, info.sha256, "unknown (local file)")
-        return ClipTrunk(self.name, model, open_clip.get_tokenizer(self.architecture), info)
+        return ClipTrunk(self.name, model, open_clip.get_tokenizer(self.architecture), info, compute)
 
     def _weight_file(self, weights: str | None) -> tuple[Path, str]:
         if weights not in (None, "openai"):
@@ -88,7 +89,7 @@ class ClipTiny(Backbone):
     threads = 1
     embedded_sibling = "clip_tiny"
 
-    def load(self, weights: str | None) -> ClipTrunk:
+    def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> ClipTrunk:
         """Build the small CLIP with its shipped weights."""
         import open_clip
         import torch
@@ -118,7 +119,7 @@ class ClipTiny(Backbone):
                 bpe_path=str(files / "merges.txt.gz"),
                 context_length=config["text_cfg"]["context_length"],
             )
-        return ClipTrunk(self.name, model, tokenizer, info)
+        return ClipTrunk(self.name, model, tokenizer, info, compute)
 
 
 def _quiet_create(architecture: str):  # type: ignore[no-untyped-def]  # open_clip's CLIP, untyped

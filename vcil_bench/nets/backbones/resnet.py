@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vcil_bench.common.files import file_sha256
+from vcil_bench.nets.compute import PLAIN, ComputeOptions
 from vcil_bench.nets.weights import (
     Backbone,
     BackboneError,
@@ -43,7 +44,7 @@ class _TimmResNet(Backbone):
     tag: ClassVar[str] = "tv_in1k"
     shift: ClassVar[bool] = True
 
-    def load(self, weights: str | None) -> TSMTrunk:
+    def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> TSMTrunk:
         """Build it; ``weights`` may be a file, ``random``, or another of timm's (``resnet34.a1_in1k``)."""
         import timm
         import torch
@@ -69,7 +70,9 @@ class _TimmResNet(Backbone):
             _load_into(net, path)
             info = WeightsInfo(self.name, f"timm {model}", file_sha256(path), _pretraining(model))
         config: Any = timm.get_pretrained_cfg(model if info.source.startswith("timm") else self.architecture)
-        return TSMTrunk(self.name, net, config.mean, config.std, self.image_size, info, shift=self.shift)
+        return TSMTrunk(
+            self.name, net, config.mean, config.std, self.image_size, info, compute, shift=self.shift
+        )
 
     def local_file(self) -> Path:
         """Return where a hand-fetched file of the default weights is looked for, one for TSM and TSN."""
@@ -138,7 +141,7 @@ class TSMTiny(Backbone):
     embedded_sibling = "tsm_tiny"
     threads = 1  # as for the small CLIP
 
-    def load(self, weights: str | None) -> TSMTrunk:
+    def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> TSMTrunk:
         """Build the small ResNet with its shipped weights."""
         import torch
 
@@ -161,7 +164,8 @@ class TSMTiny(Backbone):
                     file_sha256(path),
                     "rendered still pictures" if weights is None else "unknown (local file)",
                 )
-        return TSMTrunk(self.name, net, tuple(config["mean"]), tuple(config["std"]), self.image_size, info)
+        mean, std = tuple(config["mean"]), tuple(config["std"])
+        return TSMTrunk(self.name, net, mean, std, self.image_size, info, compute)
 
 
 def tiny_network(config: dict[str, Any]) -> ResNet:

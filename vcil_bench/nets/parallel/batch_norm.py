@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .batch_part import Rows
+from .batch_part import BatchPart
 
 AT_ONCE = 2**17  # values whose squares are added up in a processor's cache
 
@@ -22,10 +22,10 @@ class TeamBatchNorm2d(nn.BatchNorm2d):
     CPUs and counts rows that only pad a process's part.
 
     Attributes:
-        part: Which rows of the whole batch are coming, None for all of it; the network sets it before each pass.
+        part: Which clips of the batch are coming, None for all of it; the network sets it before each pass.
     """
 
-    part: Rows | None = None
+    part: BatchPart | None = None
 
     @classmethod
     def taking_over(cls, norm: nn.BatchNorm2d) -> TeamBatchNorm2d:
@@ -64,11 +64,12 @@ class TeamBatchNorm2d(nn.BatchNorm2d):
         return normalised
 
     @torch.compiler.disable
-    def _shared(self, x: Tensor, part: Rows) -> Tensor:
+    def _shared(self, x: Tensor, part: BatchPart) -> Tensor:
         """Normalise by the statistics of all processes' rows."""
         assert part.team is not None
-        valid = x[: max(0, part.total - part.start)].float()
-        count = part.total * x.shape[2] * x.shape[3]
+        rows = len(x) // part.count  # of a clip: its frames
+        valid = x[: max(0, part.total - part.first) * rows].float()
+        count = part.total * rows * x.shape[2] * x.shape[3]
         mean = part.team.sum(valid.sum(dim=(0, 2, 3))) / count
         # Around the mean rather than from squares, which would lose digits.
         deviations = valid - mean[:, None, None]

@@ -1,7 +1,8 @@
-"""Which rows of a whole batch a pass of a network computes, so that parts of it draw the whole's dropout masks.
+"""Batch part: which clips of a batch a pass computes, in micro-batches or as one of several processes.
 
-A pass may see a chunk of the batch (micro-batches) or one process's part of it. Masks drawn for the part alone
-would be others than the whole batch's; here every part draws the masks of the whole and takes its own rows.
+The training loop says it of a process's part, ``micro_batches`` of a chunk; networks read it. Dropout masks
+drawn for a part alone would be others than the whole batch's: here every part draws the masks of the whole and
+takes its own rows.
 """
 
 from __future__ import annotations
@@ -20,25 +21,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Where a part lies in the batch; rows are frames, the first dimension inside a network.
+class BatchPart:
+    """Where a part lies in its batch.
 
     Attributes:
-        start: First row of the part.
-        total: Rows of the whole batch. A part may reach beyond, into rows that only pad it.
+        first: Number of its first clip in the batch.
+        count: Clips of the part. It may reach beyond the batch, with clips that only pad it.
+        total: Clips of the whole batch.
         team: The processes that hold the other parts; None where this process computes them all.
     """
 
-    start: int
+    first: int
+    count: int
     total: int
     team: Team | None = None
 
 
-_current: ContextVar[Rows | None] = ContextVar("rows", default=None)
+_current: ContextVar[BatchPart | None] = ContextVar("batch_part", default=None)
 
 
 @contextmanager
-def rows(part: Rows | None) -> Iterator[None]:
+def computing(part: BatchPart | None) -> Iterator[None]:
     """Say that passes inside compute this part; None means the whole batch."""
     token = _current.set(part)
     try:
@@ -47,7 +50,7 @@ def rows(part: Rows | None) -> Iterator[None]:
         _current.reset(token)
 
 
-def current_rows() -> Rows | None:
+def current_part() -> BatchPart | None:
     """Return the part that is being computed, None for the whole batch."""
     return _current.get()
 
@@ -56,13 +59,15 @@ class RowDropout(nn.Dropout):
     """Dropout whose mask of a part is the part of the whole batch's mask."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop elements of [rows, ...]; for the whole batch exactly what ``nn.Dropout`` does."""
-        part = current_rows()
+        """Drop elements of [rows, ...], clip after clip; of the whole batch just as ``nn.Dropout`` does."""
+        part = current_part()
         if part is None or not self.training:
             return super().forward(x)
-        start = min(part.start, part.total)
-        valid = min(len(x), part.total - start)  # what lies beyond only pads the part
+        rows = len(x) // part.count  # of a clip: its frames
+        total = part.total * rows
+        start = min(part.first * rows, total)
+        valid = min(len(x), total - start)  # what lies beyond only pads the part
         others = (0, 0) * (x.dim() - 1)
         # Torch's own dropout of the part in its place, so that mask and rounding are its own on every device.
-        whole = F.dropout(F.pad(x[:valid], (*others, start, part.total - start - valid)), self.p)
+        whole = F.dropout(F.pad(x[:valid], (*others, start, total - start - valid)), self.p)
         return F.pad(whole[start : start + valid], (*others, 0, len(x) - valid))

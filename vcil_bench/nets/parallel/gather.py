@@ -1,6 +1,6 @@
-"""What a network does where several processes share a batch: compute the own clips, hand out those of all.
+"""Gather (all-gather with gradients): a network's features of all clips, where several processes share a batch.
 
-Team and total come from ``team``; a batch is shared where ``team.total`` says how many clips it has.
+Where no batch is shared (``current_part``) these return what they are given.
 """
 
 from __future__ import annotations
@@ -11,45 +11,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch_part import Rows
+from .batch_part import current_part
 
 if TYPE_CHECKING:
     from .team import Team
 
 
-def own_rows(team: Team | None, clips: Tensor) -> Rows | None:
-    """Return which frames of the whole batch these clips [c, T, ...] are; None where they are all of it."""
-    if team is None or team.total is None:
-        return None
-    count, frames = clips.shape[:2]
-    return Rows(team.rank * count * frames, team.total * frames, team)
-
-
-def whole(team: Team | None, local: Tensor) -> Tensor:
+def gather_batch(local: Tensor) -> Tensor:
     """Return the features [total, ...] of the whole batch from those of this process's clips [c, ...]."""
-    return local if team is None or team.total is None else team.gather(local, team.total)
+    part = current_part()
+    return local if part is None or part.team is None else part.team.gather(local, part.total)
 
 
-def handed_out(team: Team | None, local: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a feature map as the caller sees it, of all clips, and the own part of it to go on with.
+def gather_maps(local: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a feature map of all clips, for the caller, and this process's part of it, to continue with.
 
-    Going on from the gathered map keeps it on the way to the frame features, so that gradients with respect to
+    Continuing from the gathered map keeps it on the way to the frame features, so that gradients with respect to
     it exist and are those of the whole batch.
+
+    Args:
+        local: [c, ...] of this process's clips.
+
+    Returns:
+        [total, ...] and [c, ...].
     """
-    gathered = whole(team, local)
-    if team is None or team.total is None:
-        return gathered, gathered
-    return gathered, _Own.apply(gathered, team, len(local))
+    part = current_part()
+    if part is None or part.team is None:
+        return local, local
+    gathered = part.team.gather(local, part.total)
+    return gathered, _LocalPart.apply(gathered, part.team, len(local))
 
 
-class _Own(torch.autograd.Function):
-    """The own part of what was gathered; backward, the gradients of all parts together."""
+class _LocalPart(torch.autograd.Function):
+    """This process's part of what was gathered; backward, the gradients of all parts together."""
 
     @staticmethod
     def forward(context: Any, gathered: Tensor, team: Team, count: int) -> Tensor:
         context.team, context.total = team, len(gathered)
-        own = gathered[team.rank * count : (team.rank + 1) * count]
-        return F.pad(own, (0, 0) * (own.dim() - 1) + (0, count - len(own)))
+        local = gathered[team.rank * count : (team.rank + 1) * count]
+        return F.pad(local, (0, 0) * (local.dim() - 1) + (0, count - len(local)))
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

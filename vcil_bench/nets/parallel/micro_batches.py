@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .batch_part import Rows, current_rows, rows
+from .batch_part import BatchPart, computing, current_part
 
 
 def in_chunks(compute: Callable[[Tensor], Sequence[Tensor]], clips: Tensor, size: int) -> list[Tensor]:
@@ -27,8 +27,7 @@ def in_chunks(compute: Callable[[Tensor], Sequence[Tensor]], clips: Tensor, size
     Returns:
         The features [B, ...].
     """
-    frames = clips.shape[1]
-    around = current_rows() or Rows(0, len(clips) * frames)
+    around = current_part() or BatchPart(0, len(clips), len(clips))
     state = torch.get_rng_state()
     device_state = torch.cuda.get_rng_state(clips.device) if clips.is_cuda else None
     parts = []
@@ -37,17 +36,18 @@ def in_chunks(compute: Callable[[Tensor], Sequence[Tensor]], clips: Tensor, size
         torch.set_rng_state(state)
         if device_state is not None:
             torch.cuda.set_rng_state(device_state, clips.device)
-        with rows(Rows(around.start + first * frames, around.total, around.team)):
-            parts.append(compute(clips[first : first + size]))
+        chunk = clips[first : first + size]
+        with computing(BatchPart(around.first + first, len(chunk), around.total, around.team)):
+            parts.append(compute(chunk))
     return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
 def recomputed(compute: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Compute without keeping activations; the backward pass computes them again, with the same masks."""
-    part = current_rows()
+    part = current_part()
 
     def run(*inputs: Tensor) -> Tensor:
-        with rows(part):  # the backward pass runs where no part is set
+        with computing(part):  # the backward pass runs where no part is set
             return compute(*inputs)
 
     result: Tensor = checkpoint(run, *inputs, use_reentrant=False)

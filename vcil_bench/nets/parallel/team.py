@@ -1,11 +1,10 @@
-"""Several processes that work on one run, one per GPU: each computes its part of every batch.
+"""Data-parallel training of one run (torchrun): each process computes its part of every batch on its own GPU.
 
-Started by ``torchrun``. Losses of this field look at a batch as a whole (contrasts between its videos, hard
-negatives, decorrelation), so a mean of losses over parts, as ``DistributedDataParallel`` takes it, would train
-something else. Here networks run on a process's own clips and hand out the features of the whole batch, gathered
-from all; what stands behind them (heads, experts, losses) is computed by every process alike. A process's
-gradient of a network is then the share of its own clips, and their sum is the gradient that a single process
-has.
+Losses of this field look at a batch as a whole (contrasts between its videos, hard negatives, decorrelation),
+so a mean of losses over parts, as ``DistributedDataParallel`` takes it, would train something else. Here
+networks run on a process's own clips and hand out the features of the whole batch, gathered from all; what
+stands behind them (heads, experts, losses) is computed by every process alike. A process's gradient of a
+network is then the share of its own clips, and their sum is the gradient that a single process has.
 
 What every process computes alike must stay alike. Where nothing is exchanged, GPUs that add in another order let
 it drift: so the first process's gradients of heads and experts are everybody's, and after a task all states are
@@ -42,7 +41,6 @@ class Team:
     Attributes:
         rank: This process, 0 for the one that writes.
         size: Number of processes.
-        total: Clips of the batch in work, of which this process holds its part; None where clips are whole.
         aside: What processes say to each other besides tensors of the training, through the processors: there a
             wait ends with an error, while a GPU that waits lets no signal through.
         preparing: The same, for waits of hours.
@@ -50,20 +48,13 @@ class Team:
 
     rank: int = 0
     size: int = 1
-    total: int | None = None
     aside: dist.ProcessGroup | None = None
     preparing: dist.ProcessGroup | None = None
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes files and speaks to the user."""
         return self.rank == 0
-
-    def part(self) -> slice:
-        """Return which clips of the batch in work are this process's, without those that pad its part."""
-        assert self.total is not None
-        size = -(-self.total // self.size)
-        return slice(min(self.rank * size, self.total), min((self.rank + 1) * size, self.total))
 
     def gather(self, local: Tensor, total: int) -> Tensor:
         """Put the parts of all processes together.
@@ -128,7 +119,7 @@ class Team:
         for rank, part in enumerate(parts):
             different = (part != parts[0]).nonzero().flatten().tolist()
             if different:
-                self._wait_to_part()  # all know it, and all shall say it
+                self._wait_to_leave()  # all know it, and all shall say it
                 raise _unlike(list(state)[different[0]], rank)
 
     def _take(self, name: str, tensor: Tensor) -> None:
@@ -145,12 +136,12 @@ class Team:
         with _speaking():
             dist.all_reduce(far, group=self.aside)
         if far.any():
-            self._wait_to_part()
+            self._wait_to_leave()
             raise _unlike(name, int(far.argmax()))
         with torch.no_grad():
             tensor.copy_(first)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes are here."""
         if self.size > 1:
             with _speaking():
@@ -159,10 +150,10 @@ class Team:
     @contextmanager
     def leader_first(self) -> Iterator[None]:
         """Let the first process do, for hours if it must, what it finds done afterwards by the others."""
-        if not self.leads:
+        if not self.is_main:
             self._wait_for_leader()
         yield
-        if self.leads:
+        if self.is_main:
             self._wait_for_leader()
 
     def _wait_for_leader(self) -> None:
@@ -170,7 +161,7 @@ class Team:
             with _speaking():
                 dist.barrier(group=self.preparing)
 
-    def agree(self, value: bool) -> bool:
+    def broadcast(self, value: bool) -> bool:
         """Return what the first process says."""
         if self.size == 1:
             return value
@@ -188,7 +179,7 @@ class Team:
             dist.all_reduce(said, dist.ReduceOp.MAX, group=self.aside)
         return bool(said.item())
 
-    def collect(self, rows: Tensor, total: int) -> Tensor:
+    def gather_rows(self, rows: Tensor, total: int) -> Tensor:
         """Return the rows of all processes in order; process r holds rows r, r + size, ... of ``total``."""
         if self.size == 1:
             return rows
@@ -200,16 +191,16 @@ class Team:
             dist.all_gather(parts, padded, group=self.aside)
         return torch.stack(parts, dim=1).flatten(0, 1)[:total].to(rows.device)
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Part from the other processes when all are here, so that none is taken for one that died."""
         if self.size > 1:
-            self._wait_to_part()
+            self._wait_to_leave()
             dist.destroy_process_group()
 
-    def _wait_to_part(self) -> None:
+    def _wait_to_leave(self) -> None:
         """Wait until all are here or gone: who has seen all may leave before the last one has."""
         with contextlib.suppress(TeamError):
-            self.wait()
+            self.barrier()
 
 
 class _Gather(torch.autograd.Function):
@@ -251,7 +242,7 @@ def size_of_team() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join(device: torch.device, minutes: float) -> Team:
+def init(device: torch.device, minutes: float) -> Team:
     """Meet the other processes that ``torchrun`` has started.
 
     Args:

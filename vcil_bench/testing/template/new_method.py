@@ -37,7 +37,7 @@ from vcil_bench.method import MemoryUse, Method, RunContext
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.nets.network import Tuning
 from vcil_bench.stream import Task
-from vcil_bench.training import cosine, epochs, sgd
+from vcil_bench.training import cosine, sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +104,13 @@ class NewMethod(Method):
             weight_decay=config.weight_decay,
         )
         # memory.samples() are the exemplars of old classes: [] in the first task.
-        for epoch in epochs(
-            self.context,
+        for epoch in self.train_epochs(
             [*task.train, *self.memory.samples()],
             optimiser,
             cosine(optimiser, config.epochs),
             num_epochs=config.epochs,
             batch_size=config.batch_size,
-            stage=f"task {task.index + 1}",  # each loop of a task needs a name of its own
+            phase=f"task {task.index + 1}",  # each loop of a task needs a name of its own
         ):
             # Stopped, a run calls learn again and this loop skips the steps that were done: what one step
             # leaves to the next must be a parameter or a buffer, too.
@@ -151,7 +150,7 @@ class NewMethod(Method):
     def video_features(self, samples: Sequence[Sample]) -> Tensor:
         """Return the mean frame features [N, D] of videos, one clip each from their middle frames."""
         features = []
-        for batch in self.context.plain_clips(samples):
+        for batch in self.context.centre_clips(samples):
             with self.context.autocast():
                 features.append(self.network(batch.clips).float().mean(dim=1))
         return torch.cat(features)
