@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .common.config import build
 from .data.loader import Batch, ClipLoader, Sample
+from .memory import MemoryUse
 from .nets.clip import ClipTrunk
 from .nets.network import Trunk
 from .nets.parallel.batch_part import computing
@@ -73,15 +74,6 @@ class RunContext:
         for batch in self.loader.plain(samples, batch_size):
             with computing(batch.part):
                 yield batch
-
-
-@dataclass(frozen=True)
-class MemoryUse:
-    """Exemplars that a method keeps at present, in the three units papers argue with."""
-
-    videos: int = 0
-    frames: int = 0
-    bytes: int = 0
 
 
 class Method(nn.Module, ABC):

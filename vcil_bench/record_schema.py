@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
-LARGEST_NUMBER = 2**53  # beyond it JavaScript, which shows records, rounds whole numbers
 LARGEST_SEED = 2**32 - 1  # numpy's and torch's generators take no larger one
 READOUT = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # part of the names of arrays, and of files
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .classifier import Classifier
 from .data.clips import exemplar_indices
-from .memory import ExemplarMemory
-from .method import MemoryUse, RunContext
+from .memory import ExemplarMemory, MemoryUse
+from .method import RunContext
 from .nets.heads import CosineHead, class_means, imprinted_proxies, nearest_mean_scores
 from .protocol import MemorySpec
 from .stream import Task

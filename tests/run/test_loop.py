@@ -365,7 +365,7 @@ def test_a_method_that_breaks_the_contract_fails_at_its_first_task(
 ) -> None:
     path = tmp_path / "cheat.py"
     path.write_text(
-        "import torch\nfrom vcil_bench.method import MemoryUse\nfrom .zero_shot import ZeroShot\n\n\n"
+        "import torch\nfrom vcil_bench.memory import MemoryUse\nfrom .zero_shot import ZeroShot\n\n\n"
         f"class Cheat(ZeroShot):\n    name = 'cheat'\n\n    {body}\n"
     )
     assert tiny.run(path, tmp_path / "r") == ExitCode.FAILED_FOR_GOOD

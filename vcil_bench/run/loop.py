@@ -25,6 +25,7 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import Busy, check_writable, file_sha256, locked, remove
 from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.random_streams import seed_modules
+from vcil_bench.common.stopping import StopRequest
 from vcil_bench.conditions import identity
 from vcil_bench.data.loader import ClipLoader, Sample
 from vcil_bench.data.manifest import DataError, Manifest
@@ -32,8 +33,8 @@ from vcil_bench.data.prepare.report import summary
 from vcil_bench.data.store.frame_store import FrameStore, default_root
 from vcil_bench.data.video import resolve_decoder
 from vcil_bench.identity import reasons as stale_reasons
-from vcil_bench.memory import exemplars_of
-from vcil_bench.method import MemoryUse, Method, RunContext
+from vcil_bench.memory import MemoryUse, exemplars_of
+from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
@@ -57,7 +58,6 @@ from .evaluation import EvaluationError, StepResult, evaluate, memory_use
 from .files import clear_finished, leftovers, unfinished_files
 from .global_state import left_as_found
 from .plan import Plan, RunError, StaleRecord, plain_values
-from .stopping import StopRequest
 
 Say = Callable[[str], None]
 
