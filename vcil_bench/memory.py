@@ -8,7 +8,6 @@ decoded again. What is kept is counted in videos, frames and bytes and can never
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +17,8 @@ from .common.errors import UserError
 from .data.clips import exemplar_indices
 from .data.loader import Sample
 from .protocol import ClipSpec, MemorySpec
+from .record_schema import MemoryUse
 from .stream import Task
-
-
-@dataclass(frozen=True)
-class MemoryUse:
-    """Exemplars that a method keeps at present, in the three units papers argue with."""
-
-    videos: int = 0
-    frames: int = 0
-    bytes: int = 0
 
 
 class MemoryBudgetError(UserError):

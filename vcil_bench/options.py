@@ -21,37 +21,42 @@ class RunOptions:
     """Options set with ``--set key=value``, beside the method's own config keys.
 
     Attributes:
-        backbone: Backbone by name; null takes the method's, or on embedded data its embedded sibling.
-        weights: ``random`` or a file; null takes the backbone's own weights.
-        run_seed: Seed of initialisation, shuffling and frame sampling; null takes the class order's seed.
-        precision: ``fp32``; ``tf32``, and ``bf16`` or ``fp16`` (autocast, the latter with a scaled loss), are
-            faster on GPUs and change numbers slightly.
-        determinism: ``off`` lets a GPU take its fastest kernels, ``seeded`` takes cuDNN's deterministic ones,
-            ``strict`` refuses every operation that does not repeat bit for bit. Draws are seeded at every level.
-        decoder: ``auto`` is PyAV decoding forward; ``decord`` is known to return wrong frames on some files, and
-            so is ``torchcodec`` on AVI.
-        store: Read frames from the frame store that ``prepare --store`` built, not from the videos; JPEG changes
-            pixels slightly.
-        store_dir: Folder of the frame store; null takes the one in the user's cache.
-        workers: Decoding processes; null means 1 on CPU, on a GPU the run's share of the cores, up to 16.
-        threads: CPU threads of torch; null takes torch's default, or the backbone's where it has one. Another
+        backbone: Backbone by name; null takes the method's own choice for the protocol, and on embedded data the
+            small backbone of the same kind.
+        weights: ``random``, a weight file, or a timm name; null takes the backbone's default weights.
+        run_seed: Seed of initialisation, shuffling and frame sampling; null takes the seed of the class order.
+        precision: ``fp32`` is the reference. ``tf32``, ``bf16`` (autocast) and ``fp16`` (autocast, scaled loss)
+            are faster on recent GPUs, need less memory, and change numbers slightly.
+        determinism: ``off`` allows the fastest kernels of a GPU; ``seeded`` uses cuDNN's deterministic kernels;
+            ``strict`` raises an error at every operation that does not repeat bit for bit. Random draws are
+            seeded at every level.
+        decoder: ``auto`` is PyAV, decoding forward. ``decord`` returns wrong frames on some files, and so does
+            ``torchcodec`` on AVI files.
+        store: Read frames from the frame store that ``prepare --store`` built instead of decoding videos. JPEG
+            compression changes pixels slightly.
+        store_dir: Folder of the frame store; null takes the folder in the user's cache.
+        workers: Decoding processes; null means 1 on a CPU, on a GPU the run's share of the cores, at most 16.
+        threads: CPU threads of torch; null takes torch's default, or the backbone's if it names one. Another
             number of threads may change sums in the last bit.
-        eval_batch: Test videos per batch, for speed and memory.
-        micro_batch: Clips that go through a CLIP at a time while it trains, for memory: losses see the whole
-            batch, dropout is the same, so the result is the same to rounding; null takes all at once.
-        compile: Compile the backbone's blocks with torch.compile: a minute or so at first, then faster on GPUs.
-        feature_cache_mb: For CPUs: memory in MiB for features of the frozen CLIP, so that a clip seen again, as
-            at every test, is not computed again; of use to methods that read the frozen CLIP. A GPU computes
-            them sooner than a processor finds them by the clip's bytes.
-        checkpoint_minutes: Minutes of training between two states that a run killed inside a task goes on from;
-            0 saves after every step.
-        rank_timeout_minutes: Where torchrun has started several processes, minutes that one may say nothing
-            before the others give up; a first reading of the data may take longer.
-        max_tasks: Stop after so many tasks and leave a partial record, which the same command without it goes
-            on from; null runs all.
-        tracker: Where losses and accuracies go while training, beside the record: ``tensorboard``, or
-            ``package.module:Name``, a class of yours (``vcil_bench/trackers.py`` says what it must have).
-        max_missing: Share of the train or test videos that may be unusable before a run is refused.
+        eval_batch: Test videos per batch; affects speed and memory only.
+        micro_batch: Clips that pass through a CLIP at a time in training, to save memory. Losses see the whole
+            batch and dropout draws the same masks, so the gradient is that of the full batch up to rounding;
+            null takes all clips at once.
+        compile: Compile the backbone's blocks with torch.compile: takes about a minute at first, then faster on
+            GPUs.
+        feature_cache_mb: Memory in MiB that keeps features of the frozen CLIP, so that a clip seen again, as in
+            every test, is not computed again. Helps methods that read the frozen CLIP, on CPUs; a GPU computes
+            the features faster than the cache looks them up.
+        checkpoint_minutes: Minutes of training between two saved states inside a task, from which a killed run
+            resumes; 0 saves after every step.
+        rank_timeout_minutes: With several processes (torchrun), minutes without a sign of life after which the
+            others give up on one; raise it where reading the data for the first time takes longer.
+        max_tasks: Stop after this many tasks with a partial record; the same command without it continues from
+            there. null runs all tasks.
+        tracker: Also send losses and accuracies to ``tensorboard``, or to a class of yours, given as
+            ``package.module:Name`` (see ``vcil_bench/trackers.py`` for its methods).
+        max_missing: Largest share of the training or test videos that may be unusable; a run with more is
+            refused.
     """
 
     backbone: str | None = None

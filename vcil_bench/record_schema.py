@@ -7,6 +7,7 @@ later versions say more. What the types alone cannot say, such as counts that fi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
@@ -66,7 +67,7 @@ class Protocol(TypedDict):
 
 
 class Method(TypedDict):
-    """Who ran it, and from which source."""
+    """Who ran it; which source is a part of ``identity``."""
 
     name: Name
     paper: str
@@ -75,8 +76,6 @@ class Method(TypedDict):
     uses_memory: bool
     origin: Name  # built-in | installed | file
     file: Name
-    sha256: str | None
-    bases: dict[str, str | None]
     distribution: NotRequired[str | None]
     version: NotRequired[str | None]
 
@@ -86,6 +85,15 @@ class Setting(TypedDict):
 
     value: Any
     origin: str
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Exemplars that a method keeps at present, in the three units papers argue with; a record's ``Memory``."""
+
+    videos: int = 0
+    frames: int = 0
+    bytes: int = 0
 
 
 class Memory(TypedDict):
@@ -161,10 +169,10 @@ class Data(TypedDict):
     test_videos: NotRequired[Count]
     left_out: list[LeftOut]
     decoder: NotRequired[str]
-    store: NotRequired[Store | None]
+    store: Store | None
     test_videos_sharing_a_group_with_train: NotRequired[Count | None]  # None where groups are unknown
     identical_files_in_train_and_test: NotRequired[list[Any]]
-    verified: NotRequired[list[Finding]]  # left out by older records
+    verified: list[Finding]
 
 
 class Weights(TypedDict):
@@ -182,6 +190,8 @@ class Environment(TypedDict):
     git: NotRequired[str | None]
     command: NotRequired[str | None]
     device: NotRequired[str]
+    device_type: NotRequired[str]  # cpu, cuda, mps
+    torch: NotRequired[str]
 
 
 class Session(TypedDict):
@@ -217,3 +227,4 @@ class RecordData(TypedDict):
     weights: Weights
     sessions: list[Session]  # one per resumption
     environment: Environment  # of the last session
+    identity: dict[str, str]  # hash per part that the numbers depend on, see vcil_bench.identity

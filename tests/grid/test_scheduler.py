@@ -221,7 +221,7 @@ def test_every_attempt_is_the_same_command_and_forces_nothing(tiny: Tiny, tmp_pa
 def test_a_stale_record_is_moved_aside_once_right_before_its_cell_starts(tiny: Tiny, tmp_path: Path) -> None:
     file = method(tmp_path, "changing", "pass")
     assert tiny.run(file, tmp_path / "results") == 0
-    file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8") + "CHANGED = True\n", encoding="utf-8")
     (cell,) = cells(request(tiny, tmp_path / "results", str(file), seeds=[1], rerun_stale=True))
     records.checkpoint_path(cell.path).touch()
     state = cell.path.with_suffix(".phase-1.safetensors")
@@ -237,7 +237,7 @@ def test_a_stale_record_is_moved_aside_once_right_before_its_cell_starts(tiny: T
 def test_a_stale_record_that_is_being_written_fails_its_cell_alone(tiny: Tiny, tmp_path: Path) -> None:
     file = method(tmp_path, "changing", "pass")
     assert tiny.run(file, tmp_path / "results") == 0
-    file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8") + "CHANGED = True\n", encoding="utf-8")
     one, two = cells(request(tiny, tmp_path / "results", str(file), rerun_stale=True))
     with locked(one.path):
         go([one, two], Scripted(1, (0, "")))
@@ -486,10 +486,10 @@ def test_stale_records_are_refused_or_run_anew(tiny: Tiny, tmp_path: Path) -> No
     assert tiny.run(accident, tmp_path / "results") == 0
     asked = request(tiny, tmp_path / "results", str(accident), seeds=[1])
     assert [cell.status for cell in cells(asked)] == ["skipped"]
-    accident.write_text(accident.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    accident.write_text(accident.read_text(encoding="utf-8") + "CHANGED = True\n", encoding="utf-8")
     (cell,) = cells(asked)
     assert cell.status == "impossible"
-    assert "the method file changed; --rerun-stale moves it aside" in cell.reason
+    assert f"{accident.name} changed; --rerun-stale moves it aside" in cell.reason
     (cell,) = cells(request(tiny, tmp_path / "results", str(accident), seeds=[1], rerun_stale=True))
     assert (cell.status, cell.stale) == (None, True)
 

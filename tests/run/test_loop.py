@@ -166,7 +166,7 @@ def test_a_stale_record_is_refused_and_kept(
     assert tiny.run("zero_shot", tmp_path) == 0
     (path,) = tmp_path.glob("*/zero_shot/*.json")
     data = json.loads(path.read_text())
-    data["method"]["sha256"] = "0" * 64
+    data["identity"]["vcil_bench.methods.zero_shot"] = "0" * 16
     path.write_text(json.dumps(data))
     before = path.read_bytes()
     assert tiny.run("zero_shot", tmp_path) == 2
@@ -254,7 +254,7 @@ def test_named_data_are_checked_even_when_all_is_finished(
     table = root / "videos.csv"
     table.write_text(table.read_text().replace("red/0.mp4,red,train", "red/0.mp4,red,unused"))
     assert tiny.main(*base, "--data", root, *sets) == 2
-    assert "the data changed" in capsys.readouterr().err
+    assert "stale: data changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -365,7 +365,7 @@ def test_a_method_that_breaks_the_contract_fails_at_its_first_task(
 ) -> None:
     path = tmp_path / "cheat.py"
     path.write_text(
-        "import torch\nfrom vcil_bench.memory import MemoryUse\nfrom .zero_shot import ZeroShot\n\n\n"
+        "import torch\nfrom vcil_bench.method import MemoryUse\nfrom .zero_shot import ZeroShot\n\n\n"
         f"class Cheat(ZeroShot):\n    name = 'cheat'\n\n    {body}\n"
     )
     assert tiny.run(path, tmp_path / "r") == ExitCode.FAILED_FOR_GOOD
@@ -419,7 +419,7 @@ def test_weights_that_are_gone_are_named_even_when_all_is_finished(
     assert "no file" in capsys.readouterr().err.splitlines()[-1]
     save_file({k: v.clone() for k, v in backbone("clip_tiny").load("random").model.state_dict().items()}, path)
     assert tiny.run("zero_shot", tmp_path / "r", "--set", f"weights={path}") == 2
-    assert "the weights changed" in capsys.readouterr().err.splitlines()[-1]
+    assert "stale: weights changed" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_tracker_that_ends_python_is_no_success(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import reproduction
+from docstring_tables import explained, table
 
 from vcil_bench import registry
+from vcil_bench.options import RunOptions
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = reproduction.load()
@@ -47,3 +51,60 @@ def test_the_page_is_the_one_that_would_be_written() -> None:
     assert (ROOT / reproduction.PAGE).read_text(encoding="utf-8") == reproduction.page(ENTRIES), (
         "run make reproduction"
     )
+
+
+@pytest.mark.parametrize("name", reproduction.TABLES)
+def test_the_tables_of_methods_and_options_are_those_that_would_be_written(name: str) -> None:
+    text = (ROOT / reproduction.TABLES[name]).read_text(encoding="utf-8")
+    table = reproduction.methods_table(ENTRIES) if name == "methods" else reproduction.options_table()
+    assert reproduction.with_table(text, name, table) == text, "run make reproduction"
+
+
+def test_every_run_option_is_explained() -> None:
+    ((_, entries),) = explained(RunOptions).sections
+    assert [key for keys in entries for key in keys] == [f.name for f in dataclasses.fields(RunOptions)]
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_key_of_a_method_is_explained(name: str) -> None:
+    cls = registry.find(name).cls
+    assert cls is not None
+    texts = [explained(config) for config in cls.Config.__mro__ if dataclasses.is_dataclass(config)]
+    in_tables = {key for text in texts for _, entries in text.sections for keys in entries for key in keys}
+    in_prose = " ".join(part for text in texts for part in text.prose)
+    silent = [f.name for f in dataclasses.fields(cls.Config) if f.name not in in_tables]
+    assert all(f"`{key}`" in in_prose for key in silent), silent
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """What the example has.
+
+    A paragraph about ``rate``.
+
+    Attributes:
+        kind: ``one`` way
+            or ``another``.
+        first, second: Two that
+            go together.
+
+    Rules without a key:
+        The paper says: nothing.
+    """
+
+    rate: float = 0.5
+    kind: Literal["one", "another"] = "one"
+    first: bool = True
+    second: int | None = None
+
+
+def test_a_docstring_becomes_a_table() -> None:
+    text = explained(Example)
+    assert text.summary == "What the example has."
+    assert text.prose == ["A paragraph about `rate`.", "Rules without a key: The paper says: nothing."]
+    ((title, entries),) = text.sections
+    assert title == "Attributes:"
+    assert table(Example, entries, ("key", "choice", "others", "why")).splitlines()[2:] == [
+        "| `kind` | `one` | `another` | `one` way or `another`. |",
+        "| `first`<br>`second` | `true`<br>`null` | `false`<br>a whole number | Two that go together. |",
+    ]

@@ -31,8 +31,8 @@ from vcil_bench.data.manifest import Manifest
 from vcil_bench.record import RecordError
 from vcil_bench.run.data import Split, open_split
 from vcil_bench.run.files import leftovers
-from vcil_bench.run.loop import finished
 from vcil_bench.run.plan import Plan, StaleRecord, make_plan
+from vcil_bench.run.reuse import finished
 from vcil_bench.stream import class_names
 
 from .launchers import GRACE_S, PROMPT, Ended, Engine, Job, Refused

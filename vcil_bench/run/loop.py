@@ -22,27 +22,25 @@ from rich.progress import Progress
 from vcil_bench import record as records
 from vcil_bench.common import cpu_cores
 from vcil_bench.common.errors import UserError
-from vcil_bench.common.files import Busy, check_writable, file_sha256, locked, remove
+from vcil_bench.common.files import Busy, check_writable, locked, remove
 from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.random_streams import seed_modules
 from vcil_bench.common.stopping import StopRequest
-from vcil_bench.conditions import identity
 from vcil_bench.data.loader import ClipLoader, Sample
 from vcil_bench.data.manifest import DataError, Manifest
 from vcil_bench.data.prepare.report import summary
 from vcil_bench.data.store.frame_store import FrameStore, default_root
 from vcil_bench.data.video import resolve_decoder
-from vcil_bench.identity import reasons as stale_reasons
-from vcil_bench.memory import MemoryUse, exemplars_of
+from vcil_bench.identity import parts_of
+from vcil_bench.memory import exemplars_of
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
 from vcil_bench.nets.parallel.team import Team
-from vcil_bench.nets.weights import given_file, is_path
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record import Record
-from vcil_bench.record_schema import Costs, Memory, RecordData, Session
+from vcil_bench.record_schema import Costs, Memory, MemoryUse, RecordData, Session
 from vcil_bench.stream import Task, TaskStream, class_names
 from vcil_bench.trackers import NoTracker
 from vcil_bench.trackers import find as find_tracker
@@ -55,9 +53,10 @@ from . import determinism, out_of_memory
 from .data import open_split
 from .environment import environment, other_device
 from .evaluation import EvaluationError, StepResult, evaluate, memory_use
-from .files import clear_finished, leftovers, unfinished_files
+from .files import leftovers, unfinished_files
 from .global_state import left_as_found
-from .plan import Plan, RunError, StaleRecord, plain_values
+from .plan import Plan, RunError, plain_values
+from .reuse import code_of, finished
 
 Say = Callable[[str], None]
 
@@ -173,46 +172,6 @@ def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
     return store
 
 
-def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool:
-    """Tell whether a seed needs no work; what a finished run has left beside its record is cleared away.
-
-    Args:
-        plan: The run.
-        seed: Of the class order.
-        manifest: Of data that were given on the command line.
-        say: Takes the lines a user reads.
-
-    Raises:
-        StaleRecord: The record is complete, but something has changed since.
-        RecordError: It is corrupt.
-    """
-    path = plan.path(seed)
-    if not path.exists():
-        return False
-    found = records.load(path)
-    if not found.complete:
-        return False
-    why = stale_reasons(found, plan.protocol, plan.entry)
-    if plain_values(plan.config) != {k: v["value"] for k, v in found.data["config"].items()}:
-        why.append("the config's defaults or recipes changed")
-    if manifest is not None and manifest.sha256 != found.data["data"]["manifest_sha256"]:
-        why.append("the data changed")
-    weights = plan.options.weights
-    named = given_file(weights) if weights is not None and is_path(weights) else None
-    if named is not None and found.data["weights"]["sha256"] != file_sha256(named):
-        why.append("the weights changed")
-    if why:
-        raise StaleRecord(path, why)
-    clear_finished(path)
-    say(f"seed {seed}: finished before, {path}")
-    if not records.has_predictions(found):
-        say(
-            f"warning: its predictions, {records.predictions_path(path)}, are gone: the record counts, but "
-            "reports lack its confusions and paired comparisons; put the file back, or run anew with --force"
-        )
-    return True
-
-
 def _counts(manifest: Manifest) -> str:
     """Say how many videos a run uses and leaves out."""
     left_out = manifest.left_out()
@@ -265,8 +224,8 @@ class _Run:
             team=team,
         )
         self.record = self._new_record(manifest)
-        self.identity = identity(self.record, plan)
-        self.saver = PhaseSaver(self.path, self.identity, 60 * options.checkpoint_minutes, team, stop)
+        every_s = 60 * options.checkpoint_minutes
+        self.saver = PhaseSaver(self.path, self.record["identity"], every_s, team, stop)
         self.top: dict[str, NDArray[Any]] = {}
 
     def go(self, force: bool) -> None:
@@ -378,7 +337,7 @@ class _Run:
             self._join_sessions(earlier)
             return method, 0
         saved = checkpoints.load(path)
-        check_identity(path, saved.identity, self.identity)
+        check_identity(path, saved.identity, self.record["identity"])
         done = len(saved.steps)
         for step in range(done):
             seed_modules(self.run_seed, "grow", step)
@@ -397,7 +356,7 @@ class _Run:
         if not self.path.exists():
             return []
         found = records.load(self.path).data
-        return found["sessions"] if identity(found, self.plan) == self.identity else []
+        return found["sessions"] if found["identity"] == self.record["identity"] else []
 
     def _join_sessions(self, earlier: list[Session]) -> None:
         self.record["sessions"] = [*earlier, *self.record["sessions"]]
@@ -502,7 +461,7 @@ class _Run:
             checkpoints.save(
                 records.checkpoint_path(self.path),
                 checkpoints.Checkpoint(
-                    self.identity,
+                    self.record["identity"],
                     self.record["steps"],
                     self.top,
                     state,
@@ -566,8 +525,6 @@ class _Run:
                 "uses_memory": method.uses_memory,
                 "origin": entry.origin,
                 "file": str(entry.file.name if entry.origin == "built-in" else entry.file),  # type: ignore[union-attr]
-                "sha256": entry.sha256,
-                "bases": entry.bases,
                 "distribution": entry.distribution,
                 "version": entry.version,
             },
@@ -600,14 +557,17 @@ class _Run:
                 "decoder": resolve_decoder(plan.options.decoder),
                 "store": self.store.describe() if self.store is not None else None,
                 # Part of the evidence: numbers of a split that shares scenes mean something else.
-                **{key: found[key] for key in records.LEAKS},
+                "test_videos_sharing_a_group_with_train": found["test_videos_sharing_a_group_with_train"],
+                "identical_files_in_train_and_test": found["identical_files_in_train_and_test"],
                 "verified": as_plain(findings(protocol, manifest, self.trunk.weights, [self.seed])),
             },
             "weights": dataclasses.asdict(self.trunk.weights),
             "sessions": [{"started": started, "environment": here}],
             "environment": here,
         }
-        return cast("RecordData", made)
+        record = cast("RecordData", made)
+        record["identity"] = parts_of(record, code_of(plan))
+        return record
 
 
 def _advice(error: Exception, method: type[Method], trunk: Trunk) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import check_writable
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.video import resolve_decoder
+from vcil_bench.identity import in_words
 from vcil_bench.memory import check_budget
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
@@ -39,19 +39,20 @@ class RunError(UserError):
 
 
 class StaleRecord(RunError):
-    """A finished record of which something has changed since.
+    """A finished record that was made under other conditions than the run that is asked for.
 
     Attributes:
         path: The record.
-        reasons: What changed, a short text each.
+        reasons: Names of the parts in which they differ, see ``vcil_bench.identity``.
     """
 
-    def __init__(self, path: Path, reasons: Sequence[str]) -> None:
-        """Say what changed and what moves the record aside."""
-        why = "; ".join(reasons)
-        super().__init__(f"{path}: finished, but stale: {why}; FORCE=1 (--force) moves it aside and runs anew")
+    def __init__(self, path: Path, reasons: list[str]) -> None:
+        super().__init__(
+            f"{path}: finished, but stale: {in_words(reasons)} changed; FORCE=1 (--force) moves it aside and "
+            "runs anew"
+        )
         self.path = path
-        self.reasons = list(reasons)
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
