@@ -90,15 +90,15 @@ OTHER_MODULES = frozenset(
         "vcil_bench.common.config",
         "vcil_bench.common.errors",
         "vcil_bench.common.files",
+        "vcil_bench.common.stopping",
         "vcil_bench.data.manifest",
         "vcil_bench.data.worker_watchdog",
         "vcil_bench.identity",
+        "vcil_bench.nets.backbones.base",
         "vcil_bench.nets.weights",
         "vcil_bench.protocol",
         "vcil_bench.record",
         "vcil_bench.record_schema",
-        "vcil_bench.run.files",
-        "vcil_bench.run.stopping",
         "vcil_bench.trackers",
     }
 )
