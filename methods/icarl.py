@@ -1,6 +1,10 @@
 """iCaRL: exemplars by herding, distillation, nearest mean of exemplars (Rebuffi et al., CVPR 2017).
 
 On videos it was published twice: by TCD's authors without code, and in vCLIMB with code (model/iCaRL.py).
+
+The paper's algorithms: 1 (classify) is ``predict`` in ``rehearsal.py``; 2 and 3 (a step, its training) are
+``learn`` and ``icarl_losses`` here, whose terms are in ``losses.py``; 4 (herding) is ``herding_order`` and 5
+(reduce) ``store``, both in ``memory.py``.
 """
 
 from __future__ import annotations

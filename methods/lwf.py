@@ -48,7 +48,7 @@ class LwF(Classifier):
         return GrowingLinear(dim, LINEAR_STD)
 
     def learn(self, task: Task) -> None:
-        """Train on the task's videos, held to the old model's outputs."""
+        """Train on the task's videos, held to the old model's outputs (Rebuffi et al., Sec. 4, LwF.MC)."""
         old = self.model.frozen_copy() if task.index > 0 else None
         for epoch in self.task_epochs(task, task.train):
             for batch in epoch:

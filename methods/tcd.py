@@ -112,7 +112,7 @@ class TCD(RehearsalClassifier):
         old = None
         if task.index > 0:
             old = self.model.frozen_copy()
-            self.imprint(self.model.head, task)
+            self.imprint(self.model.head, task)  # cl_methods/cl_utils.py, init_cosine_classifier
         samples = [*task.train, *self.memory.samples()]
         optimiser = self.training_optimiser()
         for epoch in self.task_epochs(task, samples, optimiser):
@@ -121,11 +121,11 @@ class TCD(RehearsalClassifier):
                 before = old.features_with_maps(batch.clips) if old is not None else None
                 self._step(epoch, optimiser, self.losses(new, before, batch.labels, task))
         if config.importance:
-            self._measure_importance(task, samples)
-        self.choose_exemplars(task, nearest_to_mean_order)
+            self._measure_importance(task, samples)  # F, cl_methods/tcd.py
+        self.choose_exemplars(task, nearest_to_mean_order)  # cl_methods/exemplars.py
         if task.index > 0:
             self._tune_head(task)
-        self.update_exemplar_means()
+        self.update_exemplar_means()  # cl_methods/classifer.py
 
     def losses(self, new: Features, before: Features | None, labels: Tensor, task: Task) -> dict[str, Tensor]:
         """Return the weighted loss terms of a batch (train/train_i_cl.py, _train).
@@ -144,12 +144,11 @@ class TCD(RehearsalClassifier):
         frames = self.model.dropout(new.frames)  # their distillation sees the features after dropout
         losses = {"nca": weight_ce * nca_loss(self.model.mean_logits(frames), labels)}
         if before is not None:
-            losses["features"] = weight_features * feature_distillation(
-                frames, before.frames, importance[-1] if importance else None
-            )
-            losses["maps"] = config.lambda_1 * feature_map_distillation(
-                new.maps, before.maps, importance[:-1] if importance else None
-            )
+            of_maps, of_features = (importance[:-1], importance[-1]) if importance else (None, None)
+            features = feature_distillation(frames, before.frames, of_features)
+            maps = feature_map_distillation(new.maps, before.maps, of_maps)
+            losses["features"] = weight_features * features
+            losses["maps"] = config.lambda_1 * maps
         losses["decorrelation"] = config.lambda_2 * frame_decorrelation(new.maps)
         return losses
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -88,12 +87,6 @@ def test_built_in_methods_are_found_by_their_files() -> None:
         assert entry.distribution == "vcil-bench"
 
 
-def test_bases_are_named_with_their_hashes() -> None:
-    joint, finetune = registry.find("joint"), registry.find("finetune")
-    assert joint.bases == {"finetune.py": finetune.sha256}
-    assert finetune.bases == {}
-
-
 def test_file_dropped_into_the_folder_is_a_method(folder: Path) -> None:
     write(folder, "constant.py", METHOD)
     write(folder, "_helper.py", "raise RuntimeError('files with an underscore are not methods')\n")
@@ -101,7 +94,6 @@ def test_file_dropped_into_the_folder_is_a_method(folder: Path) -> None:
     entry = registry.find("constant")
     assert entry.origin == "built-in"
     assert entry.file == folder / "constant.py"
-    assert entry.sha256 == hashlib.sha256(METHOD.encode()).hexdigest()
 
 
 def test_broken_file_is_listed_with_its_reason_and_harms_no_other(
@@ -163,18 +155,9 @@ BROKEN = {
         "data_access.*'everything'",
     ),
 }
-# Faults of the interface that are found too late or not named, for now.
-OPEN = {
-    "name is no text": "a name that is no text ends in a TypeError that does not name it",
-    "config key without default": "only a run finds that a Config key has no default",
-    "data access": "an unknown data_access passes for 'task'",
-}
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [pytest.param(name) if name in OPEN else name for name in BROKEN],
-)
+@pytest.mark.parametrize("fault", BROKEN)
 def test_breach_of_the_interface_is_named(tmp_path: Path, fault: str) -> None:
     text, reason = BROKEN[fault]
     path = write(tmp_path, "mine.py", text)
@@ -243,7 +226,6 @@ def test_file_runs_and_is_listed_afterwards(
     (record,) = results.glob("*/*/*.json")
     method = json.loads(record.read_text(encoding="utf-8"))["method"]
     assert (method["name"], method["origin"], method["file"]) == ("constant", "file", str(path.resolve()))
-    assert method["sha256"] == hashlib.sha256(METHOD.encode()).hexdigest()
     assert method["distribution"] is None
     capsys.readouterr()
     assert tiny.main("list", "methods", "--results", results) == 0
@@ -274,7 +256,6 @@ def test_outside_file_may_build_on_a_built_in(tiny: Tiny, tmp_path: Path) -> Non
     entry = registry.find(str(path))
     assert entry.cls is not None
     assert issubclass(entry.cls, registry.find("zero_shot").cls or ())
-    assert entry.bases == {"zero_shot.py": registry.find("zero_shot").sha256}
     assert tiny.run(path, tmp_path / "results") == 0
 
 
@@ -316,7 +297,6 @@ class TestInstalled:
         method = json.loads(record.read_text(encoding="utf-8"))["method"]
         assert method["origin"] == "installed"
         assert (method["distribution"], method["version"]) == ("my-constant", "1.2")
-        assert method["sha256"] == hashlib.sha256(METHOD.encode()).hexdigest()
 
     def test_list_names_packages_and_what_is_wrong_with_them(
         self, tiny: Tiny, tmp_path: Path, site: Path, capsys: pytest.CaptureFixture[str]

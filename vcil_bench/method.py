@@ -13,20 +13,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from .common.config import build
 from .data.loader import Batch, ClipLoader, Sample
-from .nets.clip import ClipTrunk
 from .nets.network import Trunk
 from .nets.parallel.batch_part import computing
 from .nets.precision import Precision
 from .protocol import MemorySpec
 from .stream import Task
 from .training import Epoch, Trainer
+
+if TYPE_CHECKING:  # or a change of CLIP's code would count for methods on other backbones
+    from .nets.clip import ClipTrunk
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,7 @@ class RunContext:
     @property
     def clip(self) -> ClipTrunk:
         """The backbone of a method that needs text or adapter slots, which only a CLIP has."""
-        assert isinstance(self.backbone, ClipTrunk)
-        return self.backbone
+        return cast("ClipTrunk", self.backbone)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which networks run at the run's precision; losses and scores stay fp32.

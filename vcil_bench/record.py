@@ -42,8 +42,6 @@ class RecordError(UserError):
     """A record file that is damaged, of another schema, or inconsistent."""
 
 
-# What a record's data section says of videos that training and testing share (``data.manifest.summary``).
-LEAKS = ("test_videos_sharing_a_group_with_train", "identical_files_in_train_and_test")
 TOP = 5  # best labels stored of every prediction
 LARGEST_ARRAY = 2**28  # bytes; the names of 200,000 test videos take a quarter of it
 REFERENCE = "reference"  # folder of the records that come with the harness
@@ -62,6 +60,12 @@ class Record:
     def complete(self) -> bool:
         """Whether the run went through all its tasks."""
         return self.data["status"] == "complete"
+
+    @property
+    def protocol_reference(self) -> str:
+        """Name under which the protocol is found again; the path of one that is not built in."""
+        protocol = self.data["protocol"]
+        return protocol["name"] if protocol["origin"].startswith("protocols/") else protocol["origin"]
 
     def matrix(self, readout: str) -> NDArray[np.float64]:
         """Return the accuracy matrix [S, S] of a complete record, fractions."""

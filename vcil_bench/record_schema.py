@@ -67,7 +67,7 @@ class Protocol(TypedDict):
 
 
 class Method(TypedDict):
-    """Who ran it, and from which source."""
+    """Who ran it; which source is a part of ``identity``."""
 
     name: Name
     paper: str
@@ -76,8 +76,6 @@ class Method(TypedDict):
     uses_memory: bool
     origin: Name  # built-in | installed | file
     file: Name
-    sha256: str | None
-    bases: dict[str, str | None]
     distribution: NotRequired[str | None]
     version: NotRequired[str | None]
 
@@ -162,10 +160,10 @@ class Data(TypedDict):
     test_videos: NotRequired[Count]
     left_out: list[LeftOut]
     decoder: NotRequired[str]
-    store: NotRequired[Store | None]
+    store: Store | None
     test_videos_sharing_a_group_with_train: NotRequired[Count | None]  # None where groups are unknown
     identical_files_in_train_and_test: NotRequired[list[Any]]
-    verified: NotRequired[list[Finding]]  # left out by older records
+    verified: list[Finding]
 
 
 class Weights(TypedDict):
@@ -183,6 +181,8 @@ class Environment(TypedDict):
     git: NotRequired[str | None]
     command: NotRequired[str | None]
     device: NotRequired[str]
+    device_type: NotRequired[str]  # cpu, cuda, mps
+    torch: NotRequired[str]
 
 
 class Session(TypedDict):
@@ -218,3 +218,4 @@ class RecordData(TypedDict):
     weights: Weights
     sessions: list[Session]  # one per resumption
     environment: Environment  # of the last session
+    identity: dict[str, str]  # hash per part that the numbers depend on, see vcil_bench.identity

@@ -24,7 +24,6 @@ from typing import cast
 
 from . import __version__
 from .common.errors import UserError, did_you_mean
-from .common.files import file_sha256
 from .method import Method
 from .record_schema import READOUT
 
@@ -47,7 +46,6 @@ class Entry:
         error: Why not.
         distribution: Distribution that provides it, None for a file.
         version: That distribution's version.
-        bases: Files of the method classes it builds on, with their hashes.
     """
 
     name: str
@@ -57,12 +55,6 @@ class Entry:
     error: str | None = None
     distribution: str | None = None
     version: str | None = None
-    bases: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    @property
-    def sha256(self) -> str | None:
-        """Hash of the source file."""
-        return file_sha256(self.file) if self.file is not None else None
 
 
 def methods_folder() -> Path:
@@ -176,18 +168,13 @@ def _load(name: str, origin: str, file: Path | None, importer) -> Entry:  # type
         cls = cast("type[Method]", loaded if inspect.isclass(loaded) else _class_in(loaded))
         _check(cls)
         source = Path(inspect.getfile(cls))
-        bases = {
-            Path(inspect.getfile(base)).name: file_sha256(Path(inspect.getfile(base)))
-            for base in cls.__mro__[1:]
-            if issubclass(base, Method) and base is not Method
-        }
     except BaseException as error:
         if pressed:
             raise
         # A plugin's fault must not take others down, and to raise KeyboardInterrupt or SystemExit is one.
         where = _last_line(error, file)
         return Entry(name, origin, file, None, f"{type(error).__name__}: {error}{where}")
-    return Entry(cls.name, origin, source, cls, bases=bases)
+    return Entry(cls.name, origin, source, cls)
 
 
 @contextmanager

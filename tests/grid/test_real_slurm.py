@@ -31,7 +31,7 @@ from pathlib import Path
 import torch.nn.functional as F
 
 from vcil_bench.methods.finetune import Finetune
-from vcil_bench.training import epochs, sgd
+from vcil_bench.training import sgd
 
 
 class Paced(Finetune):
@@ -220,7 +220,7 @@ def test_a_requeued_job_does_not_do_stale_work_again(cluster: Cluster, tiny: Tin
     assert tiny.run("zero_shot", work.results) == 0
     (made,) = work.results.glob("tiny_2x1/zero_shot/*.json")
     data = json.loads(made.read_text(encoding="utf-8"))
-    data["config"] = {}
+    data["identity"]["config"] = "another"
     stale = work.results / "tiny_2x1/paced" / made.name
     shutil.move(made.parent, stale.parent)
     stale.write_text(json.dumps(data), encoding="utf-8")

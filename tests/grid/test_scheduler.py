@@ -183,11 +183,11 @@ def test_a_cell_is_one_run_of_one_seed(tiny: Tiny, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "line", "attempts", "reason"),
     [
-        (2, "vcil-bench: error: no weights", 1, "no weights"),
-        (1, "vcil-bench: the run failed: loss is nan", 1, "loss is nan"),
+        (2, "no weights", 1, "no weights"),
+        (3, "loss is nan", 1, "loss is nan"),
         (1, "RuntimeError: CUDA out of memory", 3, "RuntimeError: CUDA out of memory"),
         (-9, "", 3, "killed by SIGKILL (often: not enough memory)"),
-        (3, "", 3, "exit code 3"),
+        (7, "", 3, "exit code 7"),
     ],
 )
 def test_only_what_died_is_tried_again(
@@ -197,6 +197,13 @@ def test_only_what_died_is_tried_again(
     assert go([cell], Scripted(1, *[(code, line)] * 3), retries=2)
     assert (cell.status, cell.attempts, cell.reason) == ("failed", attempts, reason)
     assert str(cell.log) in table([cell])
+
+
+def test_why_a_run_failed_is_read_from_its_record(tiny: Tiny, tmp_path: Path) -> None:
+    (cell,) = cells(request(tiny, tmp_path, seeds=[1]))
+    records.save(cell.path, record_data(status="failed", reason="TrainingError: loss is nan"))
+    assert go([cell], Scripted(1, (3, "whatever a log ends with")))
+    assert (cell.status, cell.reason) == ("failed", "TrainingError: loss is nan")
 
 
 def test_every_attempt_is_the_same_command_and_forces_nothing(tiny: Tiny, tmp_path: Path) -> None:
@@ -214,7 +221,7 @@ def test_every_attempt_is_the_same_command_and_forces_nothing(tiny: Tiny, tmp_pa
 def test_a_stale_record_is_moved_aside_once_right_before_its_cell_starts(tiny: Tiny, tmp_path: Path) -> None:
     file = method(tmp_path, "changing", "pass")
     assert tiny.run(file, tmp_path / "results") == 0
-    file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8") + "CHANGED = True\n", encoding="utf-8")
     (cell,) = cells(request(tiny, tmp_path / "results", str(file), seeds=[1], rerun_stale=True))
     records.checkpoint_path(cell.path).touch()
     state = cell.path.with_suffix(".phase-1.safetensors")
@@ -230,7 +237,7 @@ def test_a_stale_record_is_moved_aside_once_right_before_its_cell_starts(tiny: T
 def test_a_stale_record_that_is_being_written_fails_its_cell_alone(tiny: Tiny, tmp_path: Path) -> None:
     file = method(tmp_path, "changing", "pass")
     assert tiny.run(file, tmp_path / "results") == 0
-    file.write_text(file.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8") + "CHANGED = True\n", encoding="utf-8")
     one, two = cells(request(tiny, tmp_path / "results", str(file), rerun_stale=True))
     with locked(one.path):
         go([one, two], Scripted(1, (0, "")))
@@ -479,10 +486,10 @@ def test_stale_records_are_refused_or_run_anew(tiny: Tiny, tmp_path: Path) -> No
     assert tiny.run(accident, tmp_path / "results") == 0
     asked = request(tiny, tmp_path / "results", str(accident), seeds=[1])
     assert [cell.status for cell in cells(asked)] == ["skipped"]
-    accident.write_text(accident.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    accident.write_text(accident.read_text(encoding="utf-8") + "CHANGED = True\n", encoding="utf-8")
     (cell,) = cells(asked)
     assert cell.status == "impossible"
-    assert "the method file changed; --rerun-stale moves it aside" in cell.reason
+    assert f"{accident.name} changed; --rerun-stale moves it aside" in cell.reason
     (cell,) = cells(request(tiny, tmp_path / "results", str(accident), seeds=[1], rerun_stale=True))
     assert (cell.status, cell.stale) == (None, True)
 

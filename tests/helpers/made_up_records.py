@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from vcil_bench.identity import parts_of
 from vcil_bench.record import RecordData
 
 
@@ -20,12 +21,13 @@ def record_data(
     """Make up the record of a run on real data: two tasks of two classes and one, protocol seeds 1 to 3.
 
     Args:
-        method: Name of a method; its file does not exist, so that it is never stale.
+        method: Name of a method.
         seed: Seed of class order and run.
         correct: Correct predictions per step and task, of the readout ``cnn``.
         totals: Test videos per task.
         status: ``complete``, ``partial`` or ``failed``.
-        changes: Sections to change, key by key; text replaces the whole.
+        changes: Sections to change, key by key; text replaces the whole. The identity follows from the rest and
+            names no code, so that the record is never stale, but for what is changed in it.
     """
     metrics = {"headline": "average_incremental_accuracy", "also": ["final_accuracy", "backward_forgetting"]}
     dataset = {"name": "folder", "split": 1, "label_map": None}
@@ -56,8 +58,6 @@ def record_data(
             "uses_memory": False,
             "origin": "file",
             "file": f"/nowhere/{method}.py",
-            "sha256": "0" * 64,
-            "bases": {},
             "distribution": None,
             "version": None,
         },
@@ -86,10 +86,14 @@ def record_data(
             "test_videos": sum(totals),
             "left_out": [],
             "decoder": "pyav",
+            "store": None,
+            "verified": [],
         },
         "weights": {"name": "clip_tiny", "source": "embedded", "sha256": "2" * 64, "pretraining": "pictures"},
         "environment": {"device": "a processor"},
     }
+    named = changes.pop("identity", {})
     for key, change in changes.items():
         data[key] = data[key] | change if isinstance(change, dict) else change
+    data["identity"] = parts_of(data, {}) | named
     return cast("RecordData", data)

@@ -15,7 +15,7 @@ from small_runs import ENTRIES, clips_of, config_of, context_of, learn, method_c
 from vcil_bench import record
 from vcil_bench.common.random_streams import seed_modules
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.manifest import prepare
+from vcil_bench.data.prepare import prepare
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.run.evaluation import evaluate

@@ -118,8 +118,8 @@ def test_a_damaged_state_is_named_and_kept(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"class_order": "other"}, "class_order"),
-        ({"code of the harness": "x", "method": "y"}, "code of the harness, method"),
+        ({"class_order": "other"}, "class order"),
+        ({"vcil_bench.training": "x", "torch_version": "y"}, "torch version, vcil_bench.training"),
     ],
 )
 def test_a_state_of_another_run_is_refused_with_what_changed(

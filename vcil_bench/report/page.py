@@ -29,11 +29,9 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from vcil_bench import __version__
 from vcil_bench.common.config import parse_assignments
 from vcil_bench.common.errors import UserError
-from vcil_bench.identity import reasons
+from vcil_bench.identity import changed_since, in_words
 from vcil_bench.metrics import METRICS
-from vcil_bench.protocol import Protocol
-from vcil_bench.protocol import load as load_protocol
-from vcil_bench.record import LEAKS, Record, RecordError
+from vcil_bench.record import Record, RecordError
 
 from .curves import accuracy_curve, forgetting_curve, legends
 from .style import style_of
@@ -139,7 +137,6 @@ def _data(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
     numbers = {record.path: number for number, record in enumerate(records)}
     places: dict[Path, tuple[int, int]] = {}
     sections: list[dict[str, Any]] = []
-    stale = _Staleness()
     ordered = sorted(groups, key=lambda group: ORDER.index(_kind(group).partition(",")[0]))
     for group in ordered:
         lines: list[dict[str, Any]] = []
@@ -159,7 +156,7 @@ def _data(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
         },
         "groups": sections,
         "runs": [
-            _run(record, name, places.get(record.path), stale.of(record), pool)
+            _run(record, name, places.get(record.path), pool)
             for record, name in zip(records, names, strict=True)
         ],
         "pool": pool.values,
@@ -287,49 +284,23 @@ def _memory(records: Iterable[Record]) -> dict[str, int] | None:
     }
 
 
-class _Staleness:
-    """Asks why records are stale; loads each protocol once, which takes longer than all the rest of a run."""
-
-    def __init__(self) -> None:
-        self._protocols: dict[str, Protocol | None] = {}
-
-    def of(self, record: Record) -> list[str]:
-        """Return why a record is stale."""
-        stored = record.data["protocol"]
-        key = json.dumps([stored["name"], stored["origin"], stored["overrides"]], sort_keys=True)
-        if key not in self._protocols:
-            name = stored["name"] if stored["origin"].startswith("protocols/") else stored["origin"]
-            try:
-                self._protocols[key] = load_protocol(name, stored["overrides"])
-            except UserError:
-                self._protocols[key] = None  # cannot be found any more
-        return reasons(record, self._protocols[key])
-
-
-def _run(
-    record: Record, name: str, place: tuple[int, int] | None, stale: list[str], pool: _Pool
-) -> dict[str, Any]:
+def _run(record: Record, name: str, place: tuple[int, int] | None, pool: _Pool) -> dict[str, Any]:
     """Return all that a run's page shows."""
     data = record.data
     steps = data["steps"]
+    changed = changed_since(record)
     run: dict[str, Any] = {
         "id": name,
         "file": record.path.as_posix(),
         "place": list(place) if place else None,
         "command": command(record),
-        "stale": stale,
+        "stale": in_words(changed, most=len(changed)),
         "correct": {
             readout: [step["correct"][readout] for step in steps] for readout in data["method"]["readouts"]
         },
         "seen": [step.get("classes_seen") for step in steps],
         "costs": _columns([_flat(step.get("costs") or {}) for step in steps]),
         "losses": _losses(steps),
-        # Newer records say what was verified in words; older ones hold the bare facts.
-        "leaks": {
-            key: data["data"][key]  # type: ignore[literal-required]
-            for key in LEAKS
-            if "verified" not in data["data"] and data["data"].get(key)
-        },
         "sessions": [
             {"started": session.get("started"), **_environment(session.get("environment") or {}, pool)}
             for session in data["sessions"]
@@ -410,11 +381,10 @@ def command(record: Record) -> str:
     """Return the command line that makes a record anew, quoted for a shell."""
     data = record.data
     method, protocol = data["method"], data["protocol"]
-    built_in = protocol["origin"].startswith("protocols/")
     words = [
         *("vcil-bench", "run"),
         method["file"] if method["origin"] == "file" else method["name"],
-        protocol["name"] if built_in else protocol["origin"],
+        record.protocol_reference,
         *("--seed", str(data["seed"])),
     ]
     if data["data"]["kind"] != "synthetic" and data["data"].get("root"):

@@ -9,7 +9,6 @@ stand in lines of their own, and are ranked only against runs whose weights saw 
 from __future__ import annotations
 
 import functools
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,11 +21,9 @@ import yaml
 from tabulate import tabulate
 
 from vcil_bench.common.config import build
-from vcil_bench.common.errors import UserError
-from vcil_bench.identity import reasons
+from vcil_bench.identity import changed_since, fingerprint_now
 from vcil_bench.metrics import METRICS
-from vcil_bench.options import WITHOUT_EFFECT
-from vcil_bench.protocol import load as load_protocol
+from vcil_bench.options import RESULT_NEUTRAL
 from vcil_bench.record import Record
 
 from .ranking import EXPLANATION, Candidate, rank
@@ -36,7 +33,7 @@ from .tables import covers_seeds, notes_of
 BWF = "backward_forgetting"
 # Options that do not make another experiment, and those that have lines of their own; a run that sets any other
 # one is a variant, not the paper's row.
-FREE_OPTIONS = WITHOUT_EFFECT | {"backbone", "precision", "store"}
+FREE_OPTIONS = RESULT_NEUTRAL | {"backbone", "precision", "store"}
 
 Value = bool | int | float | str
 
@@ -137,7 +134,7 @@ class Cell:
     @property
     def stale(self) -> bool:
         """Whether code or protocol have changed since."""
-        return any(reasons(r) for r in self.records)
+        return any(changed_since(r) for r in self.records)
 
     @property
     def mean(self) -> float:
@@ -274,15 +271,6 @@ def _table(spec: TableSpec, records: Sequence[Record]) -> Table:
     return Table(spec, columns, lines)
 
 
-@functools.cache
-def _fingerprint(protocol: str, overrides: str) -> str | None:
-    """Return a protocol's fingerprint today; None if its lists have to be imported first."""
-    try:
-        return load_protocol(protocol, json.loads(overrides)).fingerprint
-    except UserError:
-        return None
-
-
 def _belongs(record: Record, row: RowSpec, spec: TableSpec) -> bool:
     """Tell whether a record is a run of a row: that method, that config, on the protocol as it is today."""
     data = record.data
@@ -291,7 +279,7 @@ def _belongs(record: Record, row: RowSpec, spec: TableSpec) -> bool:
         return False
     if protocol["overrides"] != row.overrides:
         return False
-    if _fingerprint(protocol["name"], json.dumps(row.overrides)) != protocol["fingerprint"]:
+    if fingerprint_now(protocol["name"], row.overrides) != protocol["fingerprint"]:
         return False
     changed = {k: v["value"] for k, v in data["config"].items() if v["origin"] == "command line"}
     options = {k for k, v in data["options"].items() if v["origin"] == "command line"}
@@ -313,7 +301,7 @@ def _computing(record: Record) -> str:
     """Return the precision and the kind of frames of a run, empty for fp32 on frames from videos."""
     given = record.data["options"].get("precision")
     precision = str(given["value"]) if given else "fp32"
-    store = record.data["data"].get("store")
+    store = record.data["data"]["store"]
     parts = [precision] if precision != "fp32" else []
     if store:
         cap = f", at most {store['max_frames']} a video" if store["max_frames"] else ""

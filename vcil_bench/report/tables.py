@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from vcil_bench.identity import reasons
+from vcil_bench.identity import SEED_PARTS, changed_since, differences, in_words, is_code
 from vcil_bench.metrics import METRICS
+from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.record import Record
-from vcil_bench.verify.pretraining_overlap import OWN
 
 from .ranking import EXPLANATION, Candidate, rank
 
@@ -52,7 +52,7 @@ class Row:
         complete: Finished runs, by seed.
         unfinished: Partial and failed runs.
         seeds: Number of seeds the protocol asks for.
-        stale: Why rows are stale, an empty list if none is.
+        stale: What has changed since, an empty list if nothing has.
     """
 
     method: str
@@ -108,15 +108,12 @@ def notes_of(runs: Sequence[Record]) -> str:
         number = sum(r.data["status"] == status for r in runs)
         if number:
             notes.append(f"{number} {status}")
-    stale = sorted({why for r in complete for why in reasons(r)})
+    stale = _stale(complete)
     if stale:
-        notes.append("stale: " + "; ".join(stale))
-    labels = {r.data["protocol"]["label"] for r in complete}
-    for what, section, key in (("data", "data", "manifest_sha256"), ("weights", "weights", "sha256")):
-        for label in labels:
-            mine = [r for r in complete if r.data["protocol"]["label"] == label]
-            if len({r.data[section][key] for r in mine}) > 1:  # type: ignore[literal-required]
-                notes.append(f"seeds differ in {what}")
+        notes.append(f"stale: {in_words(stale)} changed")
+    unlike = _unlike(complete)
+    if unlike:
+        notes.append(f"seeds differ in {in_words(unlike)}")
     missing = {len(r.data["data"]["left_out"]) for r in complete} - {0}
     if missing:
         notes.append(f"{max(missing)} videos left out")
@@ -126,12 +123,32 @@ def notes_of(runs: Sequence[Record]) -> str:
     return ", ".join(dict.fromkeys(notes))
 
 
+def _stale(runs: Sequence[Record]) -> list[str]:
+    """Return the parts that have changed since any of some runs was made."""
+    return sorted({part for run in runs for part in changed_since(run)})
+
+
+def _unlike(runs: Sequence[Record]) -> list[str]:
+    """Return the parts in which runs on the same protocol differ, though they should in nothing but the seed."""
+    first: dict[str, Record] = {}
+    for run in runs:
+        first.setdefault(run.data["protocol"]["label"], run)
+    found = {
+        "code" if is_code(part) else part
+        for run in runs
+        for part in differences(
+            first[run.data["protocol"]["label"]].data["identity"], run.data["identity"], ignoring=SEED_PARTS
+        )
+    }
+    return sorted(found)
+
+
 def warnings_of(runs: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return what verification warned of, each check and sentence once; older records say nothing of it."""
+    """Return what verification warned of, each check and sentence once."""
     found = [
         (one["check"], one["text"])
         for record in runs
-        for one in record.data["data"].get("verified", [])
+        for one in record.data["data"]["verified"]
         if one["level"] in ("warning", "error")
     ]
     return list(dict.fromkeys(found))
@@ -180,14 +197,15 @@ def rows(group: Group) -> list[Row]:
     for record in group.records:
         data = record.data
         weights = data["weights"]
-        own = weights["source"] == OWN.get(weights["name"])
-        backbone = weights["name"] if own else f"{weights['name']} ({Path(weights['source']).name})"
+        entry = BACKBONES.get(weights["name"])
+        own_weights = entry is not None and weights["source"] == entry.own_source
+        backbone = weights["name"] if own_weights else f"{weights['name']} ({Path(weights['source']).name})"
         runs[data["method"]["name"], data["variant"], backbone].append(record)
     found = []
     for (method, variant, backbone), members in sorted(runs.items()):
         members = sorted(members, key=lambda r: r.data["seed"])
         complete = [r for r in members if r.complete]
-        stale = sorted({why for r in complete for why in reasons(r)})
+        stale = _stale(complete)
         seeds = len(members[0].data["protocol"]["seeds"])
         unfinished = [r for r in members if not r.complete]
         for readout in members[0].data["method"]["readouts"]:

@@ -22,22 +22,21 @@ from rich.progress import Progress
 from vcil_bench import record as records
 from vcil_bench.common import cpu_cores
 from vcil_bench.common.errors import UserError
-from vcil_bench.common.files import Busy, check_writable, file_sha256, locked, remove
+from vcil_bench.common.files import Busy, check_writable, locked, remove
+from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.random_streams import seed_modules
-from vcil_bench.conditions import identity
-from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import ClipLoader, Sample
-from vcil_bench.data.manifest import DataError, Manifest, check_present, prepare, summary
+from vcil_bench.data.manifest import DataError, Manifest
+from vcil_bench.data.prepare.report import summary
 from vcil_bench.data.store.frame_store import FrameStore, default_root
 from vcil_bench.data.video import resolve_decoder
-from vcil_bench.identity import reasons as stale_reasons
+from vcil_bench.identity import parts_of
 from vcil_bench.memory import exemplars_of
 from vcil_bench.method import MemoryUse, Method, RunContext
 from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
 from vcil_bench.nets.parallel.team import Team
-from vcil_bench.nets.weights import given_file, is_path
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record import Record
 from vcil_bench.record_schema import Costs, Memory, RecordData, Session
@@ -50,11 +49,13 @@ from vcil_bench.training.resume import PhaseSaver, check_identity
 from vcil_bench.verify.checks import as_plain, findings
 
 from . import determinism, out_of_memory
+from .data import open_split
 from .environment import environment, other_device
 from .evaluation import EvaluationError, StepResult, evaluate, memory_use
-from .files import clear_finished, leftovers, unfinished_files
+from .files import leftovers, unfinished_files
 from .global_state import left_as_found
 from .plan import Plan, RunError, plain_values
+from .reuse import code_of, finished
 from .stopping import StopRequest
 
 Say = Callable[[str], None]
@@ -96,20 +97,26 @@ def run(
     team = teams.init(plan.device, plan.options.rank_timeout_minutes)
     if not team.is_main:
         say = _silent
-    manifest = None
+    split = open_split(
+        plan.protocol.spec.dataset,
+        data,
+        lambda text: bar(progress, text),
+        max_missing=plan.options.max_missing,
+        way_out="DATA=... (--data)",
+    )
     if data is not None:  # data that are named are checked, even where nothing is left to run on them
         with team.leader_first():
-            manifest = _manifest(plan, _data_root(plan, data, progress), progress)
-    todo = [seed for seed in plan.seeds if force or not finished(plan, seed, manifest, say)]
+            class_names(plan.protocol, split.manifest)
+    named = split.manifest if data is not None else None
+    todo = [seed for seed in plan.seeds if force or not finished(plan, seed, named, say)]
     if todo:
         for seed in todo:
             check_writable(plan.path(seed).parent)
         with team.leader_first():
-            root = _data_root(plan, None, progress) if manifest is None else manifest.root
+            split.check_listed()
         trunk = _trunk(plan)
-        if manifest is None:
-            with team.leader_first():
-                manifest = _manifest(plan, root, progress)
+        with team.leader_first():
+            manifest = split.manifest
         store = _store(plan, manifest)
         streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
         say(_counts(manifest))
@@ -165,88 +172,13 @@ def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
     return store
 
 
-def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Say) -> bool:
-    """Tell whether a seed needs no work; what a finished run has left beside its record is cleared away.
-
-    Args:
-        plan: The run.
-        seed: Of the class order.
-        manifest: Of data that were given on the command line.
-        say: Takes the lines a user reads.
-
-    Raises:
-        RunError: The record is complete but stale.
-        RecordError: It is corrupt.
-    """
-    path = plan.path(seed)
-    if not path.exists():
-        return False
-    found = records.load(path)
-    if not found.complete:
-        return False
-    why = stale_reasons(found, plan.protocol, plan.entry)
-    if plain_values(plan.config) != {k: v["value"] for k, v in found.data["config"].items()}:
-        why.append("the config's defaults or recipes changed")
-    if manifest is not None and manifest.sha256 != found.data["data"]["manifest_sha256"]:
-        why.append("the data changed")
-    weights = plan.options.weights
-    named = given_file(weights) if weights is not None and is_path(weights) else None
-    if named is not None and found.data["weights"]["sha256"] != file_sha256(named):
-        why.append("the weights changed")
-    if why:
-        raise RunError(
-            f"{path}: finished, but stale: {'; '.join(why)}; FORCE=1 (--force) moves it aside and runs anew"
-        )
-    clear_finished(path)
-    say(f"seed {seed}: finished before, {path}")
-    if not records.has_predictions(found):
-        say(
-            f"warning: its predictions, {records.predictions_path(path)}, are gone: the record counts, but "
-            "reports lack its confusions and paired comparisons; put the file back, or run anew with --force"
-        )
-    return True
-
-
-def _data_root(plan: Plan, data: Path | None, progress: Progress) -> Path:
-    """Return the dataset's folder, its lists read once, so that a wrong folder is refused at once."""
-    dataset = plan.protocol.spec.dataset
-    source = adapter(dataset.name)
-    root = data if data is not None else source.default_root()
-    if root is None:
-        raise DataError(
-            f"protocol {plan.protocol.name!r} needs the data of {dataset.name!r}: give their folder with "
-            f"DATA=... (--data); it should hold: {source.layout}"
-        )
-    bar = progress.add_task(f"rendering {dataset.name}", total=None)
-    source.make_ready(root, lambda done, total: progress.update(bar, completed=done, total=total))
-    progress.remove_task(bar)
-    check_present(source, root, str(dataset.split), plan.options.max_missing)
-    return root
-
-
-def _manifest(plan: Plan, root: Path, progress: Progress) -> Manifest:
-    """Prepare the protocol's split and refuse data that are not good enough."""
-    dataset = plan.protocol.spec.dataset
-    bar = progress.add_task(f"preparing {dataset.name}", total=None)
-    manifest = prepare(
-        adapter(dataset.name),
-        root,
-        str(dataset.split),
-        lambda done, total: progress.update(bar, completed=done, total=total),
-    )
-    progress.remove_task(bar)
-    manifest.check_complete(plan.options.max_missing)
-    class_names(plan.protocol, manifest)
-    return manifest
-
-
 def _counts(manifest: Manifest) -> str:
     """Say how many videos a run uses and leaves out."""
     left_out = manifest.left_out()
     return (
         f"data {manifest.dataset}: {len(manifest.usable('train'))} training and "
         f"{len(manifest.usable('test'))} test videos, {len(left_out)} left out"
-        + (f" (first: {left_out[0].id}: {left_out[0].problem})" if left_out else "")
+        + (f" (first: {left_out[0].id}: {left_out[0].facts.problem})" if left_out else "")
     )
 
 
@@ -292,8 +224,8 @@ class _Run:
             team=team,
         )
         self.record = self._new_record(manifest)
-        self.identity = identity(self.record, plan)
-        self.saver = PhaseSaver(self.path, self.identity, 60 * options.checkpoint_minutes, team, stop)
+        every_s = 60 * options.checkpoint_minutes
+        self.saver = PhaseSaver(self.path, self.record["identity"], every_s, team, stop)
         self.top: dict[str, NDArray[Any]] = {}
 
     def go(self, force: bool) -> None:
@@ -344,21 +276,26 @@ class _Run:
         except BaseException as error:  # SystemExit, too: whoever ends Python has not finished the run
             if self.stop.asked and self.team.size > 1:
                 raise KeyboardInterrupt from None  # another process was asked as well, and has gone
-            self._save_as_failed(error)
-            if not isinstance(error, Exception):
-                raise TrainingError(
-                    f"{self.plan.method.name}: code of the method, or below it, ended Python with "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-            why = _advice(error, self.plan.method, self.trunk)
-            if why is not None:
-                raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
+            explained = self._explained(error)
+            self._save_as_failed(explained or error)
+            if explained is not None:
+                raise explained from error
             raise
         finally:
             self.loader.close()
             context.trainer.tracker.close()
         if len(self.record["steps"]) == len(self.stream) and self.team.is_main:
             self._finish()
+
+    def _explained(self, error: BaseException) -> TrainingError | None:
+        """Return an error that says what a user can do about another; None where nothing can be added."""
+        if not isinstance(error, Exception):
+            return TrainingError(
+                f"{self.plan.method.name}: code of the method, or below it, ended Python with "
+                f"{type(error).__name__}: {error}"
+            )
+        why = _advice(error, self.plan.method, self.trunk)
+        return None if why is None else TrainingError(f"{str(error).splitlines()[0]}; {why}")
 
     def _make_context(self) -> RunContext:
         """Make what the method may use, and the trainer."""
@@ -400,7 +337,7 @@ class _Run:
             self._join_sessions(earlier)
             return method, 0
         saved = checkpoints.load(path)
-        check_identity(path, saved.identity, self.identity)
+        check_identity(path, saved.identity, self.record["identity"])
         done = len(saved.steps)
         for step in range(done):
             seed_modules(self.run_seed, "grow", step)
@@ -419,7 +356,7 @@ class _Run:
         if not self.path.exists():
             return []
         found = records.load(self.path).data
-        return found["sessions"] if identity(found, self.plan) == self.identity else []
+        return found["sessions"] if found["identity"] == self.record["identity"] else []
 
     def _join_sessions(self, earlier: list[Session]) -> None:
         self.record["sessions"] = [*earlier, *self.record["sessions"]]
@@ -524,7 +461,7 @@ class _Run:
             checkpoints.save(
                 records.checkpoint_path(self.path),
                 checkpoints.Checkpoint(
-                    self.identity,
+                    self.record["identity"],
                     self.record["steps"],
                     self.top,
                     state,
@@ -588,8 +525,6 @@ class _Run:
                 "uses_memory": method.uses_memory,
                 "origin": entry.origin,
                 "file": str(entry.file.name if entry.origin == "built-in" else entry.file),  # type: ignore[union-attr]
-                "sha256": entry.sha256,
-                "bases": entry.bases,
                 "distribution": entry.distribution,
                 "version": entry.version,
             },
@@ -616,18 +551,23 @@ class _Run:
                 "manifest_sha256": manifest.sha256,
                 "train_videos": len(manifest.usable("train")),
                 "test_videos": len(manifest.usable("test")),
-                "left_out": [{"id": v.id, "split": v.split, "problem": v.problem} for v in manifest.left_out()],
+                "left_out": [
+                    {"id": v.id, "split": v.split, "problem": v.facts.problem} for v in manifest.left_out()
+                ],
                 "decoder": resolve_decoder(plan.options.decoder),
                 "store": self.store.describe() if self.store is not None else None,
                 # Part of the evidence: numbers of a split that shares scenes mean something else.
-                **{key: found[key] for key in records.LEAKS},
+                "test_videos_sharing_a_group_with_train": found["test_videos_sharing_a_group_with_train"],
+                "identical_files_in_train_and_test": found["identical_files_in_train_and_test"],
                 "verified": as_plain(findings(protocol, manifest, self.trunk.weights, [self.seed])),
             },
             "weights": dataclasses.asdict(self.trunk.weights),
             "sessions": [{"started": started, "environment": here}],
             "environment": here,
         }
-        return cast("RecordData", made)
+        record = cast("RecordData", made)
+        record["identity"] = parts_of(record, code_of(plan))
+        return record
 
 
 def _advice(error: Exception, method: type[Method], trunk: Trunk) -> str | None:

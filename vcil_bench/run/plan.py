@@ -20,12 +20,13 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import check_writable
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.video import resolve_decoder
+from vcil_bench.identity import in_words
 from vcil_bench.memory import check_budget
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
+from vcil_bench.nets.backbones.base import Backbone
 from vcil_bench.nets.parallel.team import size_of_team
-from vcil_bench.nets.weights import Backbone
-from vcil_bench.options import WITHOUT_EFFECT, RunOptions, build_options, split_assignments
+from vcil_bench.options import RESULT_NEUTRAL, RunOptions, build_options, split_assignments
 from vcil_bench.protocol import Protocol
 from vcil_bench.protocol import load as load_protocol
 from vcil_bench.registry import Entry
@@ -35,6 +36,23 @@ from vcil_bench.trackers import find as find_tracker
 
 class RunError(UserError):
     """A run that cannot be started as it was asked for."""
+
+
+class StaleRecord(RunError):
+    """A finished record that was made under other conditions than the run that is asked for.
+
+    Attributes:
+        path: The record.
+        reasons: Names of the parts in which they differ, see ``vcil_bench.identity``.
+    """
+
+    def __init__(self, path: Path, reasons: list[str]) -> None:
+        super().__init__(
+            f"{path}: finished, but stale: {in_words(reasons)} changed; FORCE=1 (--force) moves it aside and "
+            "runs anew"
+        )
+        self.path = path
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -114,7 +132,7 @@ def make_plan(
         option_origins["backbone"] = "embedded data"
     _check_fit(entry, loaded, chosen)
     _check_parts(entry, options)
-    named = {k: v for k, v in (option_values | config_values).items() if k not in WITHOUT_EFFECT}
+    named = {k: v for k, v in (option_values | config_values).items() if k not in RESULT_NEUTRAL}
     check_writable(results)
     return Plan(
         entry,

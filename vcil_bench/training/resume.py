@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from vcil_bench.common.files import remove
+from vcil_bench.identity import differences, in_words
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.run.files import phase_files, phase_path
 from vcil_bench.run.stopping import StopRequest
@@ -240,10 +241,10 @@ def check_identity(path: Path, saved: dict[str, str], now: dict[str, str]) -> No
     Raises:
         CheckpointError: Names what has changed.
     """
-    changed = sorted(part for part in saved.keys() | now.keys() if saved.get(part) != now.get(part))
+    changed = differences(saved, now)
     if changed:
         raise checkpoint.CheckpointError(
-            f"{path}: saved by a run with another {', '.join(changed)}; go on under the same conditions, or "
+            f"{path}: saved by a run with another {in_words(changed)}; go on under the same conditions, or "
             f"{checkpoint.ADVICE}"
         )
 

@@ -539,14 +539,8 @@
 
   function dataBlock(run) {
     const stored = pooled(run.data);
-    const { left_out: left, verified = [], ...rest } = stored;
-    for (const key of Object.keys(run.leaks)) delete rest[key];
+    const { left_out: left, verified, ...rest } = stored;
     const parts = [facts("Data", Object.entries(rest))];
-    for (const [key, found] of Object.entries(run.leaks)) {
-      const number = Array.isArray(found) ? `${found.length}: ` : "";
-      parts.unshift(el("p", { class: "warning" },
-        el("b", { text: `${key.replace(/_/g, " ")}: ` }), number + shown(found)));
-    }
     for (const one of verified.filter(({ level }) => ["warning", "error"].includes(level)).reverse()) {
       parts.unshift(el("p", { class: "warning" }, el("b", { text: `${shown(one.check)}: ` }), shown(one.text)));
     }
@@ -591,7 +585,7 @@
     const warnings = [];
     if (group && group.kind !== "real") warnings.push(`${group.kind}: says nothing about methods on real data.`);
     if (run.status !== "complete") warnings.push(`${run.status}${run.reason ? `: ${run.reason}` : ""}; does not count in any mean.`);
-    for (const why of run.stale) warnings.push(`stale: ${why} since this run.`);
+    if (run.stale) warnings.push(`stale: ${run.stale} changed since this run.`);
     const values = Object.entries(run.values);
     const names = values.length ? Object.keys(values[0][1]) : [];
     const { spec, ...about } = protocol;

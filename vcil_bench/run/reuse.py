@@ -1,0 +1,74 @@
+"""Reuse of finished records: tells whether one is the very run that is asked for, which then need not run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vcil_bench import identity
+from vcil_bench import record as records
+from vcil_bench.common.files import file_sha256
+from vcil_bench.data.manifest import Manifest
+from vcil_bench.nets.weights import given_file, is_path
+
+from .files import clear_finished
+from .plan import Plan, StaleRecord, plain_values
+
+# Parts that a plan alone does not know: they need the data's files or the weights.
+LOADED_PARTS = {"class_order", "data", "frame_store", "weights"}
+
+
+def code_of(plan: Plan) -> dict[str, str]:
+    """Return the hashes of the code that a plan's runs depend on, by module."""
+    entry = plan.entry
+    method = entry.file if entry.origin == "file" else None
+    return identity.code_of(method or plan.method.__module__, type(plan.backbone).__module__)
+
+
+def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Callable[[str], None]) -> bool:
+    """Tell whether a seed needs no work; what a finished run has left beside its record is cleared away.
+
+    Args:
+        plan: The run.
+        seed: Of the class order.
+        manifest: Of data that were given on the command line.
+        say: Takes the lines a user reads.
+
+    Raises:
+        StaleRecord: The record is complete, but not of this run.
+        RecordError: It is corrupt.
+    """
+    path = plan.path(seed)
+    if not path.exists():
+        return False
+    record = records.load(path)
+    if not record.complete:
+        return False
+    asked_for = known_parts(plan, seed, manifest)
+    unknown = LOADED_PARTS - asked_for.keys()
+    changed = identity.differences(record.data["identity"], asked_for, ignoring=unknown | identity.MACHINE_PARTS)
+    if changed:
+        raise StaleRecord(path, changed)
+    clear_finished(path)
+    say(f"seed {seed}: finished before, {path}")
+    if not records.has_predictions(record):
+        say(
+            f"warning: its predictions, {records.predictions_path(path)}, are gone: the record counts, but "
+            "reports lack its confusions and paired comparisons; put the file back, or run anew with --force"
+        )
+    return True
+
+
+def known_parts(plan: Plan, seed: int, manifest: Manifest | None) -> dict[str, str]:
+    """Return the parts of a run that are known before it begins."""
+    options = plan.options
+    known = {
+        "protocol": plan.protocol.fingerprint,
+        "config": plain_values(plan.config),
+        "options": identity.relevant(plain_values(options)),
+        "run_seed": seed if options.run_seed is None else options.run_seed,
+    }
+    if manifest is not None:
+        known["data"] = manifest.sha256
+    if options.weights is not None and is_path(options.weights):
+        known["weights"] = [plan.backbone.name, file_sha256(given_file(options.weights))]
+    return identity.parts(code_of(plan), **known)
