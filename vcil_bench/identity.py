@@ -54,6 +54,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.losses",
         "vcil_bench.memory",
         "vcil_bench.method",
+        "vcil_bench.nets.backbones.base",
         "vcil_bench.nets.backbones.clip",
         "vcil_bench.nets.backbones.resnet",
         "vcil_bench.nets.centre_pivot",
@@ -89,6 +90,7 @@ OTHER_MODULES = frozenset(
         "vcil_bench.common.config",
         "vcil_bench.common.errors",
         "vcil_bench.common.files",
+        "vcil_bench.common.stopping",
         "vcil_bench.data.manifest",
         "vcil_bench.data.worker_watchdog",
         "vcil_bench.identity",
@@ -97,8 +99,6 @@ OTHER_MODULES = frozenset(
         "vcil_bench.protocol",
         "vcil_bench.record",
         "vcil_bench.record_schema",
-        "vcil_bench.run.files",
-        "vcil_bench.run.stopping",
         "vcil_bench.trackers",
     }
 )

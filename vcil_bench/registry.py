@@ -166,7 +166,7 @@ def _load(name: str, origin: str, file: Path | None, importer) -> Entry:  # type
         with _interrupts(pressed):
             loaded = importer()
         cls = cast("type[Method]", loaded if inspect.isclass(loaded) else _class_in(loaded))
-        _check(cls)
+        check_class(cls)
         source = Path(inspect.getfile(cls))
     except BaseException as error:
         if pressed:
@@ -209,8 +209,12 @@ def _class_in(module: ModuleType) -> type[Method]:
     return found[0]
 
 
-def _check(cls: type[Method]) -> None:
-    """Check the class attributes of the common interface."""
+def check_class(cls: type[Method]) -> None:
+    """Check the class attributes of the common interface.
+
+    Raises:
+        MethodError: Names the attribute.
+    """
     from .options import RunOptions  # options need no method, but name what a Config must not
 
     if not (inspect.isclass(cls) and issubclass(cls, Method)):

@@ -10,27 +10,14 @@ As a script it is the command line in float64, for tests that start processes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import torch
+
+from vcil_bench.testing.float64 import double_precision as double_precision
 
 RTOL = 1e-8  # of losses: 4e-11 was the largest difference measured, and a wrong computation is off by far more
-
-
-@contextmanager
-def double_precision() -> Iterator[None]:
-    """Make and cast every tensor as float64."""
-    before = torch.get_default_dtype()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
-        torch.set_default_dtype(torch.float64)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
 
 
 def check_equal_trainings(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any]]) -> None:

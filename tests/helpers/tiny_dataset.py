@@ -7,11 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import yaml
 from clip_factory import encode_frames
 
-COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 40, 40), "white": (230, 230, 230)}
+from vcil_bench.testing.small_data import COLOURS, draw_clip
+
 PROTOCOL = {
     "name": "tiny_2x1",
     "version": 1,
@@ -71,7 +71,7 @@ def make(root: Path, protocol: Path) -> Tiny:
         for number in range(5):
             path = f"{name}/{number}.mp4"
             (root / name).mkdir(exist_ok=True)
-            encode_frames(root / path, _clip(colour, number))
+            encode_frames(root / path, draw_clip(colour, number))
             rows.append({"path": path, "class": name, "split": "train" if number < 3 else "test"})
     with (root / "videos.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=["path", "class", "split"])
@@ -79,14 +79,3 @@ def make(root: Path, protocol: Path) -> Tiny:
         table.writerows(rows)
     protocol.write_text(yaml.safe_dump(PROTOCOL), encoding="utf-8")
     return Tiny(root, protocol)
-
-
-def _clip(colour: tuple[int, int, int], number: int) -> list[np.ndarray]:
-    """Draw a bar that moves over a plain ground, 12 frames of 64x64."""
-    frames = []
-    for t in range(12):
-        frame = np.full((64, 64, 3), colour, np.uint8)
-        left = 4 * t + number
-        frame[8 * number + 8 : 8 * number + 16, left : left + 8] = 0
-        frames.append(frame)
-    return frames

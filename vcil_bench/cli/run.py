@@ -14,7 +14,7 @@ from .arguments import add_assignments, path_argument, whole_number
 from .progress import is_main, progress_bars
 
 if TYPE_CHECKING:
-    from vcil_bench.run.stopping import StopRequest
+    from vcil_bench.common.stopping import StopRequest
 
 DRAWING_S = 60.0  # for another process to draw the same picture
 
@@ -34,7 +34,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from vcil_bench.run.stopping import StopRequest
+    from vcil_bench.common.stopping import StopRequest
 
     stop = StopRequest()
     with stop.heard():

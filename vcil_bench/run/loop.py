@@ -25,6 +25,7 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import Busy, check_writable, locked, remove
 from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.random_streams import seed_modules
+from vcil_bench.common.stopping import StopRequest
 from vcil_bench.data.loader import ClipLoader, Sample
 from vcil_bench.data.manifest import DataError, Manifest
 from vcil_bench.data.prepare.report import summary
@@ -32,14 +33,14 @@ from vcil_bench.data.store.frame_store import FrameStore, default_root
 from vcil_bench.data.video import resolve_decoder
 from vcil_bench.identity import parts_of
 from vcil_bench.memory import exemplars_of
-from vcil_bench.method import MemoryUse, Method, RunContext
+from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record import Record
-from vcil_bench.record_schema import Costs, Memory, RecordData, Session
+from vcil_bench.record_schema import Costs, Memory, MemoryUse, RecordData, Session
 from vcil_bench.stream import Task, TaskStream, class_names
 from vcil_bench.trackers import NoTracker
 from vcil_bench.trackers import find as find_tracker
@@ -56,7 +57,6 @@ from .files import leftovers, unfinished_files
 from .global_state import left_as_found
 from .plan import Plan, RunError, plain_values
 from .reuse import code_of, finished
-from .stopping import StopRequest
 
 Say = Callable[[str], None]
 

@@ -1,0 +1,31 @@
+"""``vcil-bench new-method``: writes a method to start from, as a file or as a package."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vcil_bench.common.terminal_text import print
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Add ``new-method``."""
+    new = commands.add_parser("new-method", help="write a method to start from, which passes 'check' as it is")
+    new.add_argument("name", metavar="NAME", help="lower-case letters, digits and _, such as my_method")
+    new.add_argument("--package", action="store_true", help="a package to install, with test and CI file")
+    new.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder to write to (this one)")
+    new.set_defaults(run=_new_method)
+
+
+def _new_method(options: argparse.Namespace) -> int:
+    from vcil_bench.testing.scaffold import write_method, write_package
+
+    write = write_package if options.package else write_method
+    written = write(options.name, options.out)
+    for path in written:
+        print(f"wrote {path}")
+    if options.package:
+        print(f"next: pip install -e {options.out / written[0].parent.name}; vcil-bench check {options.name}")
+    else:
+        print(f"next: vcil-bench check {written[0]}")
+    return 0
