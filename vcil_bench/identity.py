@@ -94,7 +94,6 @@ OTHER_MODULES = frozenset(
         "vcil_bench.data.manifest",
         "vcil_bench.data.worker_watchdog",
         "vcil_bench.identity",
-        "vcil_bench.nets.backbones.base",
         "vcil_bench.nets.weights",
         "vcil_bench.protocol",
         "vcil_bench.record",
