@@ -28,6 +28,7 @@ from vcil_bench.common.files import locked, remove
 from vcil_bench.common.progress_bars import bar
 from vcil_bench.data.datasets import ADAPTERS
 from vcil_bench.data.manifest import Manifest
+from vcil_bench.identity import in_words
 from vcil_bench.record import RecordError
 from vcil_bench.run.data import Split, open_split
 from vcil_bench.run.files import leftovers
@@ -327,9 +328,11 @@ def _look(cell: Cell, rerun_stale: bool) -> None:
     except StaleRecord as error:
         cell.stale = rerun_stale
         if not rerun_stale:
-            why = "; ".join(error.reasons)
             cell.status = "impossible"
-            cell.reason = f"{error.path}: finished, but stale: {why}; --rerun-stale moves it aside and runs anew"
+            cell.reason = (
+                f"{error.path}: finished, but stale: {in_words(error.reasons)} changed; --rerun-stale moves it "
+                "aside and runs anew"
+            )
     except UserError as error:
         cell.status, cell.reason = "impossible", str(error)
 
