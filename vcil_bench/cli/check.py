@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 
-from vcil_bench.common.config import parse_assignments
 from vcil_bench.common.terminal_text import print
 
 
@@ -29,6 +28,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from vcil_bench.common.config import parse_assignments
     from vcil_bench.testing.contract import results
 
     outcomes = []

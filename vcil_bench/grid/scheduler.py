@@ -328,9 +328,11 @@ def _look(cell: Cell, rerun_stale: bool) -> None:
     except StaleRecord as error:
         cell.stale = rerun_stale
         if not rerun_stale:
-            why = f"{in_words(error.reasons)} changed"
             cell.status = "impossible"
-            cell.reason = f"{error.path}: finished, but stale: {why}; --rerun-stale moves it aside and runs anew"
+            cell.reason = (
+                f"{error.path}: finished, but stale: {in_words(error.reasons)} changed; --rerun-stale moves it "
+                "aside and runs anew"
+            )
     except UserError as error:
         cell.status, cell.reason = "impossible", str(error)
 
