@@ -24,7 +24,8 @@ MEMORY_GOAL_GIB = 1.0
 def make_dataset(root: Path, videos: int) -> None:
     """Write a CSV of videos in 400 classes, and the facts that decoding them would have found."""
     from vcil_bench.data.manifest import manifest_path
-    from vcil_bench.data.prepare.journal import Facts, Journal
+    from vcil_bench.data.prepare.journal import Journal
+    from vcil_bench.data.video.facts import Facts
 
     with (
         (root / "videos.csv").open("w", newline="", encoding="utf-8") as file,
@@ -47,7 +48,8 @@ def make_dataset(root: Path, videos: int) -> None:
 def expand(root: Path) -> dict[str, float]:
     """Prepare from the lists, expand into tasks and iterate, as a run does."""
     from vcil_bench.data.datasets import adapter
-    from vcil_bench.data.manifest import prepare, summary
+    from vcil_bench.data.prepare import prepare
+    from vcil_bench.data.prepare.report import summary
     from vcil_bench.protocol import Protocol
     from vcil_bench.stream import TaskStream
 

@@ -21,7 +21,7 @@ from vcil_bench.common.random_streams import numpy_stream
 from vcil_bench.data import clips as clip_rules
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import ClipLoader
-from vcil_bench.data.manifest import prepare
+from vcil_bench.data.prepare import prepare
 from vcil_bench.data.video import read_frames
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.backbones import backbone
@@ -101,7 +101,10 @@ def main() -> None:
                         sample = samples[i]
                         rng = numpy_stream(0, "clip", "bare", epoch, sample.id)
                         indices = clip_rules.segment_indices(sample.frames, spec.frames, rng)
-                        made.append(clip_rules.training_clip(read_frames(sample.path, indices), spec, rng))
+                        frames = read_frames(sample.path, indices)
+                        window = clip_rules.training_window(frames.shape[2], frames.shape[1], spec, rng)
+                        shown = frames if window is None else window.of(frames)
+                        made.append(clip_rules.planes(clip_rules.training_pixels(shown, spec, rng)).contiguous())
                         labels.append(sample.label)
                     scores = method.head(method.network(torch.stack(made)).mean(dim=1))
                     optimiser.zero_grad(set_to_none=True)

@@ -16,7 +16,7 @@ import vcil_bench
 from vcil_bench import identity, registry
 from vcil_bench import record as records
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.manifest import prepare
+from vcil_bench.data.prepare import prepare
 from vcil_bench.identity import ALWAYS, NUMERIC_MODULES, OTHER_MODULES, changed_since, code_of, source_digest
 from vcil_bench.record import Record
 from vcil_bench.run.plan import StaleRecord, make_plan

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .common.errors import UserError
-from .options import WITHOUT_EFFECT
+from .options import RESULT_NEUTRAL
 from .protocol import load as load_protocol
 from .record import Record
 from .record_schema import RecordData
@@ -54,6 +54,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.losses",
         "vcil_bench.memory",
         "vcil_bench.method",
+        "vcil_bench.nets.backbones.base",
         "vcil_bench.nets.backbones.clip",
         "vcil_bench.nets.backbones.resnet",
         "vcil_bench.nets.centre_pivot",
@@ -89,15 +90,15 @@ OTHER_MODULES = frozenset(
         "vcil_bench.common.config",
         "vcil_bench.common.errors",
         "vcil_bench.common.files",
+        "vcil_bench.common.stopping",
         "vcil_bench.data.manifest",
         "vcil_bench.data.worker_watchdog",
         "vcil_bench.identity",
+        "vcil_bench.nets.backbones.base",
         "vcil_bench.nets.weights",
         "vcil_bench.protocol",
         "vcil_bench.record",
         "vcil_bench.record_schema",
-        "vcil_bench.run.files",
-        "vcil_bench.run.stopping",
         "vcil_bench.trackers",
     }
 )
@@ -137,7 +138,7 @@ def parts_of(data: RecordData, code: Mapping[str, str]) -> dict[str, str]:
 
 def relevant(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the run options that make another experiment of a run."""
-    return {key: value for key, value in options.items() if key not in WITHOUT_EFFECT}
+    return {key: value for key, value in options.items() if key not in RESULT_NEUTRAL}
 
 
 def differences(saved: Mapping[str, str], now: Mapping[str, str], ignoring: Collection[str] = ()) -> list[str]:

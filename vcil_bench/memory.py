@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from .common.errors import UserError
 from .data.clips import exemplar_indices
 from .data.loader import Sample
-from .method import MemoryUse
 from .protocol import ClipSpec, MemorySpec
+from .record_schema import MemoryUse
 from .stream import Task
 
 

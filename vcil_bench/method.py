@@ -24,6 +24,7 @@ from .nets.network import Trunk
 from .nets.parallel.batch_part import computing
 from .nets.precision import Precision
 from .protocol import MemorySpec
+from .record_schema import MemoryUse
 from .stream import Task
 from .training import Epoch, Trainer
 
@@ -74,15 +75,6 @@ class RunContext:
         for batch in self.loader.plain(samples, batch_size):
             with computing(batch.part):
                 yield batch
-
-
-@dataclass(frozen=True)
-class MemoryUse:
-    """Exemplars that a method keeps at present, in the three units papers argue with."""
-
-    videos: int = 0
-    frames: int = 0
-    bytes: int = 0
 
 
 class Method(nn.Module, ABC):

@@ -82,7 +82,7 @@ class RunOptions:
 
 # Options that are no part of the experiment (at most they reorder a sum) stay out of the variant's name and
 # out of what resuming compares.
-WITHOUT_EFFECT = frozenset(
+RESULT_NEUTRAL = frozenset(
     {
         *("workers", "threads", "eval_batch", "max_tasks", "max_missing", "tracker", "determinism", "store_dir"),
         *("micro_batch", "compile", "feature_cache_mb", "checkpoint_minutes", "rank_timeout_minutes"),

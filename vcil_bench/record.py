@@ -29,10 +29,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .common.config import LARGEST_NUMBER
 from .common.errors import UserError
 from .common.files import write_atomically
 from .metrics import METRICS, accuracy_matrix
-from .record_schema import LARGEST_NUMBER, RecordData
+from .record_schema import RecordData
 
 SCHEMA = 1
 SUPERSEDED = "superseded"

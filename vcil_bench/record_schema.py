@@ -7,11 +7,11 @@ later versions say more. What the types alone cannot say, such as counts that fi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
-LARGEST_NUMBER = 2**53  # beyond it JavaScript, which shows records, rounds whole numbers
 LARGEST_SEED = 2**32 - 1  # numpy's and torch's generators take no larger one
 READOUT = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # part of the names of arrays, and of files
 
@@ -85,6 +85,15 @@ class Setting(TypedDict):
 
     value: Any
     origin: str
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Exemplars that a method keeps at present, in the three units papers argue with; a record's ``Memory``."""
+
+    videos: int = 0
+    frames: int = 0
+    bytes: int = 0
 
 
 class Memory(TypedDict):

@@ -17,9 +17,10 @@ from torch import Tensor
 from .classifier import Classifier
 from .data.clips import exemplar_indices
 from .memory import ExemplarMemory
-from .method import MemoryUse, RunContext
+from .method import RunContext
 from .nets.heads import CosineHead, class_means, imprinted_proxies, nearest_mean_scores
 from .protocol import MemorySpec
+from .record_schema import MemoryUse
 from .stream import Task
 
 Ranking = Callable[[Tensor, int], list[int]]

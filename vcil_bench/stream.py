@@ -62,7 +62,9 @@ class TaskStream:
             for video in manifest.usable(split):
                 label = label_of[video.label]
                 path = str(manifest.root / video.path)
-                by_label[label].append(Sample(video.id, path, label, video.frames, sha256=video.sha256))
+                by_label[label].append(
+                    Sample(video.id, path, label, video.facts.frames, sha256=video.facts.sha256)
+                )
             for name, label in label_of.items():
                 if label not in by_label:
                     raise DataError(

@@ -106,17 +106,9 @@ MISTAKES = {
 }
 
 
-# Mistakes that the code does not refuse as it should yet.
-OPEN = {
-    "given twice with a space": "the key is looked up before its spaces are removed",
-    "config format": "the template's other fields are met only when it is filled in",
-    "protocol name": "the name is not checked, though it becomes a folder's",
-}
-
-
 @pytest.mark.parametrize(
     "mistake",
-    [pytest.param(name) if name in OPEN else name for name in MISTAKES],
+    MISTAKES,
 )
 def test_mistake_in_a_run_is_one_line_and_changes_nothing(
     tiny: Tiny, results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mistake: str

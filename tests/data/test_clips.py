@@ -6,7 +6,14 @@ import torch
 from golden_files import golden
 
 from vcil_bench.data import clips
-from vcil_bench.data.clips import segment_indices, segment_starts, test_clips, training_clip
+from vcil_bench.data.clips import (
+    evaluation_crops,
+    planes,
+    segment_indices,
+    segment_starts,
+    training_pixels,
+    training_window,
+)
 from vcil_bench.data.crops import Box, crop_boxes, multiscale_choices, multiscale_offsets, training_box
 from vcil_bench.protocol import ClipSpec
 
@@ -142,21 +149,30 @@ def test_training_windows_are_drawn_from_all_sizes_and_places() -> None:
 # --- the clip
 
 
+def training_clip(frames: np.ndarray, spec: ClipSpec, rng: np.random.Generator) -> torch.Tensor:
+    """Make a training clip [T, 3, S, S] of whole frames, as the loader does of a decoder's or a store's."""
+    window = training_window(frames.shape[2], frames.shape[1], spec, rng)
+    return planes(training_pixels(frames if window is None else window.of(frames), spec, rng))
+
+
+def views_of(frames: np.ndarray, spec: ClipSpec, crops: int) -> torch.Tensor:
+    """Make the crops [crops, T, 3, S, S] that a clip is evaluated on."""
+    return planes(evaluation_crops(frames, spec, crops))
+
+
 @pytest.mark.parametrize("train_crop", ["multiscale", "center"])
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (32, 32), (20, 30)])
 def test_training_clip_has_the_protocols_shape(train_crop: str, height: int, width: int) -> None:
     clip = training_clip(picture(height, width), spec(train_crop=train_crop), np.random.default_rng(0))
     assert clip.shape == (3, 3, 32, 32)
     assert clip.dtype == torch.uint8
-    assert clip.is_contiguous()
 
 
 @pytest.mark.parametrize("crops", [1, 3, 5, 10])
-def test_test_clips_have_the_protocols_shape(crops: int) -> None:
-    views = test_clips(picture(48, 64), spec(short_side=40), crops)
+def test_evaluation_crops_have_the_protocols_shape(crops: int) -> None:
+    views = views_of(picture(48, 64), spec(short_side=40), crops)
     assert views.shape == (crops, 3, 3, 32, 32)
     assert views.dtype == torch.uint8
-    assert views.is_contiguous()
 
 
 def test_channels_and_frames_stay_in_order() -> None:
@@ -194,18 +210,18 @@ def test_training_clip_is_a_function_of_its_generator() -> None:
     ("height", "width", "left", "top"), [(32, 64, 16, 0), (64, 32, 0, 16), (32, 37, 2, 0), (32, 32, 0, 0)]
 )
 def test_one_crop_is_the_centre(height: int, width: int, left: int, top: int) -> None:
-    view = test_clips(picture(height, width), spec(), 1)[0, 0]  # no resizing: the short side fits
+    view = views_of(picture(height, width), spec(), 1)[0, 0]  # no resizing: the short side fits
     assert view[0].unique().tolist() == list(range(left, left + 32))
     assert view[1].unique().tolist() == list(range(top, top + 32))
 
 
 def test_centre_crop_lies_inside_a_larger_short_side() -> None:
-    view = test_clips(picture(40, 60), spec(short_side=40), 1)[0, 0]
+    view = views_of(picture(40, 60), spec(short_side=40), 1)[0, 0]
     assert (view[0, 0, 0], view[1, 0, 0]) == (14, 4)  # (60 - 32) / 2, (40 - 32) / 2
 
 
 def test_crops_are_cut_where_their_boxes_say() -> None:
-    views = test_clips(picture(40, 60), spec(short_side=40), 10)[:, 0, :2]
+    views = views_of(picture(40, 60), spec(short_side=40), 10)[:, 0, :2]
     for view, box in zip(views, crop_boxes(60, 40, 32, 10), strict=True):
         columns = list(range(box.left, box.left + 32))
         assert view[0, 0].tolist() == (columns[::-1] if box.mirror else columns)
@@ -215,7 +231,7 @@ def test_crops_are_cut_where_their_boxes_say() -> None:
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("height", "width"), [(64, 128), (128, 64)])
 def test_resizing_the_short_side_keeps_the_aspect(height: int, width: int, interpolation: str) -> None:
-    view = test_clips(picture(height, width), spec(interpolation=interpolation), 1)[0, 0].float()
+    view = views_of(picture(height, width), spec(interpolation=interpolation), 1)[0, 0].float()
     # Halved to 32 x 64 and cut in the middle: a pixel's centre j lies at 2 j + 0.5 of the original.
     along, across = (view[0, 0], view[1, :, 0]) if width > height else (view[1, :, 0], view[0, 0])
     j = torch.arange(4, 28)
@@ -243,7 +259,7 @@ def test_long_side_is_rounded_down_once(
         return crop_boxes(width, height, size, crops)
 
     monkeypatch.setattr(clips, "crop_boxes", boxes)
-    test_clips(np.zeros((1, height, width, 3), np.uint8), spec(size=224), 1)
+    views_of(np.zeros((1, height, width, 3), np.uint8), spec(size=224), 1)
     assert sizes == [(long, 224) if width > height else (224, long)]
 
 
@@ -272,7 +288,7 @@ def test_no_global_generator_is_touched() -> None:
     rng = np.random.default_rng(0)
     segment_indices(50, 8, rng)
     training_clip(picture(48, 64), spec(), rng)
-    test_clips(picture(48, 64), spec(), 5)
+    views_of(picture(48, 64), spec(), 5)
     np.testing.assert_array_equal(np.random.get_state()[1], legacy[1])
     assert np.random.get_state()[2:] == legacy[2:]
     assert torch.equal(torch.get_rng_state(), state)

@@ -9,7 +9,8 @@ import pytest
 from dataset_factory import HEADER, lines, table, video
 
 from vcil_bench.data.datasets import DatasetError, adapter
-from vcil_bench.data.manifest import prepare, summary
+from vcil_bench.data.prepare import prepare
+from vcil_bench.data.prepare.report import summary
 
 
 @pytest.fixture(autouse=True)

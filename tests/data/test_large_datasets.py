@@ -15,7 +15,8 @@ from PIL import Image
 
 from vcil_bench.data.datasets import DatasetError, adapter
 from vcil_bench.data.datasets.tree import Tree
-from vcil_bench.data.manifest import check_present, prepare
+from vcil_bench.data.manifest import check_present
+from vcil_bench.data.prepare import prepare
 from vcil_bench.protocol import load
 
 
@@ -90,7 +91,7 @@ def test_ssv2_extracted_frames_serve_where_a_video_is_absent(tmp_path: Path) -> 
     assert listed["78687"] == "20bn-something-something-v2-frames/78687"
     assert listed["9"] == "20bn-something-something-v2/9.mp4"
     manifest = prepare(adapter("ssv2"), root, "official")
-    facts = {v.id: (v.frames, v.problem) for v in manifest.videos}
+    facts = {v.id: (v.facts.frames, v.facts.problem) for v in manifest.videos}
     assert facts == {"78687": (5, None), "9": (6, None), "74225": (0, "missing")}
 
 
@@ -198,7 +199,7 @@ def test_kinetics_may_lack_videos_but_not_all(tmp_path: Path) -> None:
     touch(root / "train/0W0gsg_0PzY_000007_000017.mp4")
     listed = adapter("kinetics400").list_videos(root, "official")
     assert [(root / v.path).is_file() for v in listed] == [False, True, False]
-    check_present(adapter("kinetics400"), root, "official", 1.0)
+    check_present(adapter("kinetics400"), root, listed, 1.0)
 
 
 def test_kinetics_frames_are_found_beside_or_in_place_of_videos(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_kinetics_frames_are_found_beside_or_in_place_of_videos(tmp_path: Path) 
     folder = "rawframes_train/air_drumming/0W0gsg_0PzY_000007_000017"
     frames(root / folder, 7)
     assert adapter("kinetics400").list_videos(root, "official")[1].path == folder
-    found = prepare(adapter("kinetics400"), root, "official").videos[1]
+    found = prepare(adapter("kinetics400"), root, "official").videos[1].facts
     assert (found.frames, found.problem, found.width, found.height) == (7, None, 96, 48)
     assert found.bytes == sum(f.stat().st_size for f in (root / folder).iterdir())
 
@@ -260,7 +261,7 @@ def test_ucf101_frames_by_class_or_all_in_one_folder(tmp_path: Path) -> None:
     frames(root / "frames/v_Archery_g01_c01", 4, "image_{:05}.jpg")
     video(root / "UCF-101" / f"{names[2]}.avi")
     manifest = prepare(adapter("ucf101"), root, "1")
-    assert [(v.id, v.path, v.frames, v.problem) for v in manifest.videos] == [
+    assert [(v.id, v.path, v.facts.frames, v.facts.problem) for v in manifest.videos] == [
         (names[0], f"rawframes/{names[0]}", 3, None),
         (names[1], "frames/v_Archery_g01_c01", 4, None),
         (names[2], f"UCF-101/{names[2]}.avi", 6, None),
@@ -282,7 +283,7 @@ def test_a_csv_may_name_frames_or_the_video_that_they_were_taken_from(tmp_path: 
     frames(root / "a/2", 4)
     listed = adapter("folder").list_videos(root, "videos.csv")
     assert [(v.id, v.path) for v in listed] == [("a/1", "a/1"), ("a/2.mp4", "a/2"), ("a/3.mp4", "a/3.mp4")]
-    assert [v.frames for v in prepare(adapter("folder"), root, "videos.csv").videos] == [3, 4, 0]
+    assert [v.facts.frames for v in prepare(adapter("folder"), root, "videos.csv").videos] == [3, 4, 0]
 
 
 def test_a_changed_folder_of_frames_is_read_again(tmp_path: Path) -> None:
@@ -291,7 +292,7 @@ def test_a_changed_folder_of_frames_is_read_again(tmp_path: Path) -> None:
     before = prepare(adapter("folder"), root, "videos.csv")
     Image.fromarray(barcode_frame(9, 96, 48)).save(root / "a/img_00004.jpg")
     after = prepare(adapter("folder"), root, "videos.csv")
-    assert [v.frames for v in (*before.videos, *after.videos)] == [3, 4]
+    assert [v.facts.frames for v in (*before.videos, *after.videos)] == [3, 4]
     assert after.sha256 != before.sha256
 
 

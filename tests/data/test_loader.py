@@ -22,7 +22,7 @@ from vcil_bench.common.random_streams import numpy_stream
 from vcil_bench.data import loader as loader_module
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import Batch, ClipLoader, Sample
-from vcil_bench.data.manifest import prepare
+from vcil_bench.data.prepare import prepare
 from vcil_bench.data.store.build import build
 from vcil_bench.data.store.frame_store import FrameStore
 from vcil_bench.data.video import VideoError
@@ -45,7 +45,8 @@ def samples(tiny: Tiny) -> list[Sample]:
     manifest = prepare(adapter("folder"), tiny.root, "videos.csv")
     videos = manifest.usable("train")
     return [
-        Sample(v.id, str(tiny.root / v.path), label, v.frames, sha256=v.sha256) for label, v in enumerate(videos)
+        Sample(v.id, str(tiny.root / v.path), label, v.facts.frames, sha256=v.facts.sha256)
+        for label, v in enumerate(videos)
     ]
 
 

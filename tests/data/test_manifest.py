@@ -14,8 +14,10 @@ import yaml
 from dataset_factory import table, video
 
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.manifest import DataError, Manifest, manifest_path, prepare, summary
-from vcil_bench.data.prepare import journal as fact_reader
+from vcil_bench.data.manifest import DataError, Manifest, manifest_path
+from vcil_bench.data.prepare import prepare
+from vcil_bench.data.prepare import read_facts as fact_reader
+from vcil_bench.data.prepare.report import summary
 from vcil_bench.protocol import Protocol, load
 from vcil_bench.stream import TaskStream
 
@@ -70,7 +72,7 @@ def damage(root: Path) -> dict[str, str]:
 
 def test_prepare_counts_the_frames_of_sound_videos(root: Path) -> None:
     manifest = prepared(root)
-    assert {v.path: (v.label, v.split, v.frames) for v in manifest.videos} == {
+    assert {v.path: (v.label, v.split, v.facts.frames) for v in manifest.videos} == {
         path: facts[:3] for path, facts in SOUND.items()
     }
     assert manifest.left_out() == []
@@ -82,12 +84,12 @@ def test_prepare_counts_the_frames_of_sound_videos(root: Path) -> None:
 def test_prepare_names_every_broken_video(root: Path) -> None:
     said = damage(root)
     manifest = prepared(root)
-    problems = {v.path: v.problem for v in manifest.left_out()}
+    problems = {v.path: v.facts.problem for v in manifest.left_out()}
     assert problems.keys() == said.keys()
     for path, text in said.items():
         assert text in str(problems[path])
     assert [v.path for v in manifest.usable("train") + manifest.usable("test")] == ["b/2.avi", "c/2.avi"]
-    frames = {v.path: v.frames for v in manifest.videos}
+    frames = {v.path: v.facts.frames for v in manifest.videos}
     assert frames["a/1.avi"] == frames["a/2.avi"] == frames["b/1.avi"] == 0
     assert 0 < frames["c/1.avi"] < 10  # those before the damage; the video is left out all the same
 
@@ -99,7 +101,8 @@ def test_prepare_writes_manifest_and_report(root: Path, tmp_path: Path) -> None:
     assert path.is_relative_to(tmp_path / "cache")
     header, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert (header["dataset"], header["kind"], header["root"]) == ("folder", "real", str(root))
-    assert rows == [dataclasses.asdict(v) for v in manifest.videos]
+    flat = [dataclasses.asdict(v) for v in manifest.videos]
+    assert rows == [row | row.pop("facts") for row in flat]
     report = json.loads(path.with_suffix(".report.json").read_text(encoding="utf-8"))
     assert {entry["id"] for entry in report["left_out"]} == said.keys()
     assert report["counts"] == {
@@ -133,7 +136,7 @@ def test_unchanged_files_are_not_read_again_and_changed_ones_are(
     video(root / "b/2.avi", frames=12)
     after = prepared(root)
     assert read == ["b/2.avi"]
-    assert {v.path: v.frames for v in after.videos}["b/2.avi"] == 12
+    assert {v.path: v.facts.frames for v in after.videos}["b/2.avi"] == 12
     assert after.sha256 != before.sha256
 
 
@@ -165,7 +168,12 @@ def test_manifest_hash_does_not_depend_on_where_the_files_lie(root: Path, tmp_pa
 )
 def test_manifest_hash_changes_with_what_a_result_depends_on(root: Path, change: dict[str, object]) -> None:
     manifest = prepared(root)
-    videos = (dataclasses.replace(manifest.videos[0], **change), *manifest.videos[1:])
+    first = manifest.videos[0]
+    if change.keys() & {"label", "split"}:
+        first = dataclasses.replace(first, **change)
+    else:
+        first = dataclasses.replace(first, facts=dataclasses.replace(first.facts, **change))
+    videos = (first, *manifest.videos[1:])
     assert dataclasses.replace(manifest, videos=videos).sha256 != manifest.sha256
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from vcil_bench.data.manifest import manifest_path
-from vcil_bench.data.prepare.journal import Facts, Journal
+from vcil_bench.data.prepare.journal import Journal
+from vcil_bench.data.video.facts import Facts
 from vcil_bench.protocol import load
 
 PROTOCOL = "kinetics400_40x10_seeded"
@@ -21,14 +22,18 @@ MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.manifest import check_present, prepare, summary
+from vcil_bench.data.manifest import check_present
+from vcil_bench.data.prepare import prepare
+from vcil_bench.data.prepare.report import summary
 from vcil_bench.protocol import load
 from vcil_bench.stream import TaskStream
 
 root = Path(sys.argv[1])
 start = time.process_time()  # of this process, since other ones may keep the machine busy
-check_present(adapter("kinetics400"), root, "official", 0.0)
-manifest = prepare(adapter("kinetics400"), root, "official")
+listed = adapter("kinetics400").list_videos(root, "official")
+check_present(adapter("kinetics400"), root, listed, 0.0)
+manifest = prepare(adapter("kinetics400"), root, "official", listed=listed)
+del listed
 manifest.check_complete(0.0)
 summary(manifest)
 stream = TaskStream(load(sys.argv[2]), manifest, 1000)

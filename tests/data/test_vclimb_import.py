@@ -15,7 +15,7 @@ from dataset_factory import lines, video
 from vcil_bench import cli, protocol
 from vcil_bench.data.datasets import DatasetError, adapter, plain_pickle, vclimb_import
 from vcil_bench.data.datasets.vclimb_import import VclimbError, git_blob, import_pickle
-from vcil_bench.data.manifest import prepare
+from vcil_bench.data.prepare import prepare
 from vcil_bench.protocol import ProtocolError, load
 from vcil_bench.stream import TaskStream
 
@@ -303,7 +303,7 @@ def test_kinetics_order_and_videos_come_from_the_import(tmp_path: Path, monkeypa
     ]
     manifest = prepare(adapter("kinetics400"), root, "vclimb_10")
     assert [len(manifest.usable(part)) for part in ("train", "test")] == [1, 1]
-    of_one = dataclasses.replace(manifest, videos=tuple(v for v in manifest.videos if v.problem is None))
+    of_one = dataclasses.replace(manifest, videos=tuple(v for v in manifest.videos if v.facts.problem is None))
     small = loaded.derive(
         {
             "classes.num": 1,

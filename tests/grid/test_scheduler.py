@@ -183,11 +183,11 @@ def test_a_cell_is_one_run_of_one_seed(tiny: Tiny, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "line", "attempts", "reason"),
     [
-        (2, "vcil-bench: error: no weights", 1, "no weights"),
-        (1, "vcil-bench: the run failed: loss is nan", 1, "loss is nan"),
+        (2, "no weights", 1, "no weights"),
+        (3, "loss is nan", 1, "loss is nan"),
         (1, "RuntimeError: CUDA out of memory", 3, "RuntimeError: CUDA out of memory"),
         (-9, "", 3, "killed by SIGKILL (often: not enough memory)"),
-        (3, "", 3, "exit code 3"),
+        (7, "", 3, "exit code 7"),
     ],
 )
 def test_only_what_died_is_tried_again(
@@ -197,6 +197,13 @@ def test_only_what_died_is_tried_again(
     assert go([cell], Scripted(1, *[(code, line)] * 3), retries=2)
     assert (cell.status, cell.attempts, cell.reason) == ("failed", attempts, reason)
     assert str(cell.log) in table([cell])
+
+
+def test_why_a_run_failed_is_read_from_its_record(tiny: Tiny, tmp_path: Path) -> None:
+    (cell,) = cells(request(tiny, tmp_path, seeds=[1]))
+    records.save(cell.path, record_data(status="failed", reason="TrainingError: loss is nan"))
+    assert go([cell], Scripted(1, (3, "whatever a log ends with")))
+    assert (cell.status, cell.reason) == ("failed", "TrainingError: loss is nan")
 
 
 def test_every_attempt_is_the_same_command_and_forces_nothing(tiny: Tiny, tmp_path: Path) -> None:

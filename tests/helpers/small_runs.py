@@ -13,7 +13,7 @@ from vcil_bench import protocol, registry
 from vcil_bench.common.random_streams import seed_modules
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import ClipLoader
-from vcil_bench.data.manifest import prepare
+from vcil_bench.data.prepare import prepare
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.network import Trunk
 from vcil_bench.run.loop import within_reach

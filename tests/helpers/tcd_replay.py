@@ -28,7 +28,7 @@ from vcil_bench.data import loader as loading
 from vcil_bench.data.crops import Box
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import Batch, ClipLoader, Sample
-from vcil_bench.data.manifest import prepare
+from vcil_bench.data.prepare import prepare
 from vcil_bench.method import RunContext
 from vcil_bench.methods import tcd
 from vcil_bench.nets.heads import CosineHead

@@ -16,6 +16,7 @@ from small_runs import ENTRIES, method_class
 from small_runs import quick as quick_values
 
 from vcil_bench import record
+from vcil_bench.common.errors import ExitCode
 from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.run import loop
 from vcil_bench.run.environment import other_device
@@ -176,7 +177,7 @@ def test_a_stale_record_is_refused_and_kept(
 def test_a_loss_that_is_not_a_number_fails_the_run_and_says_where(
     tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tiny.run("finetune", tmp_path, "--set", *QUICK, "lr=1e30") == 1
+    assert tiny.run("finetune", tmp_path, "--set", *QUICK, "lr=1e30") == ExitCode.FAILED_FOR_GOOD
     error = capsys.readouterr().err
     assert "cross_entropy" in error
     assert "task 1" in error
@@ -262,14 +263,11 @@ def test_a_video_that_goes_bad_during_a_run_is_one_line(
 ) -> None:
 
     root = tiny.copy(tmp_path / "data")
-    original = loop._manifest
 
-    def damage_after_the_check(*arguments: Any) -> Any:
-        manifest = original(*arguments)
+    def damage_after_the_check(*_: Any) -> None:
         (root / "red" / "1.mp4").write_bytes(b"")
-        return manifest
 
-    monkeypatch.setattr(loop, "_manifest", damage_after_the_check)
+    monkeypatch.setattr(loop, "_store", damage_after_the_check)  # opened when the data are checked
     base = ["run", "finetune", tiny.protocol, "--seed", "1", "--results", tmp_path / "r", "--device", "cpu"]
     sets = ["--set", "backbone=clip_tiny", f"workers={workers}", *QUICK]
     assert tiny.main(*base, "--data", root, *sets) == 2
@@ -370,7 +368,7 @@ def test_a_method_that_breaks_the_contract_fails_at_its_first_task(
         "import torch\nfrom vcil_bench.method import MemoryUse\nfrom .zero_shot import ZeroShot\n\n\n"
         f"class Cheat(ZeroShot):\n    name = 'cheat'\n\n    {body}\n"
     )
-    assert tiny.run(path, tmp_path / "r") == 1
+    assert tiny.run(path, tmp_path / "r") == ExitCode.FAILED_FOR_GOOD
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
@@ -390,7 +388,7 @@ def test_old_videos_that_bypass_the_memory_end_the_run(
         "        self.seen += task.train\n"
         "        for _ in self.context.loader.training(self.seen, 1, 4, 'all'):\n            pass\n"
     )
-    assert tiny.run(path, tmp_path / "r") == 1
+    assert tiny.run(path, tmp_path / "r") == ExitCode.FAILED_FOR_GOOD
     assert "is neither of the task nor in the exemplar memory" in capsys.readouterr().err
     (written,) = (tmp_path / "r").glob("*/hoarder/*.json")
     found = record.load(written).data
@@ -463,7 +461,7 @@ def test_files_go_where_they_were_asked_for_though_the_working_directory_changes
         f"from .zero_shot import ZeroShot\n\n\nclass Wanders(ZeroShot):\n    name = 'wanders'\n\n    {body}\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert tiny.run("wanders.py", Path("r")) == 1
+    assert tiny.run("wanders.py", Path("r")) == ExitCode.FAILED_FOR_GOOD
     assert Path.cwd() == tmp_path
     (path,) = tmp_path.glob("r/*/wanders/*.json")
     assert "learn changed the working directory" in str(record.load(path).data["reason"])

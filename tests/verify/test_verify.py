@@ -16,7 +16,7 @@ from tiny_dataset import Tiny
 
 from vcil_bench import protocol
 from vcil_bench.data.datasets import Listed, adapter
-from vcil_bench.data.manifest import prepare
+from vcil_bench.data.prepare import prepare
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.nets.weights import WeightsInfo
 from vcil_bench.protocol import imported_lists

@@ -9,6 +9,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ended, for whoever started it."""
+
+    DONE = 0
+    FAILED = 1  # a run; it may go better when it is tried again
+    REFUSED = 2  # the user's input cannot be used
+    FAILED_FOR_GOOD = 3  # a run, which would fail alike every time
+    STOPPED = 130  # by Ctrl-C or SIGTERM; the same command goes on with it
 
 
 class UserError(ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,6 +68,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_changed(path: Path, lines: Iterable[str]) -> None:
+    """Write text as ``write_atomically`` does, unless the file holds it already.
+
+    Args:
+        path: The file.
+        lines: The text; gone through twice where it differs.
+
+    Raises:
+        StorageError: The folder cannot be made or the file cannot be written (no right, disk full).
+    """
+    if _holds(path, lines):
+        return
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(lines)
+
+
+def _holds(path: Path, lines: Iterable[str]) -> bool:
+    try:
+        with path.open("rb") as file:
+            return all(file.read(len(line)) == line for line in map(str.encode, lines)) and not file.read(1)
+    except OSError:
+        return False
 
 
 def remove(path: Path) -> None:

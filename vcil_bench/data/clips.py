@@ -95,21 +95,6 @@ def spread_indices(stored: Sequence[int], num_segments: int) -> NDArray[np.int64
     return frames[nearest]
 
 
-def training_clip(frames: NDArray[np.uint8], spec: ClipSpec, rng: np.random.Generator) -> Tensor:
-    """Crop, resize and perhaps mirror a clip for training, all frames alike.
-
-    Args:
-        frames: [T, H, W, 3] uint8.
-        spec: The protocol's clip section.
-        rng: The clip's own generator.
-
-    Returns:
-        [T, 3, size, size] uint8.
-    """
-    window = training_window(frames.shape[2], frames.shape[1], spec, rng)
-    return planes(training_pixels(frames if window is None else window.of(frames), spec, rng)).contiguous()
-
-
 def training_window(width: int, height: int, spec: ClipSpec, rng: np.random.Generator) -> Box | None:
     """Draw what a training clip shows of frames of this size; None where it is their centre."""
     return training_box(width, height, spec.size, rng) if spec.train_crop == "multiscale" else None
@@ -129,13 +114,13 @@ def training_pixels(frames: NDArray[np.uint8], spec: ClipSpec, rng: np.random.Ge
     if spec.train_crop == "multiscale":
         clip = _resize(frames, spec.size, spec.size, spec.interpolation)
     else:
-        clip = test_pixels(frames, spec, crops=1)[0]
+        clip = evaluation_crops(frames, spec, crops=1)[0]
     mirror = spec.flip and rng.random() < 0.5
     return clip.flip(2) if mirror else clip
 
 
-def test_clips(frames: NDArray[np.uint8], spec: ClipSpec, crops: int) -> Tensor:
-    """Resize the short side and take the test crops.
+def evaluation_crops(frames: NDArray[np.uint8], spec: ClipSpec, crops: int) -> Tensor:
+    """Resize the short side and take the crops that a clip is evaluated on.
 
     Args:
         frames: [T, H, W, 3] uint8.
@@ -143,13 +128,8 @@ def test_clips(frames: NDArray[np.uint8], spec: ClipSpec, crops: int) -> Tensor:
         crops: Number of crops, see ``crop_boxes``.
 
     Returns:
-        [crops, T, 3, size, size] uint8.
+        [crops, T, size, size, 3] uint8, see ``planes``.
     """
-    return planes(test_pixels(frames, spec, crops)).contiguous()
-
-
-def test_pixels(frames: NDArray[np.uint8], spec: ClipSpec, crops: int) -> Tensor:
-    """As ``test_clips``, but [crops, T, size, size, 3], see ``planes``."""
     height, width = frames.shape[1:3]
     short = spec.short_side or spec.size
     new_height = short if height <= width else height * short // width
@@ -169,9 +149,6 @@ def planes(pixels: Tensor) -> Tensor:
     store costs.
     """
     return pixels.movedim(-1, -3)
-
-
-test_clips.__test__ = test_pixels.__test__ = False  # type: ignore[attr-defined]  # no tests, whatever their names
 
 
 def _resize(frames: NDArray[np.uint8], height: int, width: int, interpolation: str) -> Tensor:

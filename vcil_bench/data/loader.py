@@ -165,11 +165,11 @@ class _Clips(Dataset[None]):
             return clip_rules.training_pixels(frames, spec, rng)
         frames = self._read(sample, self._indices(sample, None))
         if epoch == PLAIN:
-            return clip_rules.test_pixels(frames, spec, crops=1)[0]
-        clips = clip_rules.test_pixels(frames, spec, spec.test_views.crops)
+            return clip_rules.evaluation_crops(frames, spec, crops=1)[0]
+        clips = clip_rules.evaluation_crops(frames, spec, spec.test_views.crops)
         if spec.test_views.clips == 2:
             frames = self._read(sample, clip_rules.segment_starts(sample.frames, spec.frames))
-            clips = torch.cat([clips, clip_rules.test_pixels(frames, spec, spec.test_views.crops)])
+            clips = torch.cat([clips, clip_rules.evaluation_crops(frames, spec, spec.test_views.crops)])
         return clips  # [clips * crops, T, S, S, 3]
 
     def _read(

@@ -1,9 +1,7 @@
-"""Manifests: what a dataset's folder really holds, file by file, before anything is trained on it.
+"""Manifest of a dataset's split: its videos, which of them can be used, and refusal of data that will not do.
 
-``prepare`` joins the dataset's official list with facts read from every file (true frame count, size, hash)
-and writes one JSON line per video. A video that is missing, empty, damaged or not a video keeps its line, with
-the problem named; it is left out of runs and counted, and never becomes a black clip. Facts of files that did
-not change are reused, so preparing again costs one ``stat`` a file.
+A video that is missing, empty, damaged or not a video keeps its line, with the problem named; it is left out of
+runs and counted, and never becomes a black clip.
 """
 
 from __future__ import annotations
@@ -11,26 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from vcil_bench.common.errors import UserError
-from vcil_bench.common.files import cache_dir, check_writable, locked, replacing, write_atomically
+from vcil_bench.common.files import cache_dir
 
 from .datasets import Adapter, Listed
 from .datasets.tree import Tree
-from .prepare.journal import DECODER, SCHEMA, Facts, Journal, read_facts, unchanged
-from .prepare.read_facts import hung, read_all, refuse_while_starting
-from .prepare.report import summary as summary
-from .prepare.statistics import statistics
-
-PREPARING_S = 24 * 3600.0  # for another process to read the same files; what takes longer hangs
-LIMIT_S = 60.0  # the longest videos of these datasets decode in a few seconds
-Progress = Callable[[int, int], None]
+from .video.facts import Facts
 
 
 class DataError(UserError):
@@ -38,24 +27,10 @@ class DataError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Video:
-    """One line of a manifest: a video as ``Listed``, with its ``Facts``."""
+class Video(Listed):
+    """A listed video, with the facts of its file."""
 
-    id: str
-    path: str
-    label: str
-    split: str
-    group: str
-    frames: int
-    claimed: int | None
-    width: int
-    height: int
-    fps: float | None
-    codec: str
-    bytes: int
-    mtime_ns: int
-    sha256: str
-    problem: str | None
+    facts: Facts
 
 
 @dataclass(frozen=True)
@@ -73,17 +48,17 @@ class Manifest:
         """Hash over what a result depends on: ids, labels, splits, frame counts and file hashes, not paths."""
         digest = hashlib.sha256()
         for v in self.videos:
-            line = [v.id, v.label, v.split, v.frames, v.sha256, v.problem is None]
+            line = [v.id, v.label, v.split, v.facts.frames, v.facts.sha256, v.facts.problem is None]
             digest.update(json.dumps(line).encode() + b"\n")
         return digest.hexdigest()
 
     def usable(self, split: str) -> list[Video]:
         """Return the videos of ``train`` or ``test`` that can be decoded in full."""
-        return [v for v in self.videos if v.split == split and v.problem is None]
+        return [v for v in self.videos if v.split == split and v.facts.problem is None]
 
     def left_out(self) -> list[Video]:
         """Return the videos of train and test that cannot be used."""
-        return [v for v in self.videos if v.split in ("train", "test") and v.problem is not None]
+        return [v for v in self.videos if v.split in ("train", "test") and v.facts.problem is not None]
 
     def class_names(self) -> list[str]:
         """Return the sorted class names of the train and test videos."""
@@ -97,18 +72,16 @@ class Manifest:
         """
         for split in ("train", "test"):
             listed = [v for v in self.videos if v.split == split]
-            bad = [(v.id, v.problem) for v in listed if v.problem is not None]
+            bad = [(v.id, v.facts.problem) for v in listed if v.facts.problem is not None]
             _refuse_gaps(self.dataset, self.root, split, len(listed), bad, max_missing)
 
 
-def check_present(adapter: Adapter, root: Path, split: str, max_missing: float) -> None:
-    """Refuse a dataset of which too many files are not even there, without opening any.
+def check_present(adapter: Adapter, root: Path, listed: Sequence[Listed], max_missing: float) -> None:
+    """Refuse a dataset of which too many listed files are not even there, without opening any.
 
     Raises:
-        DatasetError: The root does not hold this dataset.
         DataError: As ``Manifest.check_complete``.
     """
-    listed = adapter.list_videos(root, split)
     tree = Tree(root)
     for part in ("train", "test"):
         wanted = [v for v in listed if v.split == part]
@@ -140,154 +113,3 @@ def manifest_path(dataset: str, root: Path, split: str) -> Path:
     """Return where the manifest of a root is kept: in the user's cache, since datasets are often read-only."""
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     return cache_dir() / "manifests" / f"{dataset}-{key}" / f"split-{split}.jsonl"
-
-
-def prepare(
-    adapter: Adapter,
-    root: Path,
-    split: str,
-    progress: Progress | None = None,
-    *,
-    workers: int | None = None,
-    limit_s: float = LIMIT_S,
-) -> Manifest:
-    """List a dataset's split, read every file's facts and store the manifest, its report and its statistics.
-
-    Args:
-        adapter: The dataset.
-        root: Its folder.
-        split: One of its splits.
-        progress: Called as ``progress(done, total)`` after each video.
-        workers: Processes that decode; None for one per core.
-        limit_s: Seconds after which the decoder of a video is killed.
-
-    Raises:
-        DatasetError: The root is missing or does not hold this dataset.
-        UnguardedScript: Called from a script without ``if __name__ == "__main__"``.
-        StorageError: The user's cache cannot be written.
-    """
-    refuse_while_starting()
-    listed = adapter.list_videos(root, split)
-    target = manifest_path(adapter.name, root, split)
-    check_writable(target.parent)
-    # Runs that start together wait here for the first of them, and then find its facts.
-    journal = target.with_name("facts.jsonl")
-    with locked(journal, wait_s=PREPARING_S):
-        found = _facts(root, listed, journal, progress, workers, limit_s)
-    videos = tuple(_joined(entry, facts) for entry, facts in zip(listed, found, strict=True))
-    manifest = Manifest(adapter.name, adapter.kind, split, root, videos)
-    save(manifest, target)
-    for name, content in (("report", summary(manifest)), ("statistics", statistics(manifest))):
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(target.with_suffix(f".{name}.json"), text.encode())
-    return manifest
-
-
-def save(manifest: Manifest, path: Path) -> None:
-    """Write a manifest as JSON lines, a header first."""
-    header = {
-        "schema": SCHEMA,
-        "decoder": DECODER,
-        "dataset": manifest.dataset,
-        "kind": manifest.kind,
-        "split": manifest.split,
-        "root": str(manifest.root),
-    }
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(header, ensure_ascii=False) + "\n")
-        for video in manifest.videos:
-            line = {name: getattr(video, name) for name in Video.__slots__}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _joined(entry: Listed, facts: Facts) -> Video:
-    return Video(
-        entry.id,
-        entry.path,
-        entry.label,
-        entry.split,
-        entry.group,
-        facts.frames,
-        facts.claimed,
-        facts.width,
-        facts.height,
-        facts.fps,
-        facts.codec,
-        facts.bytes,
-        facts.mtime_ns,
-        facts.sha256,
-        facts.problem,
-    )
-
-
-def _facts(
-    root: Path,
-    listed: Sequence[Listed],
-    journal_path: Path,
-    progress: Progress | None,
-    workers: int | None,
-    limit_s: float,
-) -> list[Facts]:
-    """Return the facts of every listed video, those of unchanged files from the journal."""
-    found: dict[str, Facts] = {}
-    changed: list[str] = []
-    done = 0
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, len(listed))
-
-    with Journal(journal_path) as journal:
-        for entry, state in zip(listed, _states(root, listed), strict=True):
-            old = journal.known.get(entry.path)
-            if isinstance(state, str):
-                found[entry.path] = Facts(problem=state)
-            elif old is not None and unchanged(old, state) and _settled(old, limit_s):
-                found[entry.path] = old
-            else:
-                changed.append(entry.path)
-                continue
-            count()
-        base = f"{root}{os.sep}"
-        for path, facts in read_all(
-            [base + path for path in changed], read_facts, workers=workers, limit_s=limit_s
-        ):
-            journal.add(path.removeprefix(base), facts)
-            found[path.removeprefix(base)] = facts
-            count()
-    return [found[entry.path] for entry in listed]
-
-
-def _settled(facts: Facts, limit_s: float) -> bool:
-    """Tell whether reading an unchanged file again could bring nothing new.
-
-    A problem may have been the disk's, unless all of the file could be hashed. A decoder that hung would hang
-    for as long again; another limit is another try.
-    """
-    return facts.problem is None or bool(facts.sha256) or facts.problem == hung(limit_s)
-
-
-def _states(root: Path, listed: Sequence[Listed]) -> Iterator[os.stat_result | str]:
-    """Yield the state of every file in order, or why there is none.
-
-    Threads, a thousand files each at a time: on a network disk every ``stat`` is a round trip.
-    """
-
-    def states(entries: Sequence[Listed]) -> list[os.stat_result | str]:
-        return [_state(f"{root}{os.sep}{entry.path}") for entry in entries]
-
-    chunks = [listed[start : start + 1000] for start in range(0, len(listed), 1000)]
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        for chunk in pool.map(states, chunks):
-            yield from chunk
-
-
-def _state(path: str) -> os.stat_result | str:
-    try:
-        return os.stat(path)  # noqa: PTH116 - a Path for each of 240,000 files takes longer than the call
-    except (FileNotFoundError, NotADirectoryError):
-        return "missing"
-    except OSError as error:
-        return str(error.strerror)

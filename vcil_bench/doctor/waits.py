@@ -7,6 +7,7 @@ torch's sync debug mode warns at every synchronisation it knows of (reads of val
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 import traceback
 import warnings
@@ -18,7 +19,7 @@ from unittest import mock
 
 import torch
 
-from vcil_bench import cli, training
+from vcil_bench import training
 
 _TORCH = str(Path(torch.__file__).parent)
 _OWN_WAITS = ("grad_scaler.py",)  # asks after every fp16 step whether it overflowed
@@ -71,10 +72,20 @@ def main(target: Path, arguments: list[str]) -> int:
         warnings.simplefilter("always")
         warnings.showwarning = watch.warned
         torch.cuda.set_sync_debug_mode("warn")
-        code = cli.main(arguments)
+        code = _run(arguments)
     found = {"steps": watch.steps, "in steps": watch.in_steps, "elsewhere": watch.elsewhere}
     target.write_text(json.dumps(found), encoding="utf-8")
     return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the program in this process, as ``python -m vcil_bench`` would, and return its exit code."""
+    with mock.patch.object(sys, "argv", ["vcil-bench", *arguments]):
+        try:
+            runpy.run_module("vcil_bench", run_name="__main__")
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
 
 
 if __name__ == "__main__":

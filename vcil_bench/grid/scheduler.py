@@ -23,13 +23,15 @@ from vcil_bench import protocol as protocols
 from vcil_bench import record as records
 from vcil_bench import registry
 from vcil_bench.common.config import parse_assignments
-from vcil_bench.common.errors import UserError, did_you_mean
+from vcil_bench.common.errors import ExitCode, UserError, did_you_mean
 from vcil_bench.common.files import locked, remove
-from vcil_bench.data.datasets import ADAPTERS, adapter
-from vcil_bench.data.manifest import Manifest, check_present, prepare
+from vcil_bench.common.progress_bars import bar
+from vcil_bench.data.datasets import ADAPTERS
+from vcil_bench.data.manifest import Manifest
 from vcil_bench.record import RecordError
+from vcil_bench.run.data import Split, open_split
 from vcil_bench.run.files import leftovers
-from vcil_bench.run.plan import Plan, RunError, make_plan
+from vcil_bench.run.plan import Plan, StaleRecord, make_plan
 from vcil_bench.run.reuse import finished
 from vcil_bench.stream import class_names
 
@@ -40,8 +42,6 @@ ALL_AT_ONCE = 10_000  # cells handed to a cluster, whose scheduler decides
 AGAIN_S = 60.0  # before a command is handed in again that the engine did not take
 UNANSWERED_S = 600.0  # for a cluster to answer a grid of which it never took a job
 PATIENCE_S = 24 * 3600.0  # for a cluster to take a job when none is left that it took before
-REFUSED = 2  # exit code of a run that the user's input does not allow
-FAILED_LINE = "vcil-bench: the run failed: "  # what cannot go better when it is tried again
 Status = Literal["done", "skipped", "failed", "stopped", "impossible"]
 
 
@@ -134,6 +134,13 @@ class Cell:
         upto = self.plan.options.max_tasks
         return found.complete or (upto is not None and len(found.data["steps"]) >= min(upto, self.tasks))
 
+    def failure(self) -> str | None:
+        """Return what its record says of why it failed; None where no record says so."""
+        try:
+            return records.load(self.path).data["reason"]
+        except RecordError:
+            return None
+
     def command(self, assignments: Sequence[str]) -> list[str]:
         """Return its command: the same for every attempt, as a cluster may repeat it by itself."""
         assert self.plan is not None
@@ -167,7 +174,7 @@ def cells(request: Request, progress: Progress) -> list[Cell]:
             )
     for method in request.methods:
         registry.find(method)
-    manifests: dict[tuple[str, str, Path], Manifest] = {}
+    opened: dict[tuple[str, str, Path | None], Split] = {}
     found: list[Cell] = []
     for protocol in dict.fromkeys(request.protocols):  # a name given twice is one cell, not two for one file
         loaded = protocols.load(protocol)
@@ -179,7 +186,7 @@ def cells(request: Request, progress: Progress) -> list[Cell]:
                 plan = make_plan(
                     method, protocol, seed=None, assignments=given, results=request.results, device="cpu"
                 )
-                manifest = _manifest(plan, root, manifests, progress)
+                manifest = _manifest(plan, root, opened, progress)
             except UserError as error:
                 found.append(Cell(method, protocol, None, status="impossible", reason=str(error)))
                 continue
@@ -317,17 +324,18 @@ def _look(cell: Cell, rerun_stale: bool) -> None:
         cell.plan.protocol.check_seed(cell.seed)
         if finished(cell.plan, cell.seed, cell.manifest, lambda line: None):
             cell.status, cell.reason = "skipped", "finished before"
-    except RunError as error:
+    except StaleRecord as error:
         cell.stale = rerun_stale
         if not rerun_stale:
-            text = str(error).replace("FORCE=1 (--force)", "--rerun-stale")
-            cell.status, cell.reason = "impossible", text
+            why = "; ".join(error.reasons)
+            cell.status = "impossible"
+            cell.reason = f"{error.path}: finished, but stale: {why}; --rerun-stale moves it aside and runs anew"
     except UserError as error:
         cell.status, cell.reason = "impossible", str(error)
 
 
 def _manifest(
-    plan: Plan, root: Path | None, known: dict[tuple[str, str, Path], Manifest], progress: Progress
+    plan: Plan, root: Path | None, opened: dict[tuple[str, str, Path | None], Split], progress: Progress
 ) -> Manifest:
     """Prepare a protocol's data before many processes do it at once; refuse what its runs would refuse.
 
@@ -335,24 +343,17 @@ def _manifest(
         UserError: No root is known, or the data are not good enough.
     """
     dataset = plan.protocol.spec.dataset
-    source, split = adapter(dataset.name), str(dataset.split)
-    root = source.default_root() if root is None else root
-    if root is None:
-        raise GridError(f"needs the data of {dataset.name!r}: give their folder with --data {dataset.name}=ROOT")
-    key = source.name, split, root
-    if key not in known:
-        bar = progress.add_task(f"preparing {source.name}", total=None)
-
-        def moved(done: int, total: int) -> None:
-            progress.update(bar, completed=done, total=total)
-
-        source.make_ready(root, moved)
-        check_present(source, root, split, plan.options.max_missing)
-        known[key] = prepare(source, root, split, moved)
-        progress.remove_task(bar)
-    known[key].check_complete(plan.options.max_missing)
-    class_names(plan.protocol, known[key])
-    return known[key]
+    key = dataset.name, str(dataset.split), root
+    if key not in opened:
+        opened[key] = open_split(
+            dataset,
+            root,
+            lambda text: bar(progress, text),
+            max_missing=plan.options.max_missing,
+            way_out=f"--data {dataset.name}=ROOT",
+        )
+    class_names(plan.protocol, opened[key].manifest)
+    return opened[key].manifest
 
 
 def _start(cell: Cell, engine: Engine, slot: int, assignments: Sequence[str]) -> Job | None:
@@ -385,7 +386,7 @@ def _set_aside(cell: Cell) -> None:
     with locked(cell.path):
         try:
             finished(cell.plan, cell.seed, cell.manifest, lambda line: None)
-        except RunError:  # still stale: no other grid has moved it aside since
+        except StaleRecord:  # still so: no other grid has moved it aside since
             records.supersede(cell.path)
             for path in leftovers(cell.path):
                 remove(path)
@@ -410,11 +411,12 @@ def _settle(cell: Cell, ended: Ended, retries: int) -> bool:
     if ended.code == 0:
         cell.status, cell.reason = "failed", "ended without a record, though with exit code 0"
         return False
-    hopeless = ended.code == REFUSED or last.startswith(FAILED_LINE)
+    hopeless = ended.code in (ExitCode.REFUSED, ExitCode.FAILED_FOR_GOOD)
     if not hopeless and cell.attempts <= retries:
         return True
     cell.status = "failed"
-    cell.reason = ended.reason or _reason(ended.code, last)
+    recorded = cell.failure() if ended.code in (ExitCode.FAILED, ExitCode.FAILED_FOR_GOOD) else None
+    cell.reason = ended.reason or recorded or _reason(ended.code, last)
     return False
 
 
@@ -424,7 +426,7 @@ def _reason(code: int, last: str) -> str:
         memory = " (often: not enough memory)" if -code == signal.SIGKILL else ""
         known = -code in {one.value for one in signal.Signals}
         return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}{memory}"
-    return last.removeprefix("vcil-bench: error: ").removeprefix(FAILED_LINE) or f"exit code {code}"
+    return last or f"exit code {code}"
 
 
 def _last_line(log: Path) -> str:

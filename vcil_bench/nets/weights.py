@@ -6,22 +6,16 @@ Nothing here unpickles: files are safetensors, or state dicts that torch reads w
 from __future__ import annotations
 
 import socket
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from vcil_bench.common.errors import UserError
-from vcil_bench.common.files import cache_dir
-
-from .compute import PLAIN, ComputeOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from .network import Trunk
 
 
 class BackboneError(UserError):
@@ -43,43 +37,6 @@ class WeightsInfo:
     source: str
     sha256: str
     pretraining: str
-
-
-class Backbone(ABC):
-    """One entry of ``BACKBONES``.
-
-    Attributes:
-        name: The name used on the command line and in records.
-        summary: One line for ``vcil-bench list backbones``.
-        provides: What methods may ask of it: ``text`` (class texts in the space of the frame features),
-            ``adapters`` (StPR's slots), ``maps`` (feature maps of the stages).
-        image_size: Side of the frames it takes, in pixels.
-        embedded_sibling: Backbone of the same family that ships with the package, used on embedded data.
-        threads: CPU threads that serve it best, None for torch's default.
-    """
-
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    provides: ClassVar[frozenset[str]]
-    image_size: ClassVar[int]
-    embedded_sibling: ClassVar[str]
-    threads: ClassVar[int | None] = None
-
-    @abstractmethod
-    def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> Trunk:
-        """Build the network with its own weights (None), ``random`` ones, or those that are named.
-
-        Args:
-            weights: Which weights.
-            compute: How its networks are to compute.
-
-        Raises:
-            BackboneError: The weights cannot be had; says what to fetch and where to put it.
-        """
-
-    def local_file(self) -> Path:
-        """Return where a hand-fetched weight file is looked for."""
-        return cache_dir() / "weights" / f"{self.name}.safetensors"
 
 
 def is_path(weights: str) -> bool:

@@ -29,6 +29,7 @@ from vcil_bench.record_schema import LARGEST_SEED
 
 from . import imported_lists
 from .spec import ClipSpec as ClipSpec
+from .spec import DatasetSpec as DatasetSpec
 from .spec import MemorySpec as MemorySpec
 from .spec import ProtocolSpec
 

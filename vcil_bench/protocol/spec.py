@@ -86,7 +86,8 @@ class ClipSpec:
     """How a video becomes a clip of ``frames`` frames of ``size`` x ``size`` pixels.
 
     ``short_side`` is what test frames are resized to before cropping (default: ``size``). Training crops are
-    ``multiscale`` (TCD) or the test-time ``center`` crop; ``flip`` mirrors half the training clips.
+    ``multiscale`` (TCD) or the test-time ``center`` crop; ``flip`` mirrors half the training clips. ``sampling``
+    has one value, which protocols write out so that another one can be told from it.
     """
 
     frames: int
@@ -101,7 +102,10 @@ class ClipSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySpec:
-    """Exemplar budget: videos per class or in total, and frames kept of each (``all`` or a number)."""
+    """Exemplar budget: videos per class or in total, and frames kept of each (``all`` or a number).
+
+    ``unit`` has one value, which protocols write out so that another one can be told from it.
+    """
 
     unit: Literal["videos"] = "videos"
     per_class: int | None = None

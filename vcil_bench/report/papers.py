@@ -23,7 +23,7 @@ from tabulate import tabulate
 from vcil_bench.common.config import build
 from vcil_bench.identity import changed_since, fingerprint_now
 from vcil_bench.metrics import METRICS
-from vcil_bench.options import WITHOUT_EFFECT
+from vcil_bench.options import RESULT_NEUTRAL
 from vcil_bench.record import Record
 
 from .ranking import EXPLANATION, Candidate, rank
@@ -33,7 +33,7 @@ from .tables import covers_seeds, notes_of
 BWF = "backward_forgetting"
 # Options that do not make another experiment, and those that have lines of their own; a run that sets any other
 # one is a variant, not the paper's row.
-FREE_OPTIONS = WITHOUT_EFFECT | {"backbone", "precision", "store"}
+FREE_OPTIONS = RESULT_NEUTRAL | {"backbone", "precision", "store"}
 
 Value = bool | int | float | str
 

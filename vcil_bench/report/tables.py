@@ -13,8 +13,8 @@ from tabulate import tabulate
 
 from vcil_bench.identity import SEED_PARTS, changed_since, differences, in_words, is_code
 from vcil_bench.metrics import METRICS
+from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.record import Record
-from vcil_bench.verify.pretraining_overlap import OWN
 
 from .ranking import EXPLANATION, Candidate, rank
 
@@ -197,8 +197,9 @@ def rows(group: Group) -> list[Row]:
     for record in group.records:
         data = record.data
         weights = data["weights"]
-        own = weights["source"] == OWN.get(weights["name"])
-        backbone = weights["name"] if own else f"{weights['name']} ({Path(weights['source']).name})"
+        entry = BACKBONES.get(weights["name"])
+        own_weights = entry is not None and weights["source"] == entry.own_source
+        backbone = weights["name"] if own_weights else f"{weights['name']} ({Path(weights['source']).name})"
         runs[data["method"]["name"], data["variant"], backbone].append(record)
     found = []
     for (method, variant, backbone), members in sorted(runs.items()):

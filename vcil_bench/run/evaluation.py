@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from vcil_bench.data.loader import Sample
-from vcil_bench.method import MemoryUse, Method, RunContext
+from vcil_bench.method import Method, RunContext
 from vcil_bench.record import TOP
+from vcil_bench.record_schema import MemoryUse
 
 LOOK_EVERY = 16  # batches whose scores lie on the device until they are looked at, for which it is waited for
 

@@ -15,16 +15,7 @@ from pathlib import Path
 
 from vcil_bench import record as records
 from vcil_bench.common.files import Busy, lock_path, locked, remove
-
-
-def phase_path(record: Path, number: int) -> Path:
-    """Return where the state of a task's phase lies; the first has number 1."""
-    return record.with_name(f"{record.stem}.phase-{number}.safetensors")
-
-
-def phase_files(record: Path) -> list[Path]:
-    """Return the states of phases that are there."""
-    return sorted(record.parent.glob(f"{glob.escape(record.stem)}.phase-*.safetensors"))
+from vcil_bench.training.resume import phase_files
 
 
 def unfinished_files(path: Path) -> list[Path]:

@@ -23,22 +23,24 @@ from vcil_bench import record as records
 from vcil_bench.common import cpu_cores
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import Busy, check_writable, locked, remove
+from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.random_streams import seed_modules
-from vcil_bench.data.datasets import adapter
+from vcil_bench.common.stopping import StopRequest
 from vcil_bench.data.loader import ClipLoader, Sample
-from vcil_bench.data.manifest import DataError, Manifest, check_present, prepare, summary
+from vcil_bench.data.manifest import DataError, Manifest
+from vcil_bench.data.prepare.report import summary
 from vcil_bench.data.store.frame_store import FrameStore, default_root
 from vcil_bench.data.video import resolve_decoder
 from vcil_bench.identity import parts_of
 from vcil_bench.memory import exemplars_of
-from vcil_bench.method import MemoryUse, Method, RunContext
+from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record import Record
-from vcil_bench.record_schema import Costs, Memory, RecordData, Session
+from vcil_bench.record_schema import Costs, Memory, MemoryUse, RecordData, Session
 from vcil_bench.stream import Task, TaskStream, class_names
 from vcil_bench.trackers import NoTracker
 from vcil_bench.trackers import find as find_tracker
@@ -48,13 +50,13 @@ from vcil_bench.training.resume import PhaseSaver, check_identity
 from vcil_bench.verify.checks import as_plain, findings
 
 from . import determinism, out_of_memory
+from .data import open_split
 from .environment import environment, other_device
 from .evaluation import EvaluationError, StepResult, evaluate, memory_use
 from .files import leftovers, unfinished_files
 from .global_state import left_as_found
 from .plan import Plan, RunError, plain_values
 from .reuse import code_of, finished
-from .stopping import StopRequest
 
 Say = Callable[[str], None]
 
@@ -95,20 +97,26 @@ def run(
     team = teams.init(plan.device, plan.options.rank_timeout_minutes)
     if not team.is_main:
         say = _silent
-    manifest = None
+    split = open_split(
+        plan.protocol.spec.dataset,
+        data,
+        lambda text: bar(progress, text),
+        max_missing=plan.options.max_missing,
+        way_out="DATA=... (--data)",
+    )
     if data is not None:  # data that are named are checked, even where nothing is left to run on them
         with team.leader_first():
-            manifest = _manifest(plan, _data_root(plan, data, progress), progress)
-    todo = [seed for seed in plan.seeds if force or not finished(plan, seed, manifest, say)]
+            class_names(plan.protocol, split.manifest)
+    named = split.manifest if data is not None else None
+    todo = [seed for seed in plan.seeds if force or not finished(plan, seed, named, say)]
     if todo:
         for seed in todo:
             check_writable(plan.path(seed).parent)
         with team.leader_first():
-            root = _data_root(plan, None, progress) if manifest is None else manifest.root
+            split.check_listed()
         trunk = _trunk(plan)
-        if manifest is None:
-            with team.leader_first():
-                manifest = _manifest(plan, root, progress)
+        with team.leader_first():
+            manifest = split.manifest
         store = _store(plan, manifest)
         streams = {seed: TaskStream(plan.protocol, manifest, seed) for seed in todo}
         say(_counts(manifest))
@@ -164,46 +172,13 @@ def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
     return store
 
 
-def _data_root(plan: Plan, data: Path | None, progress: Progress) -> Path:
-    """Return the dataset's folder, its lists read once, so that a wrong folder is refused at once."""
-    dataset = plan.protocol.spec.dataset
-    source = adapter(dataset.name)
-    root = data if data is not None else source.default_root()
-    if root is None:
-        raise DataError(
-            f"protocol {plan.protocol.name!r} needs the data of {dataset.name!r}: give their folder with "
-            f"DATA=... (--data); it should hold: {source.layout}"
-        )
-    bar = progress.add_task(f"rendering {dataset.name}", total=None)
-    source.make_ready(root, lambda done, total: progress.update(bar, completed=done, total=total))
-    progress.remove_task(bar)
-    check_present(source, root, str(dataset.split), plan.options.max_missing)
-    return root
-
-
-def _manifest(plan: Plan, root: Path, progress: Progress) -> Manifest:
-    """Prepare the protocol's split and refuse data that are not good enough."""
-    dataset = plan.protocol.spec.dataset
-    bar = progress.add_task(f"preparing {dataset.name}", total=None)
-    manifest = prepare(
-        adapter(dataset.name),
-        root,
-        str(dataset.split),
-        lambda done, total: progress.update(bar, completed=done, total=total),
-    )
-    progress.remove_task(bar)
-    manifest.check_complete(plan.options.max_missing)
-    class_names(plan.protocol, manifest)
-    return manifest
-
-
 def _counts(manifest: Manifest) -> str:
     """Say how many videos a run uses and leaves out."""
     left_out = manifest.left_out()
     return (
         f"data {manifest.dataset}: {len(manifest.usable('train'))} training and "
         f"{len(manifest.usable('test'))} test videos, {len(left_out)} left out"
-        + (f" (first: {left_out[0].id}: {left_out[0].problem})" if left_out else "")
+        + (f" (first: {left_out[0].id}: {left_out[0].facts.problem})" if left_out else "")
     )
 
 
@@ -301,21 +276,26 @@ class _Run:
         except BaseException as error:  # SystemExit, too: whoever ends Python has not finished the run
             if self.stop.asked and self.team.size > 1:
                 raise KeyboardInterrupt from None  # another process was asked as well, and has gone
-            self._save_as_failed(error)
-            if not isinstance(error, Exception):
-                raise TrainingError(
-                    f"{self.plan.method.name}: code of the method, or below it, ended Python with "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-            why = _advice(error, self.plan.method, self.trunk)
-            if why is not None:
-                raise TrainingError(f"{str(error).splitlines()[0]}; {why}") from error
+            explained = self._explained(error)
+            self._save_as_failed(explained or error)
+            if explained is not None:
+                raise explained from error
             raise
         finally:
             self.loader.close()
             context.trainer.tracker.close()
         if len(self.record["steps"]) == len(self.stream) and self.team.is_main:
             self._finish()
+
+    def _explained(self, error: BaseException) -> TrainingError | None:
+        """Return an error that says what a user can do about another; None where nothing can be added."""
+        if not isinstance(error, Exception):
+            return TrainingError(
+                f"{self.plan.method.name}: code of the method, or below it, ended Python with "
+                f"{type(error).__name__}: {error}"
+            )
+        why = _advice(error, self.plan.method, self.trunk)
+        return None if why is None else TrainingError(f"{str(error).splitlines()[0]}; {why}")
 
     def _make_context(self) -> RunContext:
         """Make what the method may use, and the trainer."""
@@ -571,7 +551,9 @@ class _Run:
                 "manifest_sha256": manifest.sha256,
                 "train_videos": len(manifest.usable("train")),
                 "test_videos": len(manifest.usable("test")),
-                "left_out": [{"id": v.id, "split": v.split, "problem": v.problem} for v in manifest.left_out()],
+                "left_out": [
+                    {"id": v.id, "split": v.split, "problem": v.facts.problem} for v in manifest.left_out()
+                ],
                 "decoder": resolve_decoder(plan.options.decoder),
                 "store": self.store.describe() if self.store is not None else None,
                 # Part of the evidence: numbers of a split that shares scenes mean something else.

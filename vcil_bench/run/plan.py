@@ -24,9 +24,9 @@ from vcil_bench.identity import in_words
 from vcil_bench.memory import check_budget
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
+from vcil_bench.nets.backbones.base import Backbone
 from vcil_bench.nets.parallel.team import size_of_team
-from vcil_bench.nets.weights import Backbone
-from vcil_bench.options import WITHOUT_EFFECT, RunOptions, build_options, split_assignments
+from vcil_bench.options import RESULT_NEUTRAL, RunOptions, build_options, split_assignments
 from vcil_bench.protocol import Protocol
 from vcil_bench.protocol import load as load_protocol
 from vcil_bench.registry import Entry
@@ -132,7 +132,7 @@ def make_plan(
         option_origins["backbone"] = "embedded data"
     _check_fit(entry, loaded, chosen)
     _check_parts(entry, options)
-    named = {k: v for k, v in (option_values | config_values).items() if k not in WITHOUT_EFFECT}
+    named = {k: v for k, v in (option_values | config_values).items() if k not in RESULT_NEUTRAL}
     check_writable(results)
     return Plan(
         entry,

@@ -24,8 +24,8 @@ from torch import Tensor
 from vcil_bench.common.errors import UserError
 from vcil_bench.method import MemoryUse, Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
+from vcil_bench.nets.backbones.base import Backbone
 from vcil_bench.nets.network import Trunk
-from vcil_bench.nets.weights import Backbone
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.registry import check_class, find
 

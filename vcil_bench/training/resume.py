@@ -13,6 +13,7 @@ Gradients are not: what is to outlive a step is the optimiser's state or the mod
 from __future__ import annotations
 
 import dataclasses
+import glob
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -26,10 +27,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from vcil_bench.common.files import remove
+from vcil_bench.common.stopping import StopRequest
 from vcil_bench.identity import differences, in_words
 from vcil_bench.nets.parallel.team import Team
-from vcil_bench.run.files import phase_files, phase_path
-from vcil_bench.run.stopping import StopRequest
 
 from . import checkpoint
 
@@ -307,3 +307,13 @@ def _set_rng_state(tensors: dict[str, Tensor], plain: dict[str, Any], device: to
     random.setstate((version, tuple(tensors["python"].tolist()), next_gauss))
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda"], device)
+
+
+def phase_path(record: Path, number: int) -> Path:
+    """Return where the state of a task's phase lies; the first has number 1."""
+    return record.with_name(f"{record.stem}.phase-{number}.safetensors")
+
+
+def phase_files(record: Path) -> list[Path]:
+    """Return the states of phases that are there."""
+    return sorted(record.parent.glob(f"{glob.escape(record.stem)}.phase-*.safetensors"))

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from vcil_bench.common.errors import UserError
-from vcil_bench.data.datasets import ADAPTERS, Adapter, Listed, VideosMissing, adapter
-from vcil_bench.data.manifest import Manifest, Video, manifest_path, prepare, summary
+from vcil_bench.data.datasets import ADAPTERS, Listed
+from vcil_bench.data.manifest import Manifest
+from vcil_bench.data.prepare.report import summary
 from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.nets.weights import WeightsInfo
 from vcil_bench.protocol import Protocol, ProtocolError, order_sha256
@@ -25,7 +25,6 @@ from vcil_bench.protocol import Protocol, ProtocolError, order_sha256
 from .pretraining_overlap import Verdict, fitting, overlap, stated
 
 Level = Literal["ok", "note", "warning", "error"]
-Videos = Sequence[Listed | Video]
 
 # What a group is, by dataset, and whether its name means the same in every class.
 GROUPS = {
@@ -71,39 +70,30 @@ def findings(
 
 
 def verify(
-    protocol: Protocol, data: Path | None, weights: Sequence[WeightsInfo], progress: Callable[[int, int], None]
+    protocol: Protocol,
+    weights: Sequence[WeightsInfo],
+    listed: Sequence[Listed] | None = None,
+    files: Manifest | str = "",
 ) -> list[Finding]:
     """Look at all that is there: the protocol always, its lists and files where there are some.
 
     Args:
         protocol: The protocol.
-        data: Root of the dataset; None looks at embedded data, or at the protocol alone.
         weights: Weights to be judged against the dataset.
-        progress: Takes how many files are looked at, of how many.
-
-    Raises:
-        UserError: The root holds another dataset, or a list that is malformed.
+        listed: The videos of its split's lists; None where there are no data to look at.
+        files: What reading the files has told, or why they were not read.
     """
-    dataset, seeds = protocol.spec.dataset, protocol.spec.seeds
+    seeds = protocol.spec.seeds
     found = of_protocol(protocol, seeds)
     judged = [of_weights(protocol, one) for one in weights]
-    root = _root(protocol, data)
-    if root is None:
+    if listed is None:
         text = "not looked at: without --data there are no lists of videos, and no files"
         return [*found, Finding("note", "videos", text), *judged]
-    source, split = adapter(dataset.name), str(dataset.split)
-    source.make_ready(root, progress)
-    listed, said = _listed(source, root, split)
     found += of_lists(protocol, listed)
-    if said is None and manifest_path(source.name, root, split).is_file():
-        manifest = prepare(source, root, split, progress)
-        usable = [*manifest.usable("train"), *manifest.usable("test")]
-        return [*found, *per_task(protocol, usable, seeds), *_of_files(manifest), *judged]
-    if said is None:
-        said = (
-            f"not opened: 'vcil-bench prepare {source.name} {root}' reads them and finds damaged and equal ones"
-        )
-    return [*found, *per_task(protocol, listed, seeds), Finding("note", "files", said), *judged]
+    if isinstance(files, str):
+        return [*found, *per_task(protocol, listed, seeds), Finding("note", "files", files), *judged]
+    usable = [*files.usable("train"), *files.usable("test")]
+    return [*found, *per_task(protocol, usable, seeds), *_of_files(files), *judged]
 
 
 def of_protocol(protocol: Protocol, seeds: Sequence[int]) -> list[Finding]:
@@ -132,7 +122,7 @@ def of_protocol(protocol: Protocol, seeds: Sequence[int]) -> list[Finding]:
     return found
 
 
-def of_lists(protocol: Protocol, videos: Videos) -> list[Finding]:
+def of_lists(protocol: Protocol, videos: Sequence[Listed]) -> list[Finding]:
     """Check counts, and what the training and the test list share."""
     train, test = ([v for v in videos if v.split == part] for part in ("train", "test"))
     text = f"{len(train)} training and {len(test)} test videos listed"
@@ -154,7 +144,7 @@ def of_lists(protocol: Protocol, videos: Videos) -> list[Finding]:
     return [*found, *_groups(protocol.spec.dataset.name, train, test)]
 
 
-def per_task(protocol: Protocol, videos: Videos, seeds: Sequence[int]) -> list[Finding]:
+def per_task(protocol: Protocol, videos: Sequence[Listed], seeds: Sequence[int]) -> list[Finding]:
     """Count training and test videos per task; say which classes differ from the protocol's or lack videos."""
     counts = Counter((v.split, v.label) for v in videos if v.split in ("train", "test"))
     labels = sorted({label for _, label in counts})
@@ -217,10 +207,11 @@ def as_plain(found: Iterable[Finding]) -> list[dict[str, str]]:
     return [dataclasses.asdict(one) for one in found]
 
 
-def _groups(dataset: str, train: Videos, test: Videos) -> list[Finding]:
+def _groups(dataset: str, train: Sequence[Listed], test: Sequence[Listed]) -> list[Finding]:
     """Count the test videos whose group has training videos, of their class and of others.
 
-    The count within a class is that of ``data.manifest.summary``: UCF101 numbers its groups anew in every class.
+    The count within a class is that of ``data.prepare.report.summary``: UCF101 numbers its groups anew in every
+    class.
     """
     what, everywhere = GROUPS.get(dataset, ("group", False))
     if not any(v.group for v in (*train, *test)):
@@ -250,25 +241,6 @@ def _of_files(manifest: Manifest) -> list[Finding]:
         text = f"{len(same)} files are the same in training and testing{_first(['='.join(one) for one in same])}"
         return [*found, Finding("warning", "identical files", text)]
     return [*found, Finding("ok", "identical files", "no file is the same in training and testing")]
-
-
-def _root(protocol: Protocol, data: Path | None) -> Path | None:
-    """Return where the data lie; None where nobody said."""
-    if data is not None:
-        return data
-    source = ADAPTERS.get(protocol.spec.dataset.name)
-    return None if source is None else source.default_root()
-
-
-def _listed(source: Adapter, root: Path, split: str) -> tuple[list[Listed], str | None]:
-    """Return a split's list and, where not one of its videos is there, a sentence that says so."""
-    try:
-        return source.list_videos(root, split), None
-    except VideosMissing as error:
-        return (
-            error.listed,
-            f"none of the {len(error.listed)} listed videos is there; the lists alone were verified",
-        )
 
 
 def _first(names: Sequence[str], shown: int = 3) -> str:

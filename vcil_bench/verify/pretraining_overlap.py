@@ -53,15 +53,6 @@ SEEN = (
         "videos are among them has not been examined",
     ),
 )
-# Sources of the weights that a backbone takes by itself, known here without loading them.
-OWN = {
-    "clip_vit_b16": "openai",
-    "clip_tiny": "embedded",
-    "tsm_resnet34": "timm resnet34.tv_in1k",
-    "tsm_resnet50": "timm resnet50.tv_in1k",
-    "tsn_resnet34": "timm resnet34.tv_in1k",
-    "tsm_tiny": "embedded",
-}
 
 
 def overlap(weights: WeightsInfo, dataset: str) -> tuple[Verdict, str]:
@@ -94,7 +85,7 @@ def stated(backbone: str, weights: str | None) -> WeightsInfo:
         weights: As ``--set weights=`` names them, None for the backbone's own.
     """
     if weights is None:
-        return WeightsInfo(backbone, OWN.get(backbone, "its own"), "", "")
+        return WeightsInfo(backbone, BACKBONES[backbone].own_source, "", "")
     if is_path(weights):
         return WeightsInfo(backbone, weights, "", "unknown data (a local file)")
     source = weights if weights in ("random", "openai") else f"timm {weights}"

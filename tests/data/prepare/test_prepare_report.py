@@ -11,9 +11,9 @@ from dataset_factory import table, video
 
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.datasets.published import Published
-from vcil_bench.data.manifest import Manifest, manifest_path, prepare, summary
-from vcil_bench.data.prepare import report as audit
-from vcil_bench.data.prepare.statistics import lines, statistics
+from vcil_bench.data.manifest import Manifest, manifest_path
+from vcil_bench.data.prepare import prepare
+from vcil_bench.data.prepare.report import statistics, statistics_lines, summary, summary_lines
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_the_report_judges_the_lists_of_a_published_dataset(tmp_path: Path) -> N
 def test_the_lines_tell_the_worst_first_and_not_too_much(odd: Manifest) -> None:
     (odd.root / "2.avi").write_bytes(b"")
     found = summary(prepare(adapter("folder"), odd.root, "videos.csv"))
-    said = list(audit.lines(found, 1))
+    said = list(summary_lines(found, 1))
     assert said == [
         "train: 2 usable, 1 left out",
         "test: 3 usable, 1 left out",
@@ -130,7 +130,7 @@ def test_the_lines_tell_the_worst_first_and_not_too_much(odd: Manifest) -> None:
 
 
 def test_the_statistics_fit_in_a_line_a_split(odd: Manifest) -> None:
-    assert lines(statistics(odd)) == [
+    assert statistics_lines(statistics(odd)) == [
         "train: 1 to 2 videos a class; 5 to 5 frames, median 5; 96x48; 25 fps; 0.0 MB",
         "test: 1 to 2 videos a class; 1 to 3 frames, median 2; 96x48; 25 fps; 0.0 MB",
     ]

@@ -18,11 +18,13 @@ from dataset_factory import table, video
 from vcil_bench.cli import main
 from vcil_bench.common.files import StorageError
 from vcil_bench.common.progress_lines import ProgressLines
-from vcil_bench.data import manifest as manifests
+from vcil_bench.data import prepare as preparing
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.manifest import Manifest, manifest_path, prepare
-from vcil_bench.data.prepare.journal import Facts, Journal, read_facts, unread
-from vcil_bench.data.prepare.read_facts import POOL_FROM_VIDEOS, hung, read_all
+from vcil_bench.data.manifest import Manifest, manifest_path
+from vcil_bench.data.prepare import prepare
+from vcil_bench.data.prepare.journal import Journal
+from vcil_bench.data.prepare.read_facts import POOL_FROM_VIDEOS, facts_of, hung, read_all, unread
+from vcil_bench.data.video.facts import Facts
 
 MANY = POOL_FROM_VIDEOS + 12
 
@@ -52,27 +54,28 @@ def prepared(root: Path, **options: float) -> Manifest:
 def hang_on_one(path: str) -> Facts:
     if path.endswith("/17.avi"):
         time.sleep(600)
-    return read_facts(path)
+    return facts_of(path)
 
 
 def crash_on_one(path: str) -> Facts:
     if path.endswith("/17.avi"):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return read_facts(path)
+    return facts_of(path)
 
 
 def slow(path: str) -> Facts:
     time.sleep(0.05)
-    return read_facts(path)
+    return facts_of(path)
 
 
 def test_processes_find_what_one_process_finds(many_files: Path) -> None:
     manifest = prepared(many_files, workers=2)
-    assert [v.frames for v in manifest.videos] == [5] * MANY
-    alone = read_facts(str(many_files / "0.avi"))
-    assert {(v.sha256, v.claimed, v.width, v.height, v.fps, v.codec) for v in manifest.videos} == {
-        (alone.sha256, alone.claimed, 96, 48, 25.0, "mpeg4")
-    }
+    assert [v.facts.frames for v in manifest.videos] == [5] * MANY
+    alone = facts_of(str(many_files / "0.avi"))
+    assert {
+        (v.facts.sha256, v.facts.claimed, v.facts.width, v.facts.height, v.facts.fps, v.facts.codec)
+        for v in manifest.videos
+    } == {(alone.sha256, alone.claimed, 96, 48, 25.0, "mpeg4")}
 
 
 def test_no_process_is_started_for_a_few_videos_or_for_none(
@@ -81,21 +84,21 @@ def test_no_process_is_started_for_a_few_videos_or_for_none(
     prepared(many_files, workers=2)
     monkeypatch.setattr("vcil_bench.data.prepare.process_pool.ProcessPool", None)
     assert len(prepared(many_files).usable("train")) == MANY / 2
-    assert len(dict(read_all([str(many_files / "0.avi")], read_facts, limit_s=1))) == 1
+    assert len(dict(read_all([str(many_files / "0.avi")], facts_of, limit_s=1))) == 1
 
 
 def test_a_decoder_that_hangs_is_killed_and_its_video_named(
     many_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifests, "read_facts", hang_on_one)
+    monkeypatch.setattr(preparing, "facts_of", hang_on_one)
     start = time.monotonic()
     manifest = prepared(many_files, workers=2, limit_s=0.5)
     assert time.monotonic() - start < 30
-    assert {v.id: v.problem for v in manifest.left_out()} == {
+    assert {v.id: v.facts.problem for v in manifest.left_out()} == {
         "17.avi": "the decoder hung for 0.5 s and was given up"
     }
     assert multiprocessing.active_children() == []
-    monkeypatch.setattr(manifests, "read_all", lambda paths, *_, **__: iter([] if not paths else [None]))
+    monkeypatch.setattr(preparing, "read_all", lambda paths, *_, **__: iter([] if not paths else [None]))
     assert prepared(many_files, limit_s=0.5) == manifest  # it would hang again
 
 
@@ -108,25 +111,25 @@ def test_a_few_large_videos_are_worth_processes(many_files: Path, monkeypatch: p
 def test_another_limit_is_another_try_at_a_decoder_that_hung(
     many_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifests, "read_facts", hang_on_one)
+    monkeypatch.setattr(preparing, "facts_of", hang_on_one)
     prepared(many_files, workers=2, limit_s=0.5)
-    monkeypatch.setattr(manifests, "read_facts", read_facts)
+    monkeypatch.setattr(preparing, "facts_of", facts_of)
     assert prepared(many_files, limit_s=5).left_out() == []
 
 
 def test_a_decoder_that_crashes_costs_its_video_alone(many_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifests, "read_facts", crash_on_one)
-    problems = {v.id: str(v.problem) for v in prepared(many_files, workers=2).left_out()}
+    monkeypatch.setattr(preparing, "facts_of", crash_on_one)
+    problems = {v.id: str(v.facts.problem) for v in prepared(many_files, workers=2).left_out()}
     assert problems == {"17.avi": f"the decoder crashed (exit code {-signal.SIGSEGV})"}
 
 
 def start(root: Path, script: Path, guard: str = "__name__ == '__main__'") -> subprocess.Popen[bytes]:
     """Prepare a root in another process, slowly."""
     code = (
-        "import sys; from pathlib import Path; from vcil_bench.data import manifest; "
+        "import sys; from pathlib import Path; from vcil_bench.data import prepare; "
         "from vcil_bench.data.datasets import adapter; import test_read_facts as here; "
-        "manifest.read_facts = here.slow; "
-        "manifest.prepare(adapter('folder'), Path(sys.argv[1]), 'videos.csv', workers=2)"
+        "prepare.facts_of = here.slow; "
+        "prepare.prepare(adapter('folder'), Path(sys.argv[1]), 'videos.csv', workers=2)"
     )
     script.write_text(f"if {guard}:\n    {code}\n", encoding="utf-8")
     paths = os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])
@@ -158,15 +161,15 @@ def test_a_killed_prepare_goes_on_where_it_was(many_files: Path, tmp_path: Path)
 
     def note(path: str) -> Facts:
         read.append(Path(path).name)
-        return read_facts(path)
+        return facts_of(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifests, "read_facts", note)
+        patch.setattr(preparing, "facts_of", note)
         patch.setattr("vcil_bench.data.prepare.read_facts.POOL_FROM_VIDEOS", MANY)
         manifest = prepared(root)
     assert set(read) == {f"{n}.avi" for n in range(MANY)} - kept
     assert len(read) == len(set(read))
-    assert [v.frames for v in manifest.videos] == [5] * MANY
+    assert [v.facts.frames for v in manifest.videos] == [5] * MANY
 
 
 def wait_for(condition: object, seconds: float = 60) -> None:
@@ -253,10 +256,10 @@ def test_an_unchanged_damaged_file_is_not_decoded_again(many_files: Path, tmp_pa
     whole = (many_files / "0.avi").read_bytes()
     (root / "0.avi").write_bytes(whole[: int(len(whole) * 0.97)])
     before = prepared(root)
-    assert before.videos[0].problem is not None
-    assert before.videos[0].sha256 != ""
+    assert before.videos[0].facts.problem is not None
+    assert before.videos[0].facts.sha256 != ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifests, "read_facts", None)
+        patch.setattr(preparing, "facts_of", None)
         assert prepared(root) == before
 
 

@@ -20,7 +20,8 @@ from tiny_dataset import Tiny
 
 from vcil_bench.common.files import StorageError
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.manifest import Manifest, prepare
+from vcil_bench.data.manifest import Manifest
+from vcil_bench.data.prepare import prepare
 from vcil_bench.data.store import build as store_building
 from vcil_bench.data.store.build import Estimate, build, estimate
 from vcil_bench.data.store.frame_store import FrameStore, StoreError
@@ -187,7 +188,7 @@ def test_building_goes_on_where_it_was(tmp_path: Path, manifest: Manifest) -> No
     assert seen == [(n, 20) for n in range(1, 21)]
     assert store.missing(manifest) == []
 
-    gone, cut, kept = (store.blob(video.sha256) for video in manifest.videos[:3])
+    gone, cut, kept = (store.blob(video.facts.sha256) for video in manifest.videos[:3])
     before, whole = kept.stat().st_mtime_ns, cut.read_bytes()
     gone.unlink()
     cut.write_bytes(whole[:-7])
@@ -239,7 +240,7 @@ def test_a_decoder_that_hangs_is_left_out_of_the_estimate(
 def test_what_a_killed_builder_left_is_swept(tmp_path: Path, manifest: Manifest) -> None:
     store = FrameStore(tmp_path)
     one = dataclasses.replace(manifest, videos=manifest.videos[:1])
-    blob = store.blob(one.videos[0].sha256)
+    blob = store.blob(one.videos[0].facts.sha256)
     blob.parent.mkdir()
     abandoned, in_work = (blob.with_name(f".{blob.name}.{name}") for name in ("a", "b"))
     for path in (abandoned, in_work):
@@ -253,9 +254,9 @@ _BUILD = """
 import sys
 from pathlib import Path
 from vcil_bench.data.datasets import adapter
-from vcil_bench.data.frame_store import FrameStore
-from vcil_bench.data.manifest import prepare
-from vcil_bench.data.store_building import build
+from vcil_bench.data.store.frame_store import FrameStore
+from vcil_bench.data.prepare import prepare
+from vcil_bench.data.store.build import build
 if __name__ == "__main__":
     manifest = prepare(adapter("folder"), Path(sys.argv[1]), "videos.csv")
     built = build([manifest], FrameStore(sys.argv[2]), workers=1)
@@ -270,7 +271,7 @@ def test_processes_may_build_one_store_together(tmp_path: Path, tiny: Tiny, mani
         made, kept, failed = map(int, process.communicate(timeout=120)[0].split())
         assert (made + kept, failed) == (20, 0)
     store = FrameStore.open(tmp_path)
-    assert all(store.is_whole(video.sha256) for video in manifest.videos)
+    assert all(store.is_whole(video.facts.sha256) for video in manifest.videos)
     assert not list(tmp_path.glob("??/.*"))
 
 
@@ -279,7 +280,7 @@ def test_a_full_disk_keeps_what_is_stored(tmp_path: Path, tiny: Tiny) -> None:
     # The last file is too large for the limit, which stands for a disk that is full by then.
     barcode_video(root / "white/4.mp4", 200, width=256, height=192)
     manifest = prepare(adapter("folder"), root, "videos.csv")
-    ordered = sorted(manifest.videos, key=lambda video: video.frames)
+    ordered = sorted(manifest.videos, key=lambda video: video.facts.frames)
     manifest = dataclasses.replace(manifest, videos=tuple(v for v in ordered if v.split == "test"))
     store = FrameStore(tmp_path / "store")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

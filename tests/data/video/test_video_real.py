@@ -162,7 +162,6 @@ def test_real_turned_clips_agree_with_decord() -> None:
     pytest.importorskip("decord", reason="decord is not installed")
     for degrees in (0, 90, 180, 270):
         path = folder / f"real_decord_video_{degrees}.mov"
-        assert probe(path).rotation == degrees
         ours, theirs = read_frames(path, [0, 2]), read_frames(path, [0, 2], decoder="decord")
         assert ours.shape == theirs.shape
         assert np.abs(ours.astype(int) - theirs).mean() < 1

@@ -1,6 +1,6 @@
-"""Facts of one video, read from its file or its folder of frames, and the journal that keeps them.
+"""Journal of the facts of a dataset's files, so that an unchanged file is read once.
 
-The journal is appended to as videos are read, so that a ``prepare`` that is killed keeps what it has. It
+It is appended to as videos are read, so that a ``prepare`` that is killed keeps what it has. It
 belongs to a root, not to a split: the official splits of a dataset share their files.
 """
 
@@ -10,82 +10,16 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from sys import intern
 from typing import IO, Self
 
 import av
 
 from vcil_bench.common.files import StorageError
-from vcil_bench.data.video import VideoError, content_sha256, probe
+from vcil_bench.data.video.facts import Facts
 
 SCHEMA = 2
 DECODER = f"av {av.__version__}"  # another version may count other frames
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was found at a path.
-
-    Attributes:
-        frames: Frames that a forward decode yields; 0 where there are none.
-        claimed: Frames that the container's header claims, or None.
-        width: Width of the upright picture in pixels, 0 where nothing decodes.
-        height: Its height.
-        fps: Average frame rate, or None where it is not known.
-        codec: FFmpeg's name of the codec, "" where nothing decodes.
-        bytes: Size of the file, or of all that a folder of frames holds.
-        mtime_ns: Modification time of the file or folder, to tell an unchanged one.
-        sha256: Hash of the content; "" where it is missing or cannot be decoded at all.
-        problem: Why the video is left out, or None.
-    """
-
-    frames: int = 0
-    claimed: int | None = None
-    width: int = 0
-    height: int = 0
-    fps: float | None = None
-    codec: str = ""
-    bytes: int = 0
-    mtime_ns: int = 0
-    sha256: str = ""
-    problem: str | None = None
-
-
-def read_facts(path: str) -> Facts:
-    """Decode a video in full and hash it; whatever is wrong with it is told in ``problem``.
-
-    Args:
-        path: A video file, or a folder of frames.
-    """
-    place = Path(path)
-    frames, size, mtime, sha, problem = 0, 0, 0, "", None
-    claimed, width, height, fps, codec = None, 0, 0, None, ""
-    try:
-        state = place.stat()
-        is_folder = stat.S_ISDIR(state.st_mode)
-        size, mtime = (0 if is_folder else state.st_size), state.st_mtime_ns
-        found = probe(place)
-        frames, claimed, problem = found.frames, found.claimed, found.problem
-        width, height, fps, codec = found.width, found.height, found.fps, found.codec
-        sha = content_sha256(place)
-        if is_folder:
-            size = sum(file.stat().st_size for file in place.iterdir())
-    except FileNotFoundError:
-        problem = "missing"
-    except VideoError as error:
-        problem = str(error)
-    except OSError as error:
-        problem = str(error.strerror)
-    return Facts(frames, claimed, width, height, fps, intern(codec), size, mtime, sha, problem)
-
-
-def unread(path: str, problem: str) -> Facts:
-    """Return what is known of a video whose decoder was killed."""
-    state = Path(path).stat()
-    size = 0 if stat.S_ISDIR(state.st_mode) else state.st_size
-    return Facts(bytes=size, mtime_ns=state.st_mtime_ns, problem=problem)
 
 
 def unchanged(old: Facts, state: os.stat_result) -> bool:

@@ -12,7 +12,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from typing import Any, TypeVar
 
-from pebble import ProcessExpired as ProcessExpired
 from pebble import ProcessPool
 
 from vcil_bench.common import cpu_cores

@@ -1,17 +1,23 @@
-"""Reading many videos at once; one whose decoder hangs or crashes is named, and the others go on."""
+"""Facts of videos, many read at once; one whose decoder hangs or crashes is named, and the others go on."""
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from sys import intern
+
+from pebble import ProcessExpired
 
 from vcil_bench.common.errors import UserError
+from vcil_bench.data.video import content_sha256, probe
+from vcil_bench.data.video.facts import Facts, VideoError
 
-from .journal import Facts, unread
-from .process_pool import ProcessExpired, in_processes
+from .process_pool import in_processes
 
 # Starting processes takes longer than decoding fewer and shorter clips than these.
 POOL_FROM_VIDEOS = 48
@@ -36,6 +42,40 @@ def refuse_while_starting() -> None:
         raise UnguardedScript(
             "a script without a guard has started processes: put what it does below if __name__ == '__main__':"
         )
+
+
+def facts_of(path: str) -> Facts:
+    """Decode a video in full and hash it; whatever is wrong with it is told in ``problem``.
+
+    Args:
+        path: A video file, or a folder of frames.
+    """
+    place = Path(path)
+    facts = Facts()
+    try:
+        state = place.stat()
+        is_folder = stat.S_ISDIR(state.st_mode)
+        facts = Facts(bytes=0 if is_folder else state.st_size, mtime_ns=state.st_mtime_ns)
+        decoded = probe(place)
+        codec = intern(decoded.codec)  # one string for all videos
+        facts = dataclasses.replace(decoded, codec=codec, bytes=facts.bytes, mtime_ns=facts.mtime_ns)
+        facts = dataclasses.replace(facts, sha256=content_sha256(place))
+        if is_folder:
+            facts = dataclasses.replace(facts, bytes=sum(file.stat().st_size for file in place.iterdir()))
+    except FileNotFoundError:
+        return dataclasses.replace(facts, problem="missing")
+    except VideoError as error:
+        return dataclasses.replace(facts, problem=str(error))
+    except OSError as error:
+        return dataclasses.replace(facts, problem=str(error.strerror))
+    return facts
+
+
+def unread(path: str, problem: str) -> Facts:
+    """Return what is known of a video whose decoder was killed."""
+    state = Path(path).stat()
+    size = 0 if stat.S_ISDIR(state.st_mode) else state.st_size
+    return Facts(bytes=size, mtime_ns=state.st_mtime_ns, problem=problem)
 
 
 def read_all(

@@ -1,4 +1,4 @@
-"""What is wrong or doubtful about a dataset's videos, as plain data for its report.
+"""Report of a prepared dataset: what is wrong or doubtful about its videos, and how many and how long they are.
 
 Videos that cannot be used are named and left out. Short, doubled and leaking ones are named and kept: the
 published numbers of a benchmark contain them.
@@ -7,20 +7,21 @@ published numbers of a benchmark contain them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
 
 from vcil_bench.data.datasets import ADAPTERS
-
-if TYPE_CHECKING:
-    from vcil_bench.data.manifest import Manifest, Video
+from vcil_bench.data.manifest import Manifest, Video
 
 SHORT = 3  # frames; TCD drops videos of fewer from its training lists
+QUANTILES = (5, 25, 50, 75, 95)  # percent
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
     """Return counts, problem videos and leaks between train and test, as plain data for a report."""
-    counts = Counter((v.split, v.problem is None) for v in manifest.videos)
+    counts = Counter((v.split, v.facts.problem is None) for v in manifest.videos)
     used = [v for v in manifest.videos if v.split in ("train", "test")]
     doubles = _doubles(used)
     published = ADAPTERS[manifest.dataset].published.get(manifest.split)
@@ -36,12 +37,12 @@ def summary(manifest: Manifest) -> dict[str, Any]:
             split: {"usable": counts[split, True], "left_out": counts[split, False]}
             for split in ("train", "test", "unused")
         },
-        "missing": sum(v.problem == "missing" for v in used),
-        "left_out": [{"id": v.id, "problem": v.problem} for v in manifest.left_out()],
+        "missing": sum(v.facts.problem == "missing" for v in used),
+        "left_out": [{"id": v.id, "problem": v.facts.problem} for v in manifest.left_out()],
         "short": [
-            {"id": v.id, "split": v.split, "frames": v.frames}
+            {"id": v.id, "split": v.split, "frames": v.facts.frames}
             for v in used
-            if v.problem is None and v.frames < SHORT
+            if v.facts.problem is None and v.facts.frames < SHORT
         ],
         "duplicates": [
             {
@@ -58,7 +59,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any], limit: int) -> Iterator[str]:
+def summary_lines(found: dict[str, Any], limit: int) -> Iterator[str]:
     """Yield what a user should read of a ``summary``, at most ``limit`` videos of a kind."""
     if found["lists"] is not None:
         yield found["lists"]
@@ -107,6 +108,69 @@ def _doubles(videos: list[Video]) -> list[list[Video]]:
     first: dict[str, Video] = {}
     doubles: dict[str, list[Video]] = {}
     for v in videos:
-        if v.sha256 and (other := first.setdefault(v.sha256, v)) is not v:
-            doubles.setdefault(v.sha256, [other]).append(v)
+        if v.facts.sha256 and (other := first.setdefault(v.facts.sha256, v)) is not v:
+            doubles.setdefault(v.facts.sha256, [other]).append(v)
     return list(doubles.values())
+
+
+def statistics(manifest: Manifest) -> dict[str, Any]:
+    """Return counts per class and split, and distributions over the usable videos of each split."""
+    per_class: dict[str, dict[str, int]] = {}
+    for v in manifest.videos:
+        counts = per_class.setdefault(v.label, {"train": 0, "test": 0, "unused": 0})
+        counts[v.split] += v.facts.problem is None
+    return {
+        "dataset": manifest.dataset,
+        "split": manifest.split,
+        "sha256": manifest.sha256,
+        "splits": {part: _distributions(manifest.usable(part)) for part in ("train", "test")},
+        "usable_per_class": dict(sorted(per_class.items())),
+    }
+
+
+def statistics_lines(found: dict[str, Any]) -> list[str]:
+    """Say the most telling of ``statistics`` in a line a split."""
+    text = []
+    for part, values in found["splits"].items():
+        if not values["videos"]:
+            continue
+        per_class = [counts[part] for counts in found["usable_per_class"].values() if sum(counts.values())]
+        frames, sizes = values["frames"], values["sizes"]
+        fps = ", ".join(f"{rate} fps" for rate in list(values["fps"])[:2])
+        more = ", ..." if len(values["fps"]) > 2 else ""
+        text.append(
+            f"{part}: {min(per_class)} to {max(per_class)} videos a class; "
+            f"{frames['min']} to {frames['max']} frames, median {frames['quantiles']['50']:g}; "
+            f"{next(iter(sizes))}{f' and {len(sizes) - 1} other sizes' if len(sizes) > 1 else ''}; {fps}{more}; "
+            f"{_size(values['bytes'])}"
+        )
+    return text
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _distributions(videos: Sequence[Video]) -> dict[str, Any]:
+    if not videos:
+        return {"videos": 0}
+    frames = np.array([v.facts.frames for v in videos])
+    quantiles = np.percentile(frames, QUANTILES)
+    return {
+        "videos": len(videos),
+        "bytes": sum(v.facts.bytes for v in videos),
+        "frames": {
+            "min": int(frames.min()),
+            "max": int(frames.max()),
+            "mean": round(float(frames.mean()), 2),
+            "quantiles": {str(q): float(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
+        },
+        "fps": _counted("unknown" if v.facts.fps is None else f"{v.facts.fps:.4g}" for v in videos),
+        "sizes": _counted(f"{v.facts.width}x{v.facts.height}" for v in videos),
+        "codecs": _counted(v.facts.codec for v in videos),
+    }
+
+
+def _counted(values: Any) -> dict[str, int]:
+    """Return how often each value occurs, the most frequent first."""
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pebble import ProcessExpired
 
 from vcil_bench.common.files import StorageError
-from vcil_bench.data.manifest import Manifest, Progress, Video
-from vcil_bench.data.prepare.process_pool import ProcessExpired, in_processes
+from vcil_bench.data.manifest import Manifest, Video
+from vcil_bench.data.prepare import Progress
+from vcil_bench.data.prepare.process_pool import in_processes
 from vcil_bench.data.video import content_sha256, pictures
 from vcil_bench.data.video.facts import VideoError
 
@@ -78,7 +80,7 @@ class Estimate:
 
 def estimate(manifests: Sequence[Manifest], store: FrameStore, *, limit_s: float = LIMIT_S) -> Estimate:
     """Tell what the videos that are not stored yet will take, from some frames of a few of them."""
-    todo = [entry for entry in _distinct(manifests) if not store.blob(entry[1].sha256).is_file()]
+    todo = [entry for entry in _distinct(manifests) if not store.blob(entry[1].facts.sha256).is_file()]
     some = todo[:: math.ceil(len(todo) / SAMPLED_VIDEOS) or 1]
     sizes: list[int] = []
     for _, sampled in in_processes(some, _sample, store, limit_s=limit_s):
@@ -86,7 +88,7 @@ def estimate(manifests: Sequence[Manifest], store: FrameStore, *, limit_s: float
             sizes += sampled.result()
         except (VideoError, TimeoutError, ProcessExpired):
             continue  # building names it
-    frames = sum(len(store.numbers(video.frames)) for _, video in todo)
+    frames = sum(len(store.numbers(video.facts.frames)) for _, video in todo)
     expected = int(frames * np.mean(sizes)) if sizes else 0
     return Estimate(len(todo), expected, shutil.disk_usage(store.root).free, store.root)
 
@@ -159,14 +161,14 @@ def _sweep(store: FrameStore) -> None:
 
 def _distinct(manifests: Sequence[Manifest]) -> list[Entry]:
     """Return the usable videos by where they lie, each content once."""
-    found = {video.sha256: (m.root / video.path, video) for m in manifests for video in usable(m)}
+    found = {video.facts.sha256: (m.root / video.path, video) for m in manifests for video in usable(m)}
     return list(found.values())
 
 
 def _sample(store: FrameStore, entry: Entry) -> list[int]:
     """Return what some frames of a video take."""
     path, video = entry
-    wanted = np.unique(np.linspace(0, video.frames - 1, SAMPLED_FRAMES).astype(int)).tolist()
+    wanted = np.unique(np.linspace(0, video.facts.frames - 1, SAMPLED_FRAMES).astype(int)).tolist()
     return [len(store.encode(picture)) for _, picture in pictures(path, wanted)]
 
 
@@ -178,14 +180,14 @@ def _store_video(store: FrameStore, entry: Entry) -> bool:
         StorageError: It cannot be written.
     """
     path, video = entry
-    if store.is_whole(video.sha256):
+    if store.is_whole(video.facts.sha256):
         return False
     try:
         found = content_sha256(path)
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror})") from error
-    if found != video.sha256:
+    if found != video.facts.sha256:
         raise VideoError(f"{path}: has changed since it was prepared; prepare its dataset again")
-    wanted = store.numbers(video.frames).tolist()
-    store.write(video.sha256, pictures(path, frozenset(wanted)), video.frames)
+    wanted = store.numbers(video.facts.frames).tolist()
+    store.write(video.facts.sha256, pictures(path, frozenset(wanted)), video.facts.frames)
     return True

@@ -119,7 +119,7 @@ class FrameStore:
 
     def missing(self, manifest: Manifest) -> list[str]:
         """Return the ids of the usable training and test videos that are not in the store."""
-        return [v.id for v in usable(manifest) if not self.blob(v.sha256).is_file()]
+        return [v.id for v in usable(manifest) if not self.blob(v.facts.sha256).is_file()]
 
     def numbers(self, frames: int) -> NDArray[np.int64]:
         """Return the ascending numbers of the frames that are kept of a video of so many."""

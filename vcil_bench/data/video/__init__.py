@@ -30,8 +30,8 @@ from vcil_bench.common.errors import UserError, did_you_mean
 from vcil_bench.common.files import file_sha256
 
 from . import frame_folder, other_decoders, pyav
+from .facts import Facts
 from .facts import VideoError as VideoError
-from .facts import VideoFacts as VideoFacts
 
 DECODERS = ("auto", "pyav", *other_decoders.READERS)
 
@@ -128,14 +128,14 @@ def count_frames(path: str | os.PathLike[str]) -> int:
     return (frame_folder if Path(path).is_dir() else pyav).count(path)
 
 
-def probe(path: str | os.PathLike[str]) -> VideoFacts:
+def probe(path: str | os.PathLike[str]) -> Facts:
     """Decode a whole video once and report what it holds and whether anything is missing.
 
     Args:
         path: A video file, or a folder of extracted frames.
 
     Returns:
-        The facts; ``problem`` tells a partly decodable video from a healthy one.
+        The facts that decoding tells; ``problem`` tells a partly decodable video from a healthy one.
 
     Raises:
         VideoError: If not a single frame can be decoded.

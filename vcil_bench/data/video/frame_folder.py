@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 
 from . import pyav
-from .facts import VideoError, VideoFacts
+from .facts import Facts, VideoError
 
 _NAME = re.compile(r"(img_|frame_|image_|)(\d+)\.(jpe?g|png)", re.IGNORECASE)
 _LAYOUT = "img_00001.jpg, frame_000001.jpg, image_00001.jpg or 00001.jpg (.png as well)"
@@ -43,7 +43,7 @@ def count(path: str | os.PathLike[str]) -> int:
     return probe(path).frames
 
 
-def probe(path: str | os.PathLike[str]) -> VideoFacts:
+def probe(path: str | os.PathLike[str]) -> Facts:
     """Decode all pictures and report what they hold; see ``video.probe``."""
     files = _files(path)
     frames, shape, problem = 0, (0, 0), None
@@ -56,7 +56,7 @@ def probe(path: str | os.PathLike[str]) -> VideoFacts:
             raise
         problem = f"only {frames} frames can be used: {error}"
     codec = "png" if files[0].suffix.lower() == ".png" else "mjpeg"
-    return VideoFacts(frames, None, shape[1], shape[0], None, codec, 0, problem)
+    return Facts(frames, width=shape[1], height=shape[0], codec=codec, problem=problem)
 
 
 def content_sha256(path: str | os.PathLike[str]) -> str:

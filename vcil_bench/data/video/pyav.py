@@ -8,7 +8,6 @@ well (measured 2 to 4 times slower than one forward pass).
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,10 +23,10 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from .damage import DecodeLog, find_problem
-from .facts import VideoError, VideoFacts
+from .facts import Facts, VideoError
 
 # PyAV keeps FFmpeg's own log silent unless a program asks for it; the causes of failures reach the
-# user through exceptions and ``VideoFacts.problem``.
+# user through exceptions and ``Facts.problem``.
 
 # Largest MPEG-4 chunk that only says "no new picture here" (FFmpeg's MAX_NVOP_SIZE).
 _PLACEHOLDER_BYTES = 19
@@ -81,7 +80,7 @@ def count(path: str | os.PathLike[str]) -> int:
     return log.frames
 
 
-def probe(path: str | os.PathLike[str]) -> VideoFacts:
+def probe(path: str | os.PathLike[str]) -> Facts:
     """Decode a whole video once and report what it holds; see ``video.probe``."""
     log = DecodeLog()
     matrix = None
@@ -93,14 +92,13 @@ def probe(path: str | os.PathLike[str]) -> VideoFacts:
         width, height = log.size
         if matrix is not None and _is_transposed(matrix):
             width, height = height, width
-        return VideoFacts(
+        return Facts(
             frames=log.frames,
             claimed=stream.frames or None,
             width=width,
             height=height,
             fps=float(stream.average_rate) if stream.average_rate else None,
             codec=stream.codec_context.codec.canonical_name,
-            rotation=0 if matrix is None else _clockwise_degrees(matrix),
             problem=find_problem(container, stream, log),
         )
 
@@ -269,8 +267,3 @@ def _upright(rgb: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
     else:
         flip_x, flip_y = a < 0, d < 0
     return rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
-
-
-def _clockwise_degrees(matrix: tuple[int, int, int, int]) -> int:
-    _, _, c, d = matrix
-    return round(math.degrees(math.atan2(-c, d)) / 90) * 90 % 360

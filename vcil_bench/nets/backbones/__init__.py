@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vcil_bench.common.errors import did_you_mean
-from vcil_bench.nets.weights import Backbone, BackboneError
+from vcil_bench.nets.weights import BackboneError
 
+from .base import Backbone
 from .clip import ClipTiny, ClipVitB16
 from .resnet import TSMResNet34, TSMResNet50, TSMTiny, TSNResNet34
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from vcil_bench.common.files import file_sha256
 from vcil_bench.nets.compute import PLAIN, ComputeOptions
-from vcil_bench.nets.weights import Backbone, BackboneError, WeightsInfo, from_hub, given_file, read_state
+from vcil_bench.nets.weights import BackboneError, WeightsInfo, from_hub, given_file, read_state
+
+from .base import Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,7 @@ class ClipVitB16(Backbone):
     image_size = 224
     embedded_sibling = "clip_tiny"
     architecture = "ViT-B-16-quickgelu"
+    own_source = "openai"
     pretraining = "OpenAI WIT, 400M image-text pairs (not public)"
 
     def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> ClipTrunk:
@@ -45,7 +48,7 @@ class ClipVitB16(Backbone):
             model = _quiet_create(self.architecture)
             _load_into(model, path, self.architecture)
             info = WeightsInfo(self.name, source, file_sha256(path), self.pretraining)
-            if source != "openai":
+            if source != self.own_source:
                 info = WeightsInfo(self.name, source, info.sha256, "unknown (local file)")
         return ClipTrunk(self.name, model, open_clip.get_tokenizer(self.architecture), info, compute)
 
@@ -54,8 +57,8 @@ class ClipVitB16(Backbone):
             path = given_file(str(weights), "random, openai")
             return path, str(path.resolve())
         if self.local_file().is_file():
-            return self.local_file(), "openai"
-        return self._download(), "openai"
+            return self.local_file(), self.own_source
+        return self._download(), self.own_source
 
     def _download(self) -> Path:
         """Fetch OpenAI's weights through open_clip."""
@@ -87,6 +90,7 @@ class ClipTiny(Backbone):
     # Its products are so small that threads mostly wait for each other: with another process on the machine,
     # two threads on two cores were measured at a tenth of the rate of one.
     threads = 1
+    own_source = "embedded"
     embedded_sibling = "clip_tiny"
 
     def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> ClipTrunk:
@@ -111,7 +115,7 @@ class ClipTiny(Backbone):
                 _load_into(model, path, "clip_tiny")
                 info = WeightsInfo(
                     self.name,
-                    "embedded" if weights is None else str(path.resolve()),
+                    self.own_source if weights is None else str(path.resolve()),
                     file_sha256(path),
                     "rendered still pictures with captions" if weights is None else "unknown (local file)",
                 )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vcil_bench.common.files import file_sha256
 from vcil_bench.nets.compute import PLAIN, ComputeOptions
 from vcil_bench.nets.weights import (
-    Backbone,
     BackboneError,
     WeightsInfo,
     from_hub,
@@ -18,6 +17,8 @@ from vcil_bench.nets.weights import (
     is_path,
     read_state,
 )
+
+from .base import Backbone
 
 if TYPE_CHECKING:
     from timm.models.resnet import ResNet
@@ -43,6 +44,11 @@ class _TimmResNet(Backbone):
     architecture: ClassVar[str]
     tag: ClassVar[str] = "tv_in1k"
     shift: ClassVar[bool] = True
+
+    @property
+    def own_source(self) -> str:
+        """The default weights, by timm's name of them."""
+        return f"timm {self.architecture}.{self.tag}"
 
     def load(self, weights: str | None, compute: ComputeOptions = PLAIN) -> TSMTrunk:
         """Build it; ``weights`` may be a file, ``random``, or another of timm's (``resnet34.a1_in1k``)."""
@@ -138,6 +144,7 @@ class TSMTiny(Backbone):
     summary = "small ResNet with temporal shift (4 blocks) shipped with the package, 64 px, trained whole"
     provides = frozenset({"maps"})
     image_size = 64
+    own_source = "embedded"
     embedded_sibling = "tsm_tiny"
     threads = 1  # as for the small CLIP
 
@@ -160,7 +167,7 @@ class TSMTiny(Backbone):
                 _load_into(net, path)
                 info = WeightsInfo(
                     self.name,
-                    "embedded" if weights is None else str(path.resolve()),
+                    self.own_source if weights is None else str(path.resolve()),
                     file_sha256(path),
                     "rendered still pictures" if weights is None else "unknown (local file)",
                 )

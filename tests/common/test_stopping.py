@@ -13,8 +13,8 @@ import forked
 import pytest
 
 from vcil_bench import record
+from vcil_bench.common.stopping import StopRequest
 from vcil_bench.run import loop
-from vcil_bench.run.stopping import StopRequest
 from vcil_bench.training import Epoch, checkpoint
 
 LONG = ["epochs=2", "epochs_first=5000", "batch_size=2", "checkpoint_minutes=60"]

@@ -1,0 +1,128 @@
+"""``vcil-bench prepare``: checks a dataset file by file, writes its manifest, fills a frame store."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vcil_bench.common.errors import UserError
+from vcil_bench.common.terminal_text import print
+
+from .arguments import path_argument
+from .progress import watched
+
+if TYPE_CHECKING:
+    from vcil_bench.data.manifest import Manifest
+
+LINES = 20  # of a list printed before the rest is left to the report file
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Add ``prepare``."""
+    prepare = commands.add_parser("prepare", help="check a dataset file by file and write its manifest")
+    prepare.add_argument("dataset", metavar="DATASET", help="a name (see: list datasets), or vclimb")
+    prepare.add_argument("root", type=path_argument, nargs="?", metavar="ROOT", help="folder of the dataset")
+    prepare.add_argument("--split", metavar="NAME", help="prepare this one alone (default: all there are)")
+    prepare.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one a core)")
+    prepare.add_argument(
+        "--limit", type=float, metavar="SECONDS", help="kill a decoder that takes longer over a video (60)"
+    )
+    prepare.add_argument(
+        "--pickle",
+        type=path_argument,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="with DATASET vclimb: the authors' files, whose lists are imported",
+    )
+    prepare.add_argument(
+        "--store",
+        type=path_argument,
+        nargs="?",
+        const=Path(),
+        metavar="DIR",
+        help="decode all videos once into a frame store there (default: the user's cache), for store=true",
+    )
+    prepare.add_argument(
+        "--store-frames", type=int, metavar="N", help="keep N frames of a video there, evenly spaced (all)"
+    )
+    prepare.set_defaults(run=_prepare)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from vcil_bench.data.datasets import adapter
+    from vcil_bench.data.datasets.base import NotAList
+    from vcil_bench.data.manifest import manifest_path
+    from vcil_bench.data.prepare import LIMIT_S, report
+    from vcil_bench.run.data import Split, ready_root
+
+    if options.dataset == "vclimb" or options.pickle:
+        return _import_vclimb(options)
+    numbers = {"workers": options.workers, "limit": options.limit, "store-frames": options.store_frames}
+    for name, value in numbers.items():
+        if value is not None and value <= 0:
+            raise UserError(f"--{name} {value} must be more than 0")
+    source = adapter(options.dataset)
+    root = ready_root(source, options.root, watched, f"vcil-bench prepare {source.name} ROOT")
+    splits = source.splits(root) if options.split is None else [options.split]
+    if not splits:
+        source.list_videos(root, "1")  # says what is wrong with the root
+    manifests = []
+    for split in splits:
+        try:
+            limit_s = options.limit or LIMIT_S
+            opened = Split(source, split, root, watched, workers=options.workers, limit_s=limit_s)
+            manifest = opened.manifest
+        except NotAList as error:
+            if len(splits) == 1:
+                raise
+            print(f"passed over, not a split: {error}", file=sys.stderr)
+            continue
+        manifests.append(manifest)
+        found = report.summary(manifest)
+        print(f"{source.name}, split {split}: {found['classes']} classes")
+        for line in (*report.summary_lines(found, LINES), *report.statistics_lines(report.statistics(manifest))):
+            print(f"  {line}")
+        target = manifest_path(source.name, root, split)
+        print(f"  manifest: {target}\n  report: {target.with_suffix('.report.json')}")
+        print(f"  statistics: {target.with_suffix('.statistics.json')}")
+    if not manifests:
+        raise UserError(f"{root}: none of {', '.join(splits)} is a split; it should hold: {source.layout}")
+    return 0 if options.store is None else _fill_store(options, manifests)
+
+
+def _fill_store(options: argparse.Namespace, manifests: Sequence[Manifest]) -> int:
+    from vcil_bench.data.store.build import LIMIT_S, build, estimate
+    from vcil_bench.data.store.frame_store import FrameStore, default_root
+
+    root = default_root() if options.store == Path() else options.store
+    store = FrameStore(root, max_frames=options.store_frames)
+    needed = estimate(manifests, store)
+    print(f"frame store {store.root}: {needed}")
+    needed.check()
+    with watched("storing frames") as watch:
+        done = build(manifests, store, workers=options.workers, progress=watch, limit_s=options.limit or LIMIT_S)
+    print(f"  {done.made} videos stored, {done.kept} were there, {len(done.failed)} cannot be stored")
+    for name, problem in done.failed[:LINES]:
+        print(f"  not stored: {name}: {problem}")
+    return int(bool(done.failed))
+
+
+def _import_vclimb(options: argparse.Namespace) -> int:
+    from vcil_bench.data.datasets.vclimb_import import SOURCES, import_pickle
+
+    if options.dataset != "vclimb" or options.root is not None or not options.pickle:
+        raise UserError(
+            "the vCLIMB authors' lists are imported with 'vcil-bench prepare vclimb --pickle FILE', FILE being "
+            f"one of: {', '.join(source.file for source in SOURCES)}"
+        )
+    for path in options.pickle:
+        done = import_pickle(path)
+        counts = ", ".join(f"{count} {part}" for part, count in done.videos.items())
+        print(f"{path}: {done.classes} classes in {done.tasks} tasks; videos: {counts}")
+        print(f"  kept in {done.folder}; protocol {done.source.protocol} can now be run")
+    return 0

@@ -1,0 +1,47 @@
+"""Progress of a command: bars in a terminal, lines in a log file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vcil_bench.common.progress_bars import bar
+from vcil_bench.common.progress_lines import ProgressLines
+from vcil_bench.common.terminal_text import print
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def progress_bars() -> Progress:
+    """Return progress bars, shown in a terminal and by one process of a team alone."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty() or not is_main(),
+    )
+
+
+def is_main() -> bool:
+    """Tell whether this is the process that speaks, where torchrun has started several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def watched(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Give what shows progress: a bar in a terminal, lines in a log."""
+    if sys.stderr.isatty():
+        with progress_bars() as progress, bar(progress, text) as moved:
+            yield moved
+    else:
+        yield ProgressLines(text, lambda line: print(line, file=sys.stderr, flush=True))

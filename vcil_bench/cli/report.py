@@ -1,0 +1,35 @@
+"""``vcil-bench report``: writes tables and curves from the records."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from vcil_bench.common.errors import UserError
+from vcil_bench.common.terminal_text import print
+
+from .arguments import path_argument
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Add ``report``."""
+    report = commands.add_parser("report", help="write tables and curves from the records")
+    report.add_argument("--results", type=path_argument, default=Path("results"), metavar="DIR")
+    report.add_argument("--out", type=path_argument, default=Path("reports"), metavar="DIR")
+    report.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from vcil_bench.report.build import write
+
+    if not options.results.is_dir():
+        raise UserError(f"no results folder {str(options.results)!r}; run something first or give --results")
+    written = write(options.results, options.out)
+    print(f"{written.records} records; {len(written.files)} files")
+    for note in written.notes:
+        print(f"not drawn: {note}")
+    print(f"wrote {written.files[0]} and, below {options.out}, tables and figures")
+    for error in written.errors:
+        print(f"vcil-bench: error: left out: {error}", file=sys.stderr)
+    return 2 if written.errors else 0

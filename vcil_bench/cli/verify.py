@@ -1,0 +1,82 @@
+"""``vcil-bench verify``: class orders, lists, and what train and test share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vcil_bench.common.terminal_text import print
+
+from .arguments import add_assignments, path_argument
+from .progress import watched
+
+if TYPE_CHECKING:
+    from vcil_bench.data.datasets import Listed
+    from vcil_bench.data.manifest import Manifest
+    from vcil_bench.run.data import Split
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Add ``verify``."""
+    verify = commands.add_parser("verify", help="check class orders, lists, and what train and test share")
+    verify.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
+    verify.add_argument(
+        "--data", type=path_argument, metavar="ROOT", help="folder of the dataset; its lists are enough"
+    )
+    add_assignments(verify, "backbone and weights to judge (default: all that fit), and protocol.KEY")
+    verify.add_argument("--json", action="store_true", help="print the findings as JSON")
+    verify.set_defaults(run=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from vcil_bench import protocol
+    from vcil_bench.common.config import parse_assignments
+    from vcil_bench.data.datasets import ADAPTERS, adapter
+    from vcil_bench.run.data import Split
+    from vcil_bench.verify.checks import as_plain, chosen_weights, verify
+
+    given = parse_assignments(options.assignments)
+    prefix = "protocol."
+    overrides = {key.removeprefix(prefix): given.pop(key) for key in list(given) if key.startswith(prefix)}
+    loaded = protocol.load(options.protocol)
+    if overrides:
+        loaded = loaded.derive(overrides)
+    weights = chosen_weights(loaded, given)
+    source = ADAPTERS.get(loaded.spec.dataset.name)  # a protocol may be verified whose data nothing can read
+    listed: Sequence[Listed] | None = None
+    files: Manifest | str = ""
+    if options.data is not None or (source is not None and source.default_root() is not None):
+        dataset = loaded.spec.dataset
+        listed, files = _read(Split(adapter(dataset.name), str(dataset.split), options.data, watched))
+    found = verify(loaded, weights, listed, files)
+    if options.json:
+        print(json.dumps(as_plain(found), indent=1, ensure_ascii=False))
+    else:
+        for one in found:
+            print(f"{one.level:8} {one.check:16} {one.text}")
+        levels = [one.level for one in found]
+        counts = ", ".join(f"{levels.count(level)} {level}" for level in ("error", "warning", "note", "ok"))
+        print(f"{loaded.label}: {counts}")
+    return int(any(one.level == "error" for one in found))
+
+
+def _read(split: Split) -> tuple[Sequence[Listed], Manifest | str]:
+    """Return a split's lists, and its files as they were read before, so that verifying takes seconds.
+
+    Raises:
+        UserError: The root holds another dataset, or a list that is malformed.
+    """
+    from vcil_bench.data.datasets import VideosMissing
+    from vcil_bench.data.manifest import manifest_path
+
+    try:
+        listed = split.listed
+    except VideosMissing as error:
+        number = len(error.listed)
+        return error.listed, f"none of the {number} listed videos is there; the lists alone were verified"
+    if manifest_path(split.source.name, split.root, split.name).is_file():
+        return listed, split.manifest
+    prepare = f"vcil-bench prepare {split.source.name} {split.root}"
+    return listed, f"not opened: '{prepare}' reads them and finds damaged and equal ones"
