@@ -24,7 +24,7 @@ from .nets.network import Trunk
 from .nets.parallel.batch_part import computing
 from .nets.precision import Precision
 from .protocol import MemorySpec
-from .record_schema import MemoryUse
+from .record_schema import MemoryUse as MemoryUse  # what memory_use returns
 from .stream import Task
 from .training import Epoch, Trainer
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vcil_bench.common.random_streams import seed_modules
+from vcil_bench.common.stopping import StopRequest
 from vcil_bench.data.loader import Batch, ClipLoader, Sample
 from vcil_bench.memory import exemplars_of
 from vcil_bench.method import Method, RunContext
@@ -22,7 +23,6 @@ from vcil_bench.nets.network import Trunk
 from vcil_bench.protocol import ClipSpec, MemorySpec
 from vcil_bench.run.global_state import SETTINGS
 from vcil_bench.run.loop import within_reach
-from vcil_bench.run.stopping import StopRequest
 from vcil_bench.stream import Task
 from vcil_bench.training import Trainer, checkpoint
 from vcil_bench.training.resume import PhaseSaver
