@@ -71,7 +71,7 @@ def make(root: Path, protocol: Path) -> Tiny:
         for number in range(5):
             path = f"{name}/{number}.mp4"
             (root / name).mkdir(exist_ok=True)
-            encode_frames(root / path, draw_clip(colour, number))
+            encode_frames(root / path, draw_clip(colour, number, 12))
             rows.append({"path": path, "class": name, "split": "train" if number < 3 else "test"})
     with (root / "videos.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=["path", "class", "split"])

@@ -8,21 +8,15 @@ import json
 
 from vcil_bench.common.terminal_text import print
 
+from .arguments import add_assignments
+
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Add ``check``."""
     check = commands.add_parser("check", help="check that a method keeps the contract, in seconds")
     check.add_argument("method", metavar="METHOD", help="a name (see: list methods) or a .py file")
     check.add_argument("--backbone", metavar="NAME", help="on this one (default: the method's, in small)")
-    check.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="assignments",
-        help="method config, to make it quick (epochs are 2 and batch_size 4 by themselves)",
-    )
+    add_assignments(check, "method config, to make it quick (epochs are 2 and batch_size 4 by themselves)")
     check.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     check.set_defaults(run=_check)
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from vcil_bench.common.terminal_text import print
 
+from .arguments import path_argument
+
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Add ``new-method``."""
     new = commands.add_parser("new-method", help="write a method to start from, which passes 'check' as it is")
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits and _, such as my_method")
     new.add_argument("--package", action="store_true", help="a package to install, with test and CI file")
-    new.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder to write to (this one)")
+    new.add_argument("--out", type=path_argument, default=Path(), metavar="DIR", help="folder to write to")
     new.set_defaults(run=_new_method)
 
 

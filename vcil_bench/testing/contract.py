@@ -137,6 +137,7 @@ class Subject:
         self.config_values = quick_values(cls) | dict(config or {})
         self.data = SmallData(_empty(folder / "videos"))
         self.trunk = loaded(self.backbone)
+        self.pretrained = [p.detach().clone() for p in _pretrained(self.trunk)]
         self.runs = self.runs_with()
         self._folder = folder
         self._folders = 0
@@ -278,10 +279,8 @@ def leaves_the_process_as_found(subject: Subject) -> None:
 @_check("", ("learns",))
 def leaves_the_backbone_alone(subject: Subject) -> None:
     """The pretrained weights are neither trained nor stored with the method."""
-    trunk: Any = subject.trunk
-    frozen = list(trunk.model.parameters())
-    fresh: Any = loaded(subject.backbone)
-    same = all(torch.equal(a, b) for a, b in zip(frozen, fresh.model.parameters(), strict=True))
+    frozen = _pretrained(subject.trunk)
+    same = all(torch.equal(a, b) for a, b in zip(frozen, subject.pretrained, strict=True))
     if not same or any(p.requires_grad or p.grad is not None for p in frozen):
         advice = "train a network of context.backbone.network(...), not the backbone's own weights"
         raise Broken("the backbone's weights were trained or made to require gradients", advice, "learn")
@@ -588,6 +587,11 @@ def _chosen_backbone(cls: type[Method], on: str | None) -> Backbone:
             f"those that fit: {', '.join(fits) or 'none'}"
         )
     return chosen
+
+
+def _pretrained(trunk: Any) -> list[Tensor]:
+    """Return the pretrained weights of a backbone."""
+    return list(trunk.model.parameters())
 
 
 def _together_and_apart(subject: Subject, trunk: Trunk) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:

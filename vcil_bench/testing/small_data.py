@@ -13,19 +13,20 @@ from vcil_bench.data.synthetic import write_video
 from vcil_bench.stream import Task
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 40, 40), "white": (230, 230, 230)}
-FRAMES = 12
+FRAMES = 8  # twice as many as a clip has, and an exemplar keeps
 TRAIN, TEST = 4, 2  # videos per class
 
 
-def draw_clip(colour: tuple[int, int, int], number: int) -> list[NDArray[np.uint8]]:
-    """Draw a bar that moves over a plain ground: ``FRAMES`` frames [64, 64, 3].
+def draw_clip(colour: tuple[int, int, int], number: int, num_frames: int) -> list[NDArray[np.uint8]]:
+    """Draw a bar that moves over a plain ground: frames [64, 64, 3].
 
     Args:
         colour: Of the ground, which is the class.
         number: Of the clip within its class, from 0; gives the bar's height and start.
+        num_frames: Length of the clip, at most 12.
     """
     frames = []
-    for t in range(FRAMES):
+    for t in range(num_frames):
         frame = np.full((64, 64, 3), colour, np.uint8)
         left = 4 * t + number
         frame[8 * number + 8 : 8 * number + 16, left : left + 8] = 0
@@ -43,7 +44,7 @@ class SmallData:
             self._videos.append([])
             for number in range(TRAIN + TEST):
                 path = folder / f"{name}_{number}.mp4"
-                write_video(path, np.stack(draw_clip(colour, number)))
+                write_video(path, np.stack(draw_clip(colour, number, FRAMES)))
                 self._videos[label].append(Sample(path.stem, str(path), label, FRAMES))
 
     def tasks(
