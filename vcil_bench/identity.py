@@ -32,7 +32,12 @@ MACHINE_PARTS = frozenset({"device_kind", "torch_version"})
 PARTS = SEED_PARTS | MACHINE_PARTS | {"protocol", "config", "options", "data", "frame_store", "weights"}
 
 # Modules that every run's numbers depend on; what they and the method import is followed from here.
-ALWAYS = ("vcil_bench.stream", "vcil_bench.data.loader", "vcil_bench.run.evaluation")
+ALWAYS = (
+    "vcil_bench.stream",
+    "vcil_bench.data.loader",
+    "vcil_bench.run.seeded",
+    "vcil_bench.run.evaluation",
+)
 # Every module that these or a built-in method can reach by imports stands in one of two lists. A change in the
 # first kind makes stale the records of the methods that reach it, and refuses to resume their states.
 NUMERIC_MODULES = frozenset(
@@ -75,6 +80,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.nets.tsm",
         "vcil_bench.rehearsal",
         "vcil_bench.run.evaluation",
+        "vcil_bench.run.seeded",
         "vcil_bench.stream",
         "vcil_bench.training",
         "vcil_bench.training.checkpoint",

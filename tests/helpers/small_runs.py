@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from vcil_bench import protocol, registry
-from vcil_bench.common.random_streams import seed_modules
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import ClipLoader
 from vcil_bench.data.prepare import prepare
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.network import Trunk
+from vcil_bench.run import seeded
 from vcil_bench.run.loop import within_reach
 from vcil_bench.stream import TaskStream
 from vcil_bench.training import Trainer
@@ -74,15 +74,12 @@ def learn(
     cls: type[Method], config: Any, trunk: Trunk, stream: TaskStream, tiny: Any, steps: int, **overrides: Any
 ) -> Method:
     """Construct a method and let it learn the first tasks, seeded as the runner does."""
-    seed_modules(1, "init")
-    method = cls(config, context_of(trunk, tiny.protocol, **overrides))
+    method = seeded.construct(cls, config, context_of(trunk, tiny.protocol, **overrides), 1)
     for step in range(steps):
         task = stream.task(step, cumulative=cls.data_access == "cumulative")
-        seed_modules(1, "grow", step)
-        method.grow(task)
-        seed_modules(1, "learn", step)
+        seeded.grow(method, task, 1)
         with within_reach(method, method.context, task):
-            method.train().learn(task)
+            seeded.learn(method, task, 1)
     return method.eval()
 
 

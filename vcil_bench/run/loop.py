@@ -24,7 +24,6 @@ from vcil_bench.common import cpu_cores
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import Busy, check_writable, locked, remove
 from vcil_bench.common.progress_bars import bar
-from vcil_bench.common.random_streams import seed_modules
 from vcil_bench.common.stopping import StopRequest
 from vcil_bench.data.loader import ClipLoader, Sample
 from vcil_bench.data.manifest import DataError, Manifest
@@ -49,7 +48,7 @@ from vcil_bench.training import checkpoint as checkpoints
 from vcil_bench.training.resume import PhaseSaver, check_identity
 from vcil_bench.verify.checks import as_plain, findings
 
-from . import determinism, out_of_memory
+from . import determinism, out_of_memory, seeded
 from .data import open_split
 from .environment import environment, other_device
 from .evaluation import EvaluationError, StepResult, evaluate, memory_use
@@ -328,9 +327,8 @@ class _Run:
     def _restore(self, context: RunContext) -> tuple[Method, int]:
         """Construct the method; if there is a checkpoint of this run, bring it back to where that was."""
         cumulative = self.plan.method.data_access == "cumulative"
-        seed_modules(self.run_seed, "init")
         with left_as_found(self.plan.method.name, "__init__"):
-            method = self.plan.method(self.plan.config, context).to(self.plan.device)
+            method = seeded.construct(self.plan.method, self.plan.config, context, self.run_seed)
         path = records.checkpoint_path(self.path)
         earlier = self._earlier_sessions()
         if not path.exists():
@@ -340,10 +338,9 @@ class _Run:
         check_identity(path, saved.identity, self.record["identity"])
         done = len(saved.steps)
         for step in range(done):
-            seed_modules(self.run_seed, "grow", step)
             with left_as_found(method.name, "grow"):
-                method.grow(self.stream.task(step, cumulative=cumulative))
-        method.to(self.plan.device).load_state_dict(saved.state)
+                seeded.grow(method, self.stream.task(step, cumulative=cumulative), self.run_seed)
+        method.load_state_dict(saved.state)
         self.record["steps"], self.top = saved.steps, saved.top
         self._join_sessions(earlier or saved.sessions)
         context.trainer.epochs_done = sum(len(step["losses"]) for step in saved.steps)
@@ -399,14 +396,11 @@ class _Run:
         trainer = method.context.trainer
         trainer.begin_task(task.index)
         with within_reach(method, method.context, task):
-            seed_modules(self.run_seed, "grow", task.index)
             with left_as_found(method.name, "grow"):
-                method.grow(task)
-            method.to(self.plan.device).train()
-            seed_modules(self.run_seed, "learn", task.index)
+                seeded.grow(method, task, self.run_seed)
             shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
             with left_as_found(method.name, "learn"):
-                method.learn(task)
+                seeded.learn(method, task, self.run_seed)
         self.stop.follow()
         floating = [name for name, buffer in method.named_buffers() if buffer.is_floating_point()]
         self.team.check_alike(method.state_dict(), [name for name in floating if name in shapes])

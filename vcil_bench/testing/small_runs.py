@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vcil_bench.common.random_streams import seed_modules
 from vcil_bench.common.stopping import StopRequest
 from vcil_bench.data.loader import Batch, ClipLoader, Sample
 from vcil_bench.memory import exemplars_of
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.network import Trunk
 from vcil_bench.protocol import ClipSpec, MemorySpec
+from vcil_bench.run import seeded
 from vcil_bench.run.global_state import SETTINGS
 from vcil_bench.run.loop import within_reach
 from vcil_bench.stream import Task
@@ -114,23 +114,19 @@ class SmallRuns:
         cpu, loader = torch.device("cpu"), _CountingLoader(self._clip, stop)
         trainer = Trainer(cpu, "fp32", loader, saver=PhaseSaver(saved, {}, stop=stop.request))
         context = RunContext(cpu, "fp32", loader, self.trunk, self.budget, trainer)
-        seed_modules(seed, "init")
         with self._watched("__init__"):
-            return self.cls(self.config, context)
+            return seeded.construct(self.cls, self.config, context, seed)
 
     def grow(self, method: Method, task: Task) -> None:
         """Let the method grow by a task, its videos out of reach."""
-        seed_modules(SEED, "grow", task.index)
         with self._watched("grow"), method.context.loader.limited_to((), lambda: ()):
-            method.grow(task)
+            seeded.grow(method, task, SEED)
 
     def learn(self, method: Method, task: Task) -> None:
         """Let a method that has grown learn the task, whose videos and exemplars alone are in reach."""
         method.context.trainer.begin_task(task.index)
-        method.train()
-        seed_modules(SEED, "learn", task.index)
         with self._watched("learn"), within_reach(method, method.context, task):
-            method.learn(task)
+            seeded.learn(method, task, SEED)
         method.eval()
 
     def learn_all(self, tasks: list[Task]) -> Learnt:
