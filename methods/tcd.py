@@ -196,7 +196,10 @@ class TCD(RehearsalClassifier):
             return
         epoch.backward(losses)
         optimiser.pile_up(overflows=self.context.precision == "fp16")
-        nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], self.config.clip_norm)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        # Clipping writes into what has piled up, so not by a norm that overflowed: fp16 leaves out its step.
+        nn.utils.clip_grads_with_norm_(trained, self.config.clip_norm, torch.where(norm.isfinite(), norm, 0.0))
         epoch.update()
 
     def _head_optimiser(self) -> torch.optim.Optimizer:
@@ -273,7 +276,8 @@ class AuthorsSGD(torch.optim.SGD):
         """Add the gradients to those of the steps before, to be clipped together with them.
 
         Args:
-            overflows: Whether gradients may overflow (fp16); those that do count as zero.
+            overflows: Whether gradients may overflow (fp16). Those that do count as zero in the sums; the step
+                is left out, as where a gradient that is stepped by overflows.
         """
         for parameter in (p for group in self.param_groups if group["piles_up"] for p in group["params"]):
             state = self.state[parameter]

@@ -253,6 +253,34 @@ class TestPlugins:
         assert {"mine.py", "my_helper", "vcil_bench.methods.icarl", "vcil_bench.losses"} <= code.keys()
         assert "my_unused" not in code
 
+    def test_what_lies_beside_a_file_counts_also_where_the_path_goes_through_a_link(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, link = tmp_path / "real", tmp_path / "link"
+        real.mkdir()
+        link.symlink_to(real)
+        (real / "my_linked_helper.py").write_text("SCALE = 1\n", encoding="utf-8")
+        (real / "mine.py").write_text("import my_linked_helper\n", encoding="utf-8")
+        monkeypatch.syspath_prepend(str(link))
+        assert "my_linked_helper" in code_of(real / "mine.py", RESNET)
+
+    def test_a_base_class_from_elsewhere_counts(
+        self, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "lib").mkdir()
+        monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+        base = tmp_path / "lib" / "my_base_elsewhere.py"
+        base.write_text(
+            "from vcil_bench.methods.zero_shot import ZeroShot\n\n\nclass Base(ZeroShot):\n    pass\n"
+        )
+        method = tmp_path / "mine.py"
+        method.write_text(
+            "import my_base_elsewhere\n\n\nclass Mine(my_base_elsewhere.Base):\n    name = 'mine'\n"
+        )
+        assert tiny.run(method, tmp_path / "r") == 0
+        (path,) = tmp_path.glob("r/*/mine/*.json")
+        assert {"mine.py", "my_base_elsewhere"} <= records.load(path).data["identity"].keys()
+
     def test_a_file_that_was_changed_is_refused_with_the_reason_as_a_field(
         self, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

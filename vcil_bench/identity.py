@@ -208,7 +208,8 @@ def code_of(method: str | Path, *others: str) -> dict[str, str]:
 
     Args:
         method: The method's module; the path of one that was given as a file, whose hash is named after it.
-        others: Further modules to begin with, such as the backbone's.
+        others: Further modules to begin with: the backbone's, and those of the method's base classes, wherever
+            they come from.
     """
     found: dict[str, str] = {}
     if isinstance(method, Path):
@@ -238,8 +239,8 @@ def _is_followed(module: str, method: str | Path) -> bool:
         return module in NUMERIC_MODULES or (module.startswith(f"{METHODS}.") and _file(module) is not None)
     if isinstance(method, str):
         return top == method.partition(".")[0] and _file(module) is not None
-    beside = _below([str(method.parent)], module.split("."))
-    return beside is not None and _file(module) == beside
+    beside, imported = _below([str(method.parent)], module.split(".")), _file(module)
+    return beside is not None and imported is not None and imported.resolve() == beside.resolve()
 
 
 def _code_now(part: str, record: Record) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from golden_files import DTYPES, close, golden, tensors
 from torch import Tensor, nn
 
-from vcil_bench.methods.tcd import AuthorsSGD, accumulate_importance, loss_weights, normalise_importance
+from vcil_bench.methods.tcd import TCD, AuthorsSGD, accumulate_importance, loss_weights, normalise_importance
 
 LAYERS = ["layer1", "layer2", "layer3", "layer4", "raw"]
 
@@ -146,3 +147,26 @@ def test_a_schedule_changes_the_rate_of_repeated_groups_too() -> None:
         found.append(parameter.item())
     assert found == pytest.approx([-2.0, -2.2])
     assert len(optimiser.param_groups) == 1
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_a_gradient_that_overflows_leaves_what_has_piled_up_as_it_was(bad: float) -> None:
+    stepped, piling = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimiser = AuthorsSGD([{"params": [stepped]}, {"params": [piling], "piles_up": True}], lr=0.1)
+    method = SimpleNamespace(
+        config=SimpleNamespace(clip_norm=1.0),
+        context=SimpleNamespace(precision="fp16"),
+        parameters=lambda: [stepped, piling],
+    )
+    piled = []
+    for gradient in (1.0, bad, 1.0):
+
+        def backward(losses: dict[str, torch.Tensor], gradient: float = gradient) -> None:
+            stepped.grad, piling.grad = torch.full((2,), gradient), torch.ones(2)
+
+        epoch = SimpleNamespace(backward=backward, update=lambda: None)
+        TCD._step(method, epoch, optimiser, {})  # type: ignore[arg-type]
+        piled.append(optimiser.state[piling]["pile"].clone())
+    assert all(torch.isfinite(sums).all() for sums in piled)
+    assert (piled[1] >= piled[0]).all()
+    assert not piled[2].equal(piled[0])

@@ -55,7 +55,7 @@ from .evaluation import EvaluationError, StepResult, evaluate, memory_use
 from .files import leftovers, unfinished_files
 from .global_state import left_as_found
 from .plan import Plan, RunError, plain_values
-from .reuse import code_of, finished
+from .reuse import finished
 
 Say = Callable[[str], None]
 
@@ -560,7 +560,7 @@ class _Run:
             "environment": here,
         }
         record = cast("RecordData", made)
-        record["identity"] = parts_of(record, code_of(plan))
+        record["identity"] = parts_of(record, plan.code)
         return record
 
 

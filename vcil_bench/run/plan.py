@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
+from vcil_bench import identity
 from vcil_bench import record as records
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import check_writable
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.video import resolve_decoder
-from vcil_bench.identity import in_words
 from vcil_bench.memory import check_budget
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
@@ -47,9 +47,9 @@ class StaleRecord(RunError):
     """
 
     def __init__(self, path: Path, reasons: list[str]) -> None:
+        changed = identity.in_words(reasons)
         super().__init__(
-            f"{path}: finished, but stale: {in_words(reasons)} changed; FORCE=1 (--force) moves it aside and "
-            "runs anew"
+            f"{path}: finished, but stale: {changed} changed; FORCE=1 (--force) moves it aside and runs anew"
         )
         self.path = path
         self.reasons = reasons
@@ -57,7 +57,11 @@ class StaleRecord(RunError):
 
 @dataclass(frozen=True)
 class Plan:
-    """A command, resolved and checked: one method on one protocol, for some seeds."""
+    """A command, resolved and checked: one method on one protocol, for some seeds.
+
+    ``code`` holds the hashes of the code that runs, by module, taken when it was imported: a file that is edited
+    later is not what this process computes with.
+    """
 
     entry: Entry
     protocol: Protocol
@@ -70,6 +74,7 @@ class Plan:
     results: Path
     device: torch.device
     backbone: Backbone
+    code: dict[str, str]
 
     @property
     def method(self) -> type[Method]:
@@ -146,7 +151,17 @@ def make_plan(
         results,
         _device(device),
         chosen,
+        code_of(entry, chosen),
     )
+
+
+def code_of(entry: Entry, chosen: Backbone) -> dict[str, str]:
+    """Return the hashes of the code that a method's runs on a backbone depend on, as it is on disk now."""
+    assert entry.cls is not None
+    file = entry.file if entry.origin == "file" else None
+    given = entry.cls.__module__
+    bases = {base.__module__ for base in entry.cls.__mro__ if issubclass(base, Method)} - {given}
+    return identity.code_of(file or given, type(chosen).__module__, *sorted(bases))
 
 
 def plain_values(config: Any) -> dict[str, Any]:

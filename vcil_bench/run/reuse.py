@@ -11,17 +11,10 @@ from vcil_bench.data.manifest import Manifest
 from vcil_bench.nets.weights import given_file, is_path
 
 from .files import clear_finished
-from .plan import Plan, StaleRecord, plain_values
+from .plan import Plan, StaleRecord, code_of, plain_values
 
 # Parts that a plan alone does not know: they need the data's files or the weights.
 LOADED_PARTS = {"class_order", "data", "frame_store", "weights"}
-
-
-def code_of(plan: Plan) -> dict[str, str]:
-    """Return the hashes of the code that a plan's runs depend on, by module."""
-    entry = plan.entry
-    method = entry.file if entry.origin == "file" else None
-    return identity.code_of(method or plan.method.__module__, type(plan.backbone).__module__)
 
 
 def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Callable[[str], None]) -> bool:
@@ -71,4 +64,4 @@ def known_parts(plan: Plan, seed: int, manifest: Manifest | None) -> dict[str, s
         known["data"] = manifest.sha256
     if options.weights is not None and is_path(options.weights):
         known["weights"] = [plan.backbone.name, file_sha256(given_file(options.weights))]
-    return identity.parts(code_of(plan), **known)
+    return identity.parts(code_of(plan.entry, plan.backbone), **known)
