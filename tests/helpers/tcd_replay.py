@@ -252,7 +252,8 @@ class Replay:
         self.losses: dict[str, Tensor] = {}
         patch.setattr(Epoch, "backward", self._noting_backward(Epoch.backward))
         patch.setattr(Epoch, "update", self._noting_update(Epoch.update))
-        patch.setattr(nn.utils, "clip_grad_norm_", self._noting_norm(nn.utils.clip_grad_norm_))
+        for name in ("get_total_norm", "clip_grad_norm_"):  # with what has piled up, and without
+            patch.setattr(nn.utils, name, self._noting_norm(getattr(nn.utils, name)))
         patch.setattr(tcd, "nca_loss", self._noting_nca(tcd.nca_loss))
 
     def run(self, upto: int | None = None) -> None:
