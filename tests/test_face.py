@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_records_of_a_folder_give_their_metrics() -> None:
-    records = vcil_bench.load_records(ROOT / "results")
+    records = vcil_bench.load_records(ROOT / "results/reference")
     (stpr,) = (r for r in records if (r.data["method"]["name"], r.data["seed"]) == ("stpr", 1000))
     assert stpr.complete
     correct = [sum(step["correct"]["text"]) for step in stpr.data["steps"]]
