@@ -186,6 +186,13 @@ def test_ctrl_c_during_an_import_ends_it(folder: Path, request: pytest.FixtureRe
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize(("name", "said"), [("gone.py", "no method file"), ("notes.txt", "is not a .py file")])
+def test_what_is_no_method_file_is_refused_by_what_it_is(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(registry.MethodError, match=said):
+        registry.from_file(tmp_path / name)
+
+
 def test_imported_classes_do_not_count(tmp_path: Path) -> None:
     text = METHOD.replace("import torch\n", "import torch\n\nfrom .zero_shot import ZeroShot\n", 1)
     assert registry.find(str(write(tmp_path, "mine.py", text))).name == "constant"

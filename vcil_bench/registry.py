@@ -110,7 +110,11 @@ def from_file(path: Path) -> Entry:
     Raises:
         MethodError: No such file.
     """
-    if not path.is_file() or path.suffix != ".py":
+    if not path.is_file():
+        raise MethodError(
+            f"no method file {str(path)!r}; give a .py file, or a name (see: vcil-bench list methods)"
+        )
+    if path.suffix != ".py":
         raise MethodError(f"{str(path)!r} is not a .py file")
     path = path.resolve()
     built_in = methods_folder().resolve()

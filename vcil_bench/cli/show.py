@@ -101,7 +101,10 @@ def _show(options: argparse.Namespace) -> int:
         _show_method(registry.find(name))
         return 0
     known = [*methods, *protocol.names(), *ADAPTERS, *BACKBONES]
-    raise UserError(f"nothing is named {name!r}{did_you_mean(name, known)}; see 'vcil-bench list ...'")
+    raise UserError(
+        f"nothing is named {name!r}{did_you_mean(name, known)}; names: vcil-bench list "
+        "methods|protocols|datasets|backbones"
+    )
 
 
 def _show_protocol(protocol: Protocol) -> None:
