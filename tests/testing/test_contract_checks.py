@@ -91,7 +91,7 @@ def test_the_command_prints_a_line_a_check_and_tells_failure_by_its_code(
     ("arguments", "named"),
     [
         (["no_such_method"], "unknown method"),
-        ([str(WRONG / "nothing.py")], "not a .py file"),
+        ([str(WRONG / "nothing.py")], "no method file"),
         (["zero_shot", "--backbone", "tsm_tiny"], "clip_tiny"),
         (["zero_shot", "--backbone", "tsm_tin"], "did you mean 'tsm_tiny'?"),
         (["finetune", "--set", "epoch=1"], "did you mean 'epochs'?"),
