@@ -12,7 +12,6 @@ README with the figures measured on held-out stills.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pretraining_command
 import torch
 from fact_reader import FactReader
 from safetensors.torch import load_file, save
@@ -291,18 +291,7 @@ def pretrain(out: Path, steps: int, seed: int, progress: bool = True, count: int
     return figures
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the script."""
-    parser = argparse.ArgumentParser(prog="python -m pretrain_tiny_tsm")
-    parser.add_argument("--out", type=Path, default=DEFAULT_FOLDER, help="folder to write")
-    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="batches of 128 stills")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(NUM_THREADS)
-    figures = pretrain(options.out, options.steps, options.seed)
-    for name, value in figures.items():
-        tqdm.write(f"{name:24} {value:.4f}")
-
-
 if __name__ == "__main__":
-    main()
+    pretraining_command.run(
+        pretrain, DEFAULT_FOLDER, steps=DEFAULT_STEPS, seed=DEFAULT_SEED, threads=NUM_THREADS
+    )

@@ -95,7 +95,10 @@ def find(name: str | None) -> type[Any]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise TrackerError(f"tracker: {name!r} cannot be loaded ({type(error).__name__}: {error})") from error
+        raise TrackerError(
+            f"tracker: {name!r} cannot be loaded ({type(error).__name__}: {error}); give tensorboard, or "
+            "package.module:Name of a class that can be imported from here"
+        ) from error
     lacking = [m for m in ("scalars", "close") if not callable(getattr(found, m, None))]
     if lacking:
         raise TrackerError(f"tracker: {name!r} has no method {', '.join(lacking)}")

@@ -82,10 +82,16 @@ class Scripted(Engine):
     """Ends commands as a script says, one ending per start, and keeps what was started.
 
     A command that ends with 0 leaves a record; an exception in the place of an ending is raised at the start.
+
+    Args:
+        failed_because: What the record of a command that ends with 3 says; None where it leaves none.
     """
 
-    def __init__(self, slots: int, *endings: tuple[int, str] | EngineError) -> None:
+    def __init__(
+        self, slots: int, *endings: tuple[int, str] | EngineError, failed_because: str | None = None
+    ) -> None:
         self.slots = slots
+        self.failed_because = failed_because
         self.endings = list(endings)
         self.commands: list[list[str]] = []
         self.most = 0
@@ -101,6 +107,8 @@ class Scripted(Engine):
         log.write_text(line + "\n", encoding="utf-8")
         if code == 0:
             records.save(log.with_suffix(".json"), record_data())
+        elif code == 3 and self.failed_because is not None:
+            records.save(log.with_suffix(".json"), record_data(status="failed", reason=self.failed_because))
         job = ScriptedJob(self, code)
         self.running.add(job)
         self.most = max(self.most, len(self.running))
@@ -201,8 +209,8 @@ def test_only_what_died_is_tried_again(
 
 def test_why_a_run_failed_is_read_from_its_record(tiny: Tiny, tmp_path: Path) -> None:
     (cell,) = cells(request(tiny, tmp_path, seeds=[1]))
-    records.save(cell.path, record_data(status="failed", reason="TrainingError: loss is nan"))
-    assert go([cell], Scripted(1, (3, "whatever a log ends with")))
+    engine = Scripted(1, (3, "whatever a log ends with"), failed_because="TrainingError: loss is nan")
+    assert go([cell], engine)
     assert (cell.status, cell.reason) == ("failed", "TrainingError: loss is nan")
 
 
@@ -492,6 +500,29 @@ def test_stale_records_are_refused_or_run_anew(tiny: Tiny, tmp_path: Path) -> No
     assert f"{accident.name} changed; --rerun-stale moves it aside" in cell.reason
     (cell,) = cells(request(tiny, tmp_path / "results", str(accident), seeds=[1], rerun_stale=True))
     assert (cell.status, cell.stale) == (None, True)
+
+
+def test_a_run_that_was_cut_off_under_older_code_is_refused_or_run_anew(tiny: Tiny, tmp_path: Path) -> None:
+    file = method(tmp_path, "changing", "pass")
+    assert tiny.run(file, tmp_path / "results", "--set", "max_tasks=1") == 0
+    asked = request(tiny, tmp_path / "results", str(file), seeds=[1])
+    assert [cell.status for cell in cells(asked)] == [None]
+    file.write_text(file.read_text(encoding="utf-8") + "CHANGED = True\n", encoding="utf-8")
+    (cell,) = cells(asked)
+    assert cell.status == "impossible"
+    assert f"{file.name} changed; --rerun-stale moves it aside" in cell.reason
+    (cell,) = cells(request(tiny, tmp_path / "results", str(file), seeds=[1], rerun_stale=True))
+    assert records.checkpoint_path(cell.path).exists()
+    go([cell], Scripted(1, (0, "")))
+    assert cell.status == "done"
+    assert not records.checkpoint_path(cell.path).exists()
+
+
+def test_the_reason_of_an_earlier_failure_is_not_taken_for_that_of_the_last(tiny: Tiny, tmp_path: Path) -> None:
+    (cell,) = cells(request(tiny, tmp_path, seeds=[1]))
+    records.save(cell.path, record_data(status="failed", reason="TrainingError: of last week"))
+    go([cell], Scripted(1, (1, "no space left")), retries=0)
+    assert (cell.status, cell.reason) == ("failed", "no space left")
 
 
 def test_gpus_are_those_that_the_environment_shows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import pytest
 from slurm_cluster import wait_for
 
 from vcil_bench.grid import launchers
-from vcil_bench.grid import slurm as cluster
+from vcil_bench.grid import slurm as slurm_jobs
 from vcil_bench.grid.launchers import Ended, LocalEngine, Refused
 from vcil_bench.grid.slurm import Queue, SubmititEngine, execute
 
@@ -123,7 +123,7 @@ class Slurm:
     def job(self, number: str) -> Any:
         """Hand in a job."""
         paths = SimpleNamespace(result_pickle=self.folder / f"{number}_0_result.pkl")
-        return cluster._SlurmJob(SimpleNamespace(job_id=number, paths=paths), self.queue)  # type: ignore[arg-type]
+        return slurm_jobs._SlurmJob(SimpleNamespace(job_id=number, paths=paths), self.queue)  # type: ignore[arg-type]
 
     def until(self, done: Callable[[], object], limit_s: float) -> float:
         """Let the time pass in steps until something is so, and return how long that took."""
@@ -138,8 +138,8 @@ class Slurm:
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
     """Stand in for Slurm."""
     played = Slurm(tmp_path)
-    monkeypatch.setattr(cluster, "_ask", played.ask)
-    monkeypatch.setattr(cluster, "time", SimpleNamespace(monotonic=lambda: played.now))
+    monkeypatch.setattr(slurm_jobs, "_ask", played.ask)
+    monkeypatch.setattr(slurm_jobs, "time", SimpleNamespace(monotonic=lambda: played.now))
     return played
 
 
@@ -211,7 +211,7 @@ def test_what_a_user_likes_to_see_of_the_queue_hides_no_job(
     (played / "squeue").write_text("#!/bin/bash\necho ${SQUEUE_STATES-all} $SLURM_CLUSTERS\n", encoding="utf-8")
     monkeypatch.setenv("SQUEUE_STATES", "running")
     monkeypatch.setenv("SLURM_CLUSTERS", "big")
-    assert cluster._ask("squeue") == "all big\n"
+    assert slurm_jobs._ask("squeue") == "all big\n"
 
 
 def test_a_disk_that_does_not_answer_loses_no_job(slurm: Slurm) -> None:

@@ -341,6 +341,11 @@ def test_protocols_are_read_without_torch_and_hash_alike_in_another_process() ->
     assert done.stdout.split() == [*(load(name).fingerprint for name in names), "False"]
 
 
+def test_a_bad_value_of_the_command_line_is_not_said_to_stand_in_the_file() -> None:
+    with pytest.raises(ConfigError, match=r"yaml with protocol\.memory\.per_class=-1: memory\.per_class: -1"):
+        load("synthetic_3x4").derive({"memory.per_class": -1})
+
+
 def test_a_derived_protocol_is_marked_and_records_what_was_changed() -> None:
     shipped = load("tcd_ucf101_10x5")
     derived = shipped.derive({"clip.frames": 16})

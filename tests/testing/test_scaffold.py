@@ -92,6 +92,9 @@ def test_a_package_can_be_installed_and_its_own_test_passes(tmp_path: Path) -> N
         ("../escape", "such as 'escape'"),
         ("lambda", "no word of Python"),
         ("stpr", "'stpr' is taken by a method that is built-in"),
+        ("torch", "is that of a Python module"),
+        ("json", "is that of a Python module"),
+        ("motion.py", "such as 'motion'"),
     ],
 )
 @pytest.mark.parametrize("kind", [[], ["--package"]], ids=["file", "package"])

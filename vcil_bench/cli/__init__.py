@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -16,21 +17,25 @@ from .arguments import Parser
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, one of ``ExitCode``."""
-    options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        return _run(_parser().parse_args(arguments))
     except UserError as error:
         print(f"vcil-bench: error: {error}", file=sys.stderr)
         return ExitCode.REFUSED
     except KeyboardInterrupt:
         return ExitCode.STOPPED
-    except (SystemExit, GeneratorExit) as error:  # of a plugin or a library: nothing here ends so
-        print(f"vcil-bench: error: the command was ended by {type(error).__name__}: {error}", file=sys.stderr)
-        return ExitCode.FAILED
     except BrokenPipeError:
         # The reader of our output (head, less) has closed it; nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        return int(options.run(options))
+    except (SystemExit, GeneratorExit) as error:  # of a plugin or a library: nothing here ends so
+        print(f"vcil-bench: error: the command was ended by {type(error).__name__}: {error}", file=sys.stderr)
+        return ExitCode.FAILED
 
 
 def _parser() -> Parser:

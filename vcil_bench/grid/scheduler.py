@@ -33,7 +33,7 @@ from vcil_bench.record import RecordError
 from vcil_bench.run.data import Split, open_split
 from vcil_bench.run.files import leftovers
 from vcil_bench.run.plan import Plan, StaleRecord, make_plan
-from vcil_bench.run.reuse import finished
+from vcil_bench.run.reuse import finished, outdated_states
 from vcil_bench.stream import class_names
 
 from .launchers import GRACE_S, PROMPT, Ended, Engine, Job, Refused
@@ -73,7 +73,7 @@ class Cell:
         seed: Of the class order; None where the whole pair of method and protocol is impossible.
         plan: The run, None where it is impossible.
         root: Folder of the dataset, where one was given.
-        stale: Its record was finished by another method, config or data, and is moved aside first.
+        stale: Its record is of another method, config or data, and is moved aside first.
         manifest: The data it runs on, None where it is impossible.
         status: None before it has ended.
         reason: Why it was not done.
@@ -94,6 +94,7 @@ class Cell:
     seconds: float = 0.0
     _started: float = field(default=0.0, repr=False)
     _ended: float | None = field(default=None, repr=False)
+    _written: int | None = field(default=None, repr=False)  # its record, when the last attempt began
 
     @property
     def name(self) -> str:
@@ -135,8 +136,14 @@ class Cell:
         upto = self.plan.options.max_tasks
         return found.complete or (upto is not None and len(found.data["steps"]) >= min(upto, self.tasks))
 
+    def written(self) -> int | None:
+        """Return when its record was written, in nanoseconds of the file system's clock; None without one."""
+        return self.path.stat().st_mtime_ns if self.path.exists() else None
+
     def failure(self) -> str | None:
-        """Return what its record says of why it failed; None where no record says so."""
+        """Return what its record says of why the last attempt failed; None where that came to no record."""
+        if self.written() == self._written:
+            return None
         try:
             return records.load(self.path).data["reason"]
         except RecordError:
@@ -323,18 +330,33 @@ def _look(cell: Cell, rerun_stale: bool) -> None:
     assert cell.seed is not None
     try:
         cell.plan.protocol.check_seed(cell.seed)
-        if finished(cell.plan, cell.seed, cell.manifest, lambda line: None):
+        if _finished(cell):
             cell.status, cell.reason = "skipped", "finished before"
     except StaleRecord as error:
         cell.stale = rerun_stale
         if not rerun_stale:
             cell.status = "impossible"
             cell.reason = (
-                f"{error.path}: finished, but stale: {in_words(error.reasons)} changed; --rerun-stale moves it "
-                "aside and runs anew"
+                f"{error.path}: stale: {in_words(error.reasons)} changed; --rerun-stale moves it aside and runs "
+                "anew"
             )
     except UserError as error:
         cell.status, cell.reason = "impossible", str(error)
+
+
+def _finished(cell: Cell) -> bool:
+    """Tell whether a cell needs no work.
+
+    Raises:
+        StaleRecord: It has finished, or saved states, under other conditions.
+    """
+    assert cell.plan is not None
+    assert cell.seed is not None
+    if finished(cell.plan, cell.seed, cell.manifest, lambda line: None):
+        return True
+    if changed := outdated_states(cell.plan, cell.seed, cell.manifest):
+        raise StaleRecord(cell.path, changed)
+    return False
 
 
 def _manifest(
@@ -371,6 +393,7 @@ def _start(cell: Cell, engine: Engine, slot: int, assignments: Sequence[str]) ->
         except UserError as error:
             cell.status, cell.reason = "failed", str(error)
             return None
+    cell._written = cell.written()
     job = engine.start(slot, cell.command(assignments), cell.log)
     cell.attempts += 1
     if cell.attempts == 1:
@@ -388,7 +411,7 @@ def _set_aside(cell: Cell) -> None:
     assert cell.seed is not None
     with locked(cell.path):
         try:
-            finished(cell.plan, cell.seed, cell.manifest, lambda line: None)
+            _finished(cell)
         except StaleRecord:  # still so: no other grid has moved it aside since
             records.supersede(cell.path)
             for path in leftovers(cell.path):

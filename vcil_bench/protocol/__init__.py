@@ -52,9 +52,9 @@ class Protocol:
         merged = copy.deepcopy(dict(raw))
         for key, value in (overrides or {}).items():
             _assign(merged, key, value)
-        self.spec = build(ProtocolSpec, merged, origin)
         self.origin = origin
         self.overrides = dict(overrides or {})
+        self.spec = build(ProtocolSpec, merged, self._place)
         self._raw = raw
         self._check()
 
@@ -211,70 +211,76 @@ class Protocol:
         full["clip"]["short_side"] = self.spec.clip.short_side or self.spec.clip.size
         return full
 
+    @property
+    def _place(self) -> str:
+        """Where the values were written, for errors: the file, and the command line if it changed any."""
+        changes = [f"protocol.{key}={json.dumps(value)}" for key, value in self.overrides.items()]
+        return f"{self.origin} with {' '.join(changes)}" if changes else self.origin
+
     def _check(self) -> None:
         """Check what the types alone cannot say."""
         spec = self.spec
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", spec.name):
             raise ConfigError(
-                f"{self.origin}: name: {spec.name!r} "
+                f"{self._place}: name: {spec.name!r} "
                 "must be letters, digits, '.', '_' and '-', since it names a folder"
             )
         for key, numbers in (("tasks.sizes", spec.tasks.sizes), ("seeds", spec.seeds)):
             if not numbers:
-                raise ConfigError(f"{self.origin}: {key}: the list is empty")
+                raise ConfigError(f"{self._place}: {key}: the list is empty")
         if min(spec.tasks.sizes) < 1 or sum(spec.tasks.sizes) != spec.classes.num:
             raise ConfigError(
-                f"{self.origin}: tasks.sizes: {spec.tasks.sizes} must be positive and add up to "
+                f"{self._place}: tasks.sizes: {spec.tasks.sizes} must be positive and add up to "
                 f"classes.num = {spec.classes.num}, but add up to {sum(spec.tasks.sizes)}"
             )
         if len(set(spec.seeds)) != len(spec.seeds):
-            raise ConfigError(f"{self.origin}: seeds: {spec.seeds} holds one twice")
+            raise ConfigError(f"{self._place}: seeds: {spec.seeds} holds one twice")
         if not all(0 <= seed <= LARGEST_SEED for seed in spec.seeds):
-            raise ConfigError(f"{self.origin}: seeds: {spec.seeds} must lie in 0..{LARGEST_SEED}")
+            raise ConfigError(f"{self._place}: seeds: {spec.seeds} must lie in 0..{LARGEST_SEED}")
         if spec.clip.frames < 1 or spec.clip.size < 1:
-            raise ConfigError(f"{self.origin}: clip: frames and size must be at least 1")
+            raise ConfigError(f"{self._place}: clip: frames and size must be at least 1")
         if spec.clip.short_side is not None and spec.clip.short_side < spec.clip.size:
             raise ConfigError(
-                f"{self.origin}: clip.short_side: {spec.clip.short_side} is smaller than clip.size = "
+                f"{self._place}: clip.short_side: {spec.clip.short_side} is smaller than clip.size = "
                 f"{spec.clip.size}, so no crop fits"
             )
         crops = spec.clip.test_views.crops
         if crops >= 5 and spec.clip.short_side in (None, spec.clip.size):
             raise ConfigError(
-                f"{self.origin}: clip.test_views.crops: {crops} crops include the four corners, which fall "
+                f"{self._place}: clip.test_views.crops: {crops} crops include the four corners, which fall "
                 "together where frames are resized to the crop's own size; give clip.short_side above "
                 f"{spec.clip.size} (TCD: 256 for 224), or crops=3 or 1"
             )
         for metric in (spec.metrics.headline, *spec.metrics.also):
             if metric not in METRICS:
                 raise ConfigError(
-                    f"{self.origin}: metrics: unknown metric {metric!r}{did_you_mean(metric, METRICS)}; "
+                    f"{self._place}: metrics: unknown metric {metric!r}{did_you_mean(metric, METRICS)}; "
                     f"known: {', '.join(METRICS)}"
                 )
         memory = spec.memory
         if memory is not None and (memory.per_class is None) == (memory.total is None):
-            raise ConfigError(f"{self.origin}: memory: give either per_class or total, not both or none")
+            raise ConfigError(f"{self._place}: memory: give either per_class or total, not both or none")
         if memory is not None:
             for key in ("per_class", "total", "frames"):
                 budget = getattr(memory, key)
                 if isinstance(budget, int) and budget < 1:
-                    raise ConfigError(f"{self.origin}: memory.{key}: {budget} must be at least 1")
+                    raise ConfigError(f"{self._place}: memory.{key}: {budget} must be at least 1")
         order = spec.classes.order
         known = spec.seeds if order.kind == "numpy_shuffle" else ["all"]
         for seed in spec.classes.order_sha256:
             if seed not in known and not self.overrides:  # a derived protocol may list other seeds
                 raise ConfigError(
-                    f"{self.origin}: classes.order_sha256: {seed!r} is not one of {known}, so its hash "
+                    f"{self._place}: classes.order_sha256: {seed!r} is not one of {known}, so its hash "
                     "would never be checked"
                 )
         if order.kind == "imported" and (order.file is None or order.git_blob is None):
-            raise ConfigError(f"{self.origin}: classes.order: an imported order needs file and git_blob")
+            raise ConfigError(f"{self._place}: classes.order: an imported order needs file and git_blob")
         if order.kind == "listed" and (order.file is None) == (order.names is None):
-            raise ConfigError(f"{self.origin}: classes.order: a listed order needs file or names")
+            raise ConfigError(f"{self._place}: classes.order: a listed order needs file or names")
         names = self._class_names
         if names is not None and (len(names) != spec.classes.num or len(set(names)) != len(names)):
             raise ConfigError(
-                f"{self.origin}: classes.num is {spec.classes.num}, but {len(set(names))} different class "
+                f"{self._place}: classes.num is {spec.classes.num}, but {len(set(names))} different class "
                 "names are given"
             )
 

@@ -30,10 +30,15 @@ def unfinished_files(path: Path) -> list[Path]:
     return sorted(file for file in found if name.fullmatch(file.name))
 
 
+def saved_states(record: Path) -> list[Path]:
+    """Return the states that a run which was cut off resumes from."""
+    checkpoint = records.checkpoint_path(record)
+    return [*phase_files(record), *([checkpoint] if checkpoint.exists() else [])]
+
+
 def leftovers(record: Path) -> list[Path]:
     """Return what a finished run has no use for."""
-    checkpoint = records.checkpoint_path(record)
-    return [*unfinished_files(record), *phase_files(record), *([checkpoint] if checkpoint.exists() else [])]
+    return [*unfinished_files(record), *saved_states(record)]
 
 
 def clear_finished(record: Path) -> None:

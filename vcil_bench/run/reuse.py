@@ -10,7 +10,7 @@ from vcil_bench.common.files import file_sha256
 from vcil_bench.data.manifest import Manifest
 from vcil_bench.nets.weights import given_file, is_path
 
-from .files import clear_finished
+from .files import clear_finished, saved_states
 from .plan import Plan, StaleRecord, code_of, plain_values
 
 # Parts that a plan alone does not know: they need the data's files or the weights.
@@ -49,6 +49,29 @@ def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Callable[[st
             "reports lack its confusions and paired comparisons; put the file back, or run anew with --force"
         )
     return True
+
+
+def outdated_states(plan: Plan, seed: int, manifest: Manifest | None) -> list[str]:
+    """Return the parts in which the saved states of a run that was cut off are not of the run asked for.
+
+    Args:
+        plan: The run.
+        seed: Of the class order.
+        manifest: Of the data, as far as known.
+
+    Returns:
+        Names of parts, for which the run would refuse the states; none where no state is saved.
+
+    Raises:
+        RecordError: The record is corrupt.
+    """
+    path = plan.path(seed)
+    if not path.exists() or not saved_states(path):
+        return []
+    asked_for = known_parts(plan, seed, manifest)
+    unknown = LOADED_PARTS - asked_for.keys()
+    saved = records.load(path).data["identity"]
+    return identity.differences(saved, asked_for, ignoring=unknown | identity.MACHINE_PARTS)
 
 
 def known_parts(plan: Plan, seed: int, manifest: Manifest | None) -> dict[str, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.resources
+import importlib.util
 import keyword
 import re
+import sys
 from pathlib import Path
 
 from vcil_bench import registry
@@ -88,12 +90,17 @@ def _check_name(name: str) -> None:
         UserError: Says which are allowed.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+        plain = re.sub(r"[^a-z0-9]+", "_", name.lower().removesuffix(".py")).strip("_")
         usable = re.fullmatch(r"[a-z][a-z0-9_]*", plain) and not keyword.iskeyword(plain)
         hint = f", such as {plain!r}" if usable else ", such as 'my_method'"
         raise UserError(
             f"method name {name!r} cannot be used; allowed are lower-case letters, digits and _, beginning with "
             f"a letter, and no word of Python{hint}"
+        )
+    if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:
+        raise UserError(
+            f"method name {name!r} is that of a Python module, which {name}.py would hide from what runs beside "
+            f"it; choose another, such as 'my_{name}'"
         )
     methods = registry.find_all()
     if name in methods:

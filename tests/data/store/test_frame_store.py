@@ -22,7 +22,7 @@ from vcil_bench.common.files import StorageError
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.manifest import Manifest
 from vcil_bench.data.prepare import prepare
-from vcil_bench.data.store import build as store_building
+from vcil_bench.data.store import build as store_build
 from vcil_bench.data.store.build import Estimate, build, estimate
 from vcil_bench.data.store.frame_store import FrameStore, StoreError
 from vcil_bench.data.video import VideoError, content_sha256, pictures, read_frames
@@ -222,7 +222,7 @@ def _sleep(*_: Any) -> bool:
 def test_a_decoder_that_hangs_is_killed(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_building, "_store_video", _sleep)
+    monkeypatch.setattr(store_build, "_store_video", _sleep)
     one = dataclasses.replace(manifest, videos=manifest.videos[:1])
     built = build([one], FrameStore(tmp_path), workers=1, limit_s=0.5)
     assert built.failed == [(one.videos[0].id, "not decoded within 0.5 s")]
@@ -231,7 +231,7 @@ def test_a_decoder_that_hangs_is_killed(
 def test_a_decoder_that_hangs_is_left_out_of_the_estimate(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_building, "_sample", _sleep)
+    monkeypatch.setattr(store_build, "_sample", _sleep)
     one = dataclasses.replace(manifest, videos=manifest.videos[:1])
     told = estimate([one], FrameStore(tmp_path), limit_s=0.5)
     assert (told.videos, told.bytes) == (1, 0)
