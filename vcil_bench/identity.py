@@ -35,6 +35,7 @@ PARTS = SEED_PARTS | MACHINE_PARTS | {"protocol", "config", "options", "data", "
 ALWAYS = (
     "vcil_bench.stream",
     "vcil_bench.data.loader",
+    "vcil_bench.run.determinism",
     "vcil_bench.run.seeded",
     "vcil_bench.run.evaluation",
 )
@@ -79,6 +80,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.nets.temporal",
         "vcil_bench.nets.tsm",
         "vcil_bench.rehearsal",
+        "vcil_bench.run.determinism",
         "vcil_bench.run.evaluation",
         "vcil_bench.run.seeded",
         "vcil_bench.stream",
@@ -89,7 +91,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.training.trainer",
     }
 )
-# The second kind moves no count: its outcome is hashed as a part of its own (protocol, manifest, weights), it is
+# The second kind moves no count: its outcome is hashed as a part of its own (protocol, manifest, weights, options), it is
 # computed from stored counts (metrics), or it reports, locks and stops.
 OTHER_MODULES = frozenset(
     {
@@ -101,6 +103,7 @@ OTHER_MODULES = frozenset(
         "vcil_bench.data.worker_watchdog",
         "vcil_bench.identity",
         "vcil_bench.nets.weights",
+        "vcil_bench.options",
         "vcil_bench.protocol",
         "vcil_bench.record",
         "vcil_bench.record_schema",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 from waiting import Waits
 
-from vcil_bench.data.loader import Sample
+from vcil_bench.data.loader import LoaderClock, Sample
 from vcil_bench.method import RunContext
 from vcil_bench.methods.lwm import grad_cam
 from vcil_bench.methods.tcd import TCD, AuthorsSGD
@@ -196,6 +196,7 @@ class Clips:
 
     def __init__(self, may_wait_at: set[int]) -> None:
         self.may_wait_at = may_wait_at
+        self.clock = LoaderClock()
 
     def views(self, samples: list[Sample], size: int) -> Iterator[Any]:
         for number, start in enumerate(range(0, len(samples), size), start=1):

@@ -27,10 +27,7 @@ from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.stopping import StopRequest
 from vcil_bench.data.loader import ClipLoader, Sample
 from vcil_bench.data.manifest import DataError, Manifest
-from vcil_bench.data.prepare.report import summary
 from vcil_bench.data.store.frame_store import FrameStore, default_root
-from vcil_bench.data.video import resolve_decoder
-from vcil_bench.identity import parts_of
 from vcil_bench.memory import exemplars_of
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.compute import ComputeOptions
@@ -39,21 +36,21 @@ from vcil_bench.nets.parallel import team as teams
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record import Record
-from vcil_bench.record_schema import Costs, Memory, MemoryUse, RecordData, Session
+from vcil_bench.record_schema import Costs, Memory, MemoryUse, Session
 from vcil_bench.stream import Task, TaskStream, class_names
 from vcil_bench.trackers import NoTracker
 from vcil_bench.trackers import find as find_tracker
 from vcil_bench.training import Trainer, TrainingError
 from vcil_bench.training import checkpoint as checkpoints
 from vcil_bench.training.resume import PhaseSaver, check_identity
-from vcil_bench.verify.checks import as_plain, findings
 
 from . import determinism, out_of_memory, seeded
 from .data import open_split
-from .environment import environment, other_device
+from .environment import other_device
 from .evaluation import EvaluationError, StepResult, evaluate, memory_use
 from .files import leftovers, unfinished_files
 from .global_state import left_as_found
+from .new_record import new_record
 from .plan import Plan, RunError, plain_values
 from .reuse import finished
 
@@ -199,7 +196,6 @@ class _Run:
     ) -> None:
         self.plan = plan
         self.stop = stop
-        self.store = store
         self.trunk = trunk
         self.team = team
         self.progress = progress
@@ -222,7 +218,7 @@ class _Run:
             store=store,
             team=team,
         )
-        self.record = self._new_record(manifest)
+        self.record = new_record(plan, seed, self.run_seed, manifest, stream, trunk.weights, store, team.size)
         every_s = 60 * options.checkpoint_minutes
         self.saver = PhaseSaver(self.path, self.record["identity"], every_s, team, stop)
         self.top: dict[str, NDArray[Any]] = {}
@@ -441,7 +437,7 @@ class _Run:
         return {
             "train_s": round(train_s, 3),
             "eval_s": round(eval_s, 3),
-            "data_wait_s": round(trainer.loader.clock.waited, 3),
+            "data_wait_s": round(trainer.waited_s(), 3),
             "peak_device_mb": round(trainer.peak_mb(), 1) if self.plan.device.type == "cuda" else None,
             "parameters": self.trunk.num_parameters + sum(p.numel() for p in method.parameters()),
             "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
@@ -484,84 +480,6 @@ class _Run:
         records.save(self.path, self.record)
         for path in leftovers(self.path):
             remove(path)
-
-    def _new_record(self, manifest: Manifest) -> RecordData:
-        plan, protocol, entry = self.plan, self.plan.protocol, self.plan.entry
-        method = plan.method
-        spec = protocol.spec
-        started, here = records.now(), environment(plan.device, plan.options, self.team.size)
-        found = summary(manifest)
-        made = {
-            "schema": records.SCHEMA,
-            "run_id": f"{protocol.label}/{method.name}/{plan.variant}-s{self.seed}",
-            "status": "partial",
-            "reason": None,
-            "started": started,
-            "finished": None,
-            "protocol": {
-                "name": protocol.name,
-                "label": protocol.label,
-                "version": spec.version,
-                "title": spec.title,
-                "fingerprint": protocol.fingerprint,
-                "origin": protocol.origin,
-                "overrides": protocol.overrides,
-                "dataset": dataclasses.asdict(spec.dataset),
-                "metrics": dataclasses.asdict(spec.metrics),
-                "seeds": spec.seeds,
-                "spec": dataclasses.asdict(spec),
-            },
-            "method": {
-                "name": method.name,
-                "paper": method.paper,
-                "readouts": list(method.readouts),
-                "data_access": method.data_access,
-                "uses_memory": method.uses_memory,
-                "origin": entry.origin,
-                "file": str(entry.file.name if entry.origin == "built-in" else entry.file),  # type: ignore[union-attr]
-                "distribution": entry.distribution,
-                "version": entry.version,
-            },
-            "variant": plan.variant,
-            "seed": self.seed,
-            "run_seed": self.run_seed,
-            "config": {
-                k: {"value": v, "origin": plan.config_origins[k]} for k, v in plain_values(plan.config).items()
-            },
-            "options": {
-                k: {"value": v, "origin": plan.option_origins[k]} for k, v in plain_values(plan.options).items()
-            },
-            "class_order": self.stream.order,
-            "class_names": self.stream.class_names,
-            "classes_per_task": spec.tasks.sizes,
-            "test_videos": [len(self.stream.test(i)) for i in range(len(self.stream))],
-            "steps": [],
-            "predictions": None,
-            "data": {
-                "kind": manifest.kind,
-                "dataset": manifest.dataset,
-                "split": manifest.split,
-                "root": str(manifest.root),
-                "manifest_sha256": manifest.sha256,
-                "train_videos": len(manifest.usable("train")),
-                "test_videos": len(manifest.usable("test")),
-                "left_out": [
-                    {"id": v.id, "split": v.split, "problem": v.facts.problem} for v in manifest.left_out()
-                ],
-                "decoder": resolve_decoder(plan.options.decoder),
-                "store": self.store.describe() if self.store is not None else None,
-                # Part of the evidence: numbers of a split that shares scenes mean something else.
-                "test_videos_sharing_a_group_with_train": found["test_videos_sharing_a_group_with_train"],
-                "identical_files_in_train_and_test": found["identical_files_in_train_and_test"],
-                "verified": as_plain(findings(protocol, manifest, self.trunk.weights, [self.seed])),
-            },
-            "weights": dataclasses.asdict(self.trunk.weights),
-            "sessions": [{"started": started, "environment": here}],
-            "environment": here,
-        }
-        record = cast("RecordData", made)
-        record["identity"] = parts_of(record, plan.code)
-        return record
 
 
 def _advice(error: Exception, method: type[Method], trunk: Trunk) -> str | None:

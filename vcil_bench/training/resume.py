@@ -61,6 +61,25 @@ class Resumable(Protocol):
         """Take a state."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A phase of training: its name, and what changes in it and is saved.
+
+    Attributes:
+        name: Unlike that of any other phase of the task.
+        module: Has all the networks that train.
+        optimiser: Steps its parameters.
+        schedule: Of the rate; None where that is constant.
+        trainer: What else changes.
+    """
+
+    name: str
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    schedule: LRScheduler | None
+    trainer: Resumable
+
+
 class PhaseSaver:
     """Saves and restores the phases of the task in work; without a path nothing is saved."""
 
@@ -112,21 +131,14 @@ class PhaseSaver:
         for path in self._files():
             remove(path)
 
-    def restore(
-        self,
-        phase: str,
-        module: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        schedule: LRScheduler | None,
-        trainer: Resumable,
-    ) -> PhaseProgress:
+    def restore(self, phase: Phase) -> PhaseProgress:
         """Begin a phase, or put its saved state in place and return how far it had come.
 
         Raises:
             CheckpointError: The state is damaged or of another run.
         """
-        assert phase not in self._names, f"two phases of a task are named {phase!r}"
-        self._names.append(phase)
+        assert phase.name not in self._names, f"two phases of a task are named {phase.name!r}"
+        self._names.append(phase.name)
         path = self._file()
         if path is None or not path.exists():
             return PhaseProgress()
@@ -134,12 +146,12 @@ class PhaseSaver:
         if meta["task"] != self._task:
             return PhaseProgress()
         check_identity(path, meta["identity"], self._identity or {})
-        assert meta["phase"] == phase, f"{path}: {meta['phase']!r} is saved where {phase!r} begins"
-        module.load_state_dict(checkpoint.under("state/", tensors))
-        _load_optimiser(optimiser, checkpoint.under("optimiser/", tensors), meta["groups"])
-        if schedule is not None:
-            schedule.load_state_dict(schedule.state_dict() | meta["schedule"])
-        trainer.load_state_dict(meta["trainer"])
+        assert meta["phase"] == phase.name, f"{path}: {meta['phase']!r} is saved where {phase.name!r} begins"
+        phase.module.load_state_dict(checkpoint.under("state/", tensors))
+        _load_optimiser(phase.optimiser, checkpoint.under("optimiser/", tensors), meta["groups"])
+        if phase.schedule is not None:
+            phase.schedule.load_state_dict(phase.schedule.state_dict() | meta["schedule"])
+        phase.trainer.load_state_dict(meta["trainer"])
         self._rng_state = checkpoint.under("rng/", tensors), meta["rng"]
         self._team.barrier()  # or the first process might write before the others have read
         self._saved = time.perf_counter()
@@ -151,16 +163,7 @@ class PhaseSaver:
             _set_rng_state(*self._rng_state, device)
             self._rng_state = None
 
-    def maybe_save(
-        self,
-        progress: PhaseProgress,
-        module: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        schedule: LRScheduler | None,
-        trainer: Resumable,
-        *,
-        is_end: bool = False,
-    ) -> None:
+    def maybe_save(self, phase: Phase, progress: PhaseProgress, *, is_end: bool = False) -> None:
         """Save the state between two steps if it is time, or if this is the end of the phase.
 
         Raises:
@@ -171,21 +174,14 @@ class PhaseSaver:
         due = is_end or asked or time.perf_counter() - self._saved >= self._every_s
         path = self._file()
         if due and path is not None and self._team.is_main:
-            self._save(path, progress, module, optimiser, schedule, trainer)
+            self._save(path, phase, progress)
         if due:
             self._saved = time.perf_counter()
         if asked:
             self._team.shutdown()  # together, or the first might be ended with the others before it has saved
             raise KeyboardInterrupt
 
-    def save_if_stopped(
-        self,
-        progress: PhaseProgress,
-        module: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        schedule: LRScheduler | None,
-        trainer: Resumable,
-    ) -> None:
+    def save_if_stopped(self, phase: Phase, progress: PhaseProgress) -> None:
         """Follow a request to stop where no batch comes any more: the same signal has ended the workers.
 
         Raises:
@@ -193,7 +189,7 @@ class PhaseSaver:
             KeyboardInterrupt: The process was asked to stop, and the state is safe.
         """
         if self._stop.asked and self._team.size == 1:  # others may be in the middle of a step
-            self.maybe_save(progress, module, optimiser, schedule, trainer)
+            self.maybe_save(phase, progress)
 
     @contextmanager
     def deferring_signals(self) -> Iterator[None]:
@@ -208,27 +204,19 @@ class PhaseSaver:
     def _files(self) -> list[Path]:
         return [] if self._path is None else phase_files(self._path)
 
-    def _save(
-        self,
-        path: Path,
-        progress: PhaseProgress,
-        module: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        schedule: LRScheduler | None,
-        trainer: Resumable,
-    ) -> None:
-        moments, groups = _optimiser_state(optimiser)
-        rng, plain_rng = _rng_state(trainer.device)
-        parts = {"state": module.state_dict(), "optimiser": moments, "rng": rng, "sums": progress.sums}
+    def _save(self, path: Path, phase: Phase, progress: PhaseProgress) -> None:
+        moments, groups = _optimiser_state(phase.optimiser)
+        rng, plain_rng = _rng_state(phase.trainer.device)
+        parts = {"state": phase.module.state_dict(), "optimiser": moments, "rng": rng, "sums": progress.sums}
         meta = {
             "identity": self._identity,
             "task": self._task,
-            "phase": self._names[-1],
+            "phase": phase.name,
             "epoch": progress.epoch,
             "step": progress.step,
             "groups": groups,
-            "schedule": _plain(schedule.state_dict()) if schedule is not None else {},
-            "trainer": trainer.state_dict(),
+            "schedule": _plain(phase.schedule.state_dict()) if phase.schedule is not None else {},
+            "trainer": phase.trainer.state_dict(),
             "rng": plain_rng,
         }
         tensors = {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()}

@@ -26,7 +26,7 @@ from vcil_bench.nets.parallel.team import Team
 from vcil_bench.nets.precision import Precision
 from vcil_bench.trackers import NoTracker, Tracker
 
-from .resume import PhaseProgress, PhaseSaver
+from .resume import Phase, PhaseProgress, PhaseSaver
 
 
 class Trainer:
@@ -78,23 +78,29 @@ class Trainer:
         self.losses: list[dict[str, float | int | str]] = []
         self.epochs_done = 0
         self._say = say
-        self._started = time.perf_counter()
-        self._earlier_s = 0.0
-        self._earlier_peak_mb = 0.0
+        self._begin_costs()
 
     def begin_task(self, task: int) -> None:
         """Forget the losses and costs of the task before."""
         self.losses.clear()
-        self.loader.clock.waited = 0.0
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        self._started = time.perf_counter()
-        self._earlier_s = self._earlier_peak_mb = 0.0
+        self._begin_costs()
         self.saver.begin_task(task)
+
+    def _begin_costs(self, seconds: float = 0.0, waited_s: float = 0.0, peak_mb: float = 0.0) -> None:
+        """Count from now on, on top of what earlier sessions of the task took."""
+        self._started = time.perf_counter()
+        self._waited_until_then = self.loader.clock.waited
+        self._earlier_s, self._earlier_waited_s, self._earlier_peak_mb = seconds, waited_s, peak_mb
 
     def train_s(self) -> float:
         """Return the seconds since the task began, those of sessions that died included."""
         return self._earlier_s + time.perf_counter() - self._started
+
+    def waited_s(self) -> float:
+        """Return the seconds that the task has waited for batches, in all its sessions, tests included."""
+        return self._earlier_waited_s + self.loader.clock.waited - self._waited_until_then
 
     def peak_mb(self) -> float:
         """Return the most memory in MiB that the GPU held in all sessions of the task; 0 on a CPU."""
@@ -109,7 +115,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "train_s": self.train_s(),
             "peak_mb": self.peak_mb(),
-            "waited_s": self.loader.clock.waited,
+            "waited_s": self.waited_s(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -117,9 +123,7 @@ class Trainer:
         self.losses[:] = state["losses"]
         self.epochs_done = state["epochs_done"]
         self.scaler.load_state_dict(state["scaler"])
-        self.loader.clock.waited = state["waited_s"]
-        self._earlier_s, self._earlier_peak_mb = state["train_s"], state["peak_mb"]
-        self._started = time.perf_counter()
+        self._begin_costs(state["train_s"], state["waited_s"], state["peak_mb"])
 
     def batches(
         self, samples: Sequence[Sample], *, batch_size: int, phase: str, drop_last: bool = False
@@ -137,7 +141,8 @@ class Trainer:
         per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
         bar = self.progress.add_task(phase, total=per_epoch)
         for batch in self.loader.whole().training(samples, 1, batch_size, phase, drop_last=drop_last):
-            yield batch
+            with computing(batch.part):
+                yield batch
             self.progress.advance(bar)
         self.progress.remove_task(bar)
 
@@ -173,8 +178,8 @@ class Trainer:
             CheckpointError: The saved state is damaged or of another run.
         """
         per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
-        saver, state = self.saver, (module, optimiser, schedule, self)
-        reached = saver.restore(phase, *state)
+        saver, state = self.saver, Phase(phase, module, optimiser, schedule, self)
+        reached = saver.restore(state)
         if reached.epoch == num_epochs:
             self._say(f"phase {phase!r}: done before")
         elif reached.epoch or reached.step:
@@ -194,13 +199,13 @@ class Trainer:
                 try:
                     batch = next(stream)
                 except UserError:
-                    saver.save_if_stopped(reached, *state)
+                    saver.save_if_stopped(state, reached)
                     raise
                 with computing(batch.part):
                     yield batch
                 reached.step += 1
                 self.progress.advance(bar)
-                saver.maybe_save(reached, *state)
+                saver.maybe_save(state, reached)
 
         try:
             with saver.deferring_signals():
@@ -220,7 +225,7 @@ class Trainer:
                             schedule.step()
                     reached.epoch, reached.step, reached.sums = number, 0, {}
                     if number == num_epochs:
-                        saver.maybe_save(reached, *state, is_end=True)
+                        saver.maybe_save(state, reached, is_end=True)
         finally:
             self.progress.remove_task(bar)
 
