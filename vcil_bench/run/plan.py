@@ -18,7 +18,7 @@ import torch
 from vcil_bench import identity
 from vcil_bench import record as records
 from vcil_bench.common.errors import UserError
-from vcil_bench.common.files import check_writable
+from vcil_bench.common.files import check_writable, file_sha256
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.video import resolve_decoder
 from vcil_bench.memory import check_budget
@@ -26,6 +26,7 @@ from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.nets.backbones.base import Backbone
 from vcil_bench.nets.parallel.team import size_of_team
+from vcil_bench.nets.weights import given_file, is_path
 from vcil_bench.options import RESULT_NEUTRAL, RunOptions, build_options, split_assignments
 from vcil_bench.protocol import Protocol
 from vcil_bench.protocol import load as load_protocol
@@ -60,7 +61,8 @@ class Plan:
     """A command, resolved and checked: one method on one protocol, for some seeds.
 
     ``code`` holds the hashes of the code that runs, by module, taken when it was imported: a file that is edited
-    later is not what this process computes with.
+    later is not what this process computes with. ``parts`` holds all parts of its identity that are known before
+    data and networks are loaded, code included.
     """
 
     entry: Entry
@@ -75,6 +77,7 @@ class Plan:
     device: torch.device
     backbone: Backbone
     code: dict[str, str]
+    parts: dict[str, str]
 
     @property
     def method(self) -> type[Method]:
@@ -139,23 +142,39 @@ def make_plan(
     _check_parts(entry, options)
     named = {k: v for k, v in (option_values | config_values).items() if k not in RESULT_NEUTRAL}
     check_writable(results)
+    options = dataclasses.replace(options, backbone=chosen.name)
+    code = _code_of(entry, chosen)
     return Plan(
         entry,
         loaded,
         seeds,
         config,
         origins,
-        dataclasses.replace(options, backbone=chosen.name),
+        options,
         option_origins,
         records.variant_name(named),
         results,
         _device(device),
         chosen,
-        code_of(entry, chosen),
+        code,
+        _known_parts(code, loaded, config, options, chosen.name),
     )
 
 
-def code_of(entry: Entry, chosen: Backbone) -> dict[str, str]:
+def _known_parts(
+    code: dict[str, str], protocol: Protocol, config: Any, options: RunOptions, backbone_name: str
+) -> dict[str, str]:
+    known = {
+        "protocol": protocol.fingerprint,
+        "config": plain_values(config),
+        "options": identity.relevant(plain_values(options)),
+    }
+    if options.weights is not None and is_path(options.weights):
+        known["weights"] = [backbone_name, file_sha256(given_file(options.weights))]
+    return identity.parts(code, **known)
+
+
+def _code_of(entry: Entry, chosen: Backbone) -> dict[str, str]:
     """Return the hashes of the code that a method's runs on a backbone depend on, as it is on disk now."""
     assert entry.cls is not None
     file = entry.file if entry.origin == "file" else None

@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 from vcil_bench import identity
 from vcil_bench import record as records
-from vcil_bench.common.files import file_sha256
 from vcil_bench.data.manifest import Manifest
-from vcil_bench.nets.weights import given_file, is_path
 
 from .files import clear_finished, saved_states
-from .plan import Plan, StaleRecord, code_of, plain_values
+from .plan import Plan, StaleRecord
 
 # Parts that a plan alone does not know: they need the data's files or the weights.
 LOADED_PARTS = {"class_order", "data", "frame_store", "weights"}
@@ -76,15 +74,6 @@ def outdated_states(plan: Plan, seed: int, manifest: Manifest | None) -> list[st
 
 def known_parts(plan: Plan, seed: int, manifest: Manifest | None) -> dict[str, str]:
     """Return the parts of a run that are known before it begins."""
-    options = plan.options
-    known = {
-        "protocol": plan.protocol.fingerprint,
-        "config": plain_values(plan.config),
-        "options": identity.relevant(plain_values(options)),
-        "run_seed": seed if options.run_seed is None else options.run_seed,
-    }
-    if manifest is not None:
-        known["data"] = manifest.sha256
-    if options.weights is not None and is_path(options.weights):
-        known["weights"] = [plan.backbone.name, file_sha256(given_file(options.weights))]
-    return identity.parts(code_of(plan.entry, plan.backbone), **known)
+    run_seed = seed if plan.options.run_seed is None else plan.options.run_seed
+    known = plan.parts | identity.parts({}, run_seed=run_seed)
+    return known if manifest is None else known | identity.parts({}, data=manifest.sha256)
