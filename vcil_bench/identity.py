@@ -91,8 +91,8 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.training.trainer",
     }
 )
-# The second kind moves no count: its outcome is hashed as a part of its own (protocol, manifest, weights, options),
-# it is computed from stored counts (metrics), or it reports, locks and stops.
+# The second kind moves no count: its outcome is hashed as a part of its own (protocol, manifest, weights,
+# options), it is computed from stored counts (metrics), or it reports, locks and stops.
 OTHER_MODULES = frozenset(
     {
         "vcil_bench.common.config",
