@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def add_to(commands: argparse._SubParsersAction) -> None:
     """Add ``list`` and ``show``."""
     listing = commands.add_parser("list", help="list what there is")
-    listing.add_argument("what", choices=["methods", "protocols", "datasets", "backbones"])
+    kinds = ["methods", "protocols", "datasets", "backbones"]
+    listing.add_argument("what", choices=kinds, metavar=f"{{{','.join(kinds)}}}")
     listing.add_argument(
         "--results",
         type=path_argument,
