@@ -89,7 +89,7 @@ def clips_of(stream: TaskStream, method: Method, upto: int) -> torch.Tensor:
     return torch.cat([b.clips[:, 0] for b in method.context.loader.views(samples, 8)])
 
 
-def untried_switches(cls: type[Method], variants: list[dict[str, Any]], passed_over: set[Any]) -> list[Any]:
+def untried_switches(cls: type[Method], variants: list[dict[str, Any]]) -> list[Any]:
     """Return the (key, value) of every switch of a Config that no variant tries."""
     tried = {(key, value) for variant in variants for key, value in variant.items()}
     left = []
@@ -97,7 +97,7 @@ def untried_switches(cls: type[Method], variants: list[dict[str, Any]], passed_o
         hint = typing.get_type_hints(cls.Config)[field.name]
         choices = (True, False) if hint is bool else typing.get_args(hint)
         for value in choices:
-            switch = isinstance(value, (bool, str)) and value not in (field.default, *passed_over)
+            switch = isinstance(value, (bool, str)) and value != field.default
             if switch and (field.name, value) not in tried:
                 left.append((field.name, value))
     return left

@@ -103,7 +103,7 @@ def plain(trunk: Any, stream: TaskStream, tiny: Any) -> Any:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_switch_is_among_the_variants(name: str) -> None:
-    assert untried_switches(method_class(name), VARIANTS[name], set()) == []
+    assert untried_switches(method_class(name), VARIANTS[name]) == []
 
 
 @pytest.mark.slow

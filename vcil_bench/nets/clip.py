@@ -49,7 +49,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.scale = config.scale
         self.down = nn.Linear(width, config.bottleneck)
-        self.activate = nn.ReLU() if config.activation == "relu" else nn.GELU()
+        self.activate = nn.ReLU()
         self.drop = RowDropout(config.dropout)
         self.up = nn.Linear(config.bottleneck, width)
         nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
@@ -309,15 +309,11 @@ class ClipEncoder(VideoNetwork):
         blocks = tuple(tuple(maps[end - size : end]) for size, end in zip(sizes, ends, strict=True))
         return Features(frames, blocks)
 
-    def copy_adapters(self) -> ClipEncoder:
-        """Return an encoder with a copy of the adapters on the same trunk."""
+    def frozen_copy(self) -> ClipEncoder:
+        """Return a copy on the same trunk that neither trains nor drops out: the old model of a distillation."""
         twin = ClipEncoder(self.trunk, None)
         twin.adapters = copy.deepcopy(self.adapters)
-        return twin
-
-    def frozen_copy(self) -> ClipEncoder:
-        """Return a copy that neither trains nor drops out: the old model of a distillation."""
-        return self.copy_adapters().eval().requires_grad_(False)
+        return twin.eval().requires_grad_(False)
 
 
 def _trains(adapters: Adapters) -> bool:

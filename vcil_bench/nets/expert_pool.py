@@ -35,20 +35,19 @@ class ExpertPool(nn.ModuleList):
         """Aggregate frame features by every encoder.
 
         Args:
-            frames: [B, T, D] for all encoders, or [K, B, T, D], for each its own.
+            frames: [B, T, D].
 
         Returns:
             [B, K, D].
         """
-        own = frames if frames.dim() == 4 else frames.expand(len(self), *frames.shape)
         if self.training or torch.is_grad_enabled():
-            return torch.stack([expert(f) for expert, f in zip(self, own, strict=True)], dim=1)
+            return torch.stack([expert(frames) for expert in self], dim=1)
         self._stack(frames.dtype)
-        _, batch, length, _ = own.shape
+        batch, length, _ = frames.shape
         widest = self._stacked["layers.0.linear1.bias"].shape[1]
         at_a_time = max(1, MAX_ACTIVATION // (batch * (1 + length) * widest))
         rounds = [slice(k, k + at_a_time) for k in range(0, len(self), at_a_time)]
-        return torch.cat([self._together(own[some], some) for some in rounds]).transpose(0, 1)
+        return torch.cat([self._together(frames, some) for some in rounds]).transpose(0, 1)
 
     def train(self, mode: bool = True) -> ExpertPool:
         """Switch the mode; training gives back the memory of the stacked copy."""
@@ -68,13 +67,15 @@ class ExpertPool(nn.ModuleList):
             self._stacked[name] = torch.stack([e.get_parameter(name).detach().to(kind) for e in self])
 
     def _together(self, frames: Tensor, some: slice) -> Tensor:
-        """Run some encoders on frame features [k, B, T, D], each on its own; returns [k, B, D]."""
+        """Run some encoders on frame features [B, T, D]; returns [k, B, D]."""
         encoder = self[0]
         assert isinstance(encoder, TemporalEncoder)
-        count, batch, length, dim = frames.shape
+        batch, length, dim = frames.shape
         stacked = {name: parameters[some] for name, parameters in self._stacked.items()}
         x = frames + sinusoidal_positions(length, dim, frames.device, frames.dtype)
-        x = torch.cat([stacked["cls"].expand(count, batch, 1, dim), x], dim=2)  # [k, B, 1 + T, D]
+        count = len(stacked["cls"])
+        cls = stacked["cls"].expand(count, batch, 1, dim)
+        x = torch.cat([cls, x.expand(count, *x.shape)], dim=2)  # [k, B, 1 + T, D]
 
         def linear(x: Tensor, name: str, dot: str = ".") -> Tensor:
             weight, bias = stacked[f"{name}{dot}weight"], stacked[f"{name}{dot}bias"]

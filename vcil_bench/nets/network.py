@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,6 @@ class AdapterConfig:
     bottleneck: int = 64
     scale: float = 0.1
     dropout: float = 0.1
-    activation: Literal["relu", "gelu"] = "relu"
 
 
 @dataclass(frozen=True, kw_only=True)
