@@ -20,7 +20,7 @@ RUN := $(BIN)/vcil-bench
 SPREAD := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: bench grid test test-all lint report check gpu-check clean help tiny-clip tiny-tsm reproduction
+.PHONY: bench grid test test-all test-elsewhere lint report check gpu-check clean help tiny-clip tiny-tsm reproduction
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -43,6 +43,11 @@ test: $(READY)  ## run the tests (a few minutes on two cores)
 
 test-all: $(READY)  ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest -q $(SPREAD) -m "slow or not slow"
+
+test-elsewhere: $(READY)  ## run the tests as other machines do: kernels, threads, random order (a quarter of an hour)
+	@ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -q $(SPREAD) -p randomly --randomly-seed=1
+	@ATEN_CPU_CAPABILITY=avx2 VCIL_BENCH_TEST_THREADS=2 $(BIN)/python -m pytest -q $(SPREAD) -p randomly --randomly-seed=2
+	@ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -q $(SPREAD)
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check .

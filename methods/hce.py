@@ -202,7 +202,7 @@ class HCE(RehearsalClassifier):
     def _map_loss(self, new: Features, before: Features, weights: Sequence[Tensor] | None) -> Tensor:
         """Return L_hc: Eq. 2 with the weights times the expansion scalar."""
         maps, old_maps = ([m for stage in f.blocks for m in stage] for f in (new, before))
-        if weights is None or not self.config.aggregation:
+        if weights is None:
             weights = [m.new_full(m.shape[:3], 1 / m.shape[2]) for m in maps]
         factor = self.config.expansion
         if self.config.scale == "literal":

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from vcil_bench.classifier import ClassifierConfig, ClipClassifier
 from vcil_bench.common.config import check_numbers
 from vcil_bench.losses import cosine_embedding, nca_loss, pooled_outputs_distillation
@@ -20,6 +18,7 @@ from vcil_bench.memory import herding_order
 from vcil_bench.nets.heads import CosineHead
 from vcil_bench.rehearsal import RehearsalClassifier
 from vcil_bench.stream import Task
+from vcil_bench.training import sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +94,9 @@ class PODNet(RehearsalClassifier):
                 epoch.step(losses, clip_norm=config.clip_norm)
         self.choose_exemplars(task, herding_order)
         if task.index > 0:
-            balanced = torch.optim.SGD(
-                [p for p in head.parameters() if p.requires_grad],
+            balanced = sgd(
+                self.context,
+                head.parameters(),
                 lr=config.balanced_lr,
                 momentum=config.momentum,
                 weight_decay=config.weight_decay,

@@ -1,7 +1,8 @@
-"""What all tests share: a cache of their own, one thread, pictures left blank, the tiny dataset."""
+"""What all tests share: a cache of their own, the number of threads, pictures left blank, the tiny dataset."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,14 +26,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 # The nets of tests are too small for more threads, which collapse on a busy machine.
-torch.set_num_threads(1)
+THREADS = int(os.environ.get("VCIL_BENCH_TEST_THREADS", "1"))
+torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Put torch back to one thread behind each test, so that what several tests share is made by one, too."""
+def threads() -> Iterator[None]:
+    """Put torch's threads back behind each test, so that what several tests share is made by as many, too."""
     yield
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)

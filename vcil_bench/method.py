@@ -22,7 +22,7 @@ from .common.config import build
 from .data.loader import Batch, ClipLoader, Sample
 from .nets.network import Trunk
 from .nets.parallel.batch_part import computing
-from .nets.precision import Precision
+from .nets.precision import Precision, autocast
 from .protocol import MemorySpec
 from .record_schema import MemoryUse as MemoryUse  # a part of what methods are written against
 from .stream import Task
@@ -63,8 +63,7 @@ class RunContext:
         Only the forward pass of networks belongs inside: a product of unit vectors times a logit scale of
         100 would lose half a unit in bf16.
         """
-        low = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        return torch.autocast(self.device.type, dtype=low.get(self.precision), enabled=self.precision in low)
+        return autocast(self.device, self.precision)
 
     def centre_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:
         """Yield one clip a video, its middle frames' centre crop: [B, T, 3, S, S] uint8.

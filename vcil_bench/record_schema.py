@@ -124,7 +124,7 @@ class Step(TypedDict):
     classes_seen: Positive
     correct: dict[str, list[Count]]  # per readout, of every task so far
     costs: Costs
-    losses: list[dict[str, float | str]]  # per epoch: stage, epoch and every loss term
+    losses: list[dict[str, float | str]]  # per epoch: phase, epoch and every loss term
 
 
 class Predictions(TypedDict):

@@ -373,6 +373,20 @@ def test_a_video_that_got_shorter_is_named(samples: list[Sample], workers: int) 
         assert part in told
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_several_lines_arrives_whole(
+    samples: list[Sample], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> np.ndarray:
+        raise VideoError("one line: VideoError: of two\nand the other")
+
+    monkeypatch.setattr(loader_module, "read_frames", refuse)
+    with pytest.raises(VideoError) as caught:
+        list(clip_loader(workers=workers).plain(samples[:1], 1))
+    assert "one line: VideoError: of two\nand the other" in str(caught.value)
+    assert _no_children()
+
+
 def _hang(*_: Any) -> np.ndarray:
     time.sleep(600)
     raise AssertionError

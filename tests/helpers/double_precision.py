@@ -24,10 +24,10 @@ def check_equal_trainings(a: Sequence[dict[str, Any]], b: Sequence[dict[str, Any
     """Assert that the steps of two float64 runs have the same counts, and losses equal but for rounding."""
     assert [step["correct"] for step in a] == [step["correct"] for step in b]
     for one, two in zip(a, b, strict=True):
-        assert [loss["stage"] for loss in one["losses"]] == [loss["stage"] for loss in two["losses"]]
+        assert [loss["phase"] for loss in one["losses"]] == [loss["phase"] for loss in two["losses"]]
         for x, y in zip(one["losses"], two["losses"], strict=True):
-            expected = {name: value for name, value in x.items() if name != "stage"}
-            found = {name: value for name, value in y.items() if name != "stage"}
+            expected = {name: value for name, value in x.items() if name != "phase"}
+            found = {name: value for name, value in y.items() if name != "phase"}
             assert found == pytest.approx(expected, rel=RTOL)
 
 

@@ -244,6 +244,6 @@ def test_losses_are_finite_for_a_batch_of_one_old_class(
     method.train().learn(task)
     assert method.context.trainer.losses
     for means in method.context.trainer.losses:
-        assert all(np.isfinite(value) for key, value in means.items() if key != "stage")
+        assert all(np.isfinite(value) for key, value in means.items() if key != "phase")
     with torch.inference_mode():
         assert all(scores.isfinite().all() for scores in method.eval().predict(clips).values())

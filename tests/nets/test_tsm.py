@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.network import AdapterConfig, Trunk, Tuning, VideoNetwork
 from vcil_bench.nets.parallel.batch_norm import TeamBatchNorm2d
+from vcil_bench.nets.parallel.batch_part import BatchPart, computing
 from vcil_bench.nets.tsm import TSMNetwork, temporal_shift
 
 
@@ -240,6 +241,17 @@ def test_everything_but_frozen_norms_gets_a_gradient(trunk: Trunk, partial: bool
     for parameter in network.parameters():
         assert parameter.requires_grad == (id(parameter) not in frozen)
         assert (parameter.grad is not None and parameter.grad.abs().max() > 0) == parameter.requires_grad
+
+
+def test_a_pass_leaves_nothing_of_its_batch_in_the_network(trunk: Trunk) -> None:
+    """Or a copy of the network would try to copy the processes that share the batch, which cannot be done."""
+    network = tsm(trunk).eval()
+    with computing(BatchPart(0, 2, 2)):
+        network(clips(2))
+        assert all(norm.part is None for norm in norms(network))
+        with pytest.raises(RuntimeError):
+            network(clips(2)[:, :, :2])  # a channel is missing: broken off
+    assert all(norm.part is None for norm in norms(network))
 
 
 def train(network: nn.Module, steps: int = 2) -> None:

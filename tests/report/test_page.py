@@ -121,7 +121,7 @@ def _step(rng: np.random.Generator, i: int, sizes: list[int], totals: list[int],
         },
         "losses": [
             {
-                "stage": f"task {i + 1}",
+                "phase": f"task {i + 1}",
                 "epoch": e + 1,
                 "cross_entropy": float(rng.random()),
                 "kd": float(rng.random()),
@@ -184,7 +184,7 @@ def test_a_run_holds_what_its_record_does() -> None:
     left_out = [{"id": "a/b.avi", "split": "test", "problem": "missing"}]
     data = record_data(data={"left_out": left_out}, method="alpha")
     data["steps"][0]["losses"] = [
-        {"stage": "task 1", "epoch": 1, "ce": 0.123456},
+        {"phase": "task 1", "epoch": 1, "ce": 0.123456},
         {"epoch": 2, "ce": 5e12},
     ]
     data["steps"][0]["costs"] = {"train_s": 1.5, "memory": {"videos": 3, "frames": 9, "bytes": 27}}
@@ -272,7 +272,7 @@ def test_command_gives_the_settings_back(value: Any) -> None:
 def test_long_runs_keep_a_bounded_number_of_losses() -> None:
     data = record_data()
     for step in data["steps"]:
-        step["losses"] = [{"stage": "s", "epoch": e, "a": 1.0, "b": 2.0} for e in range(1, 2001)]
+        step["losses"] = [{"phase": "s", "epoch": e, "a": 1.0, "b": 2.0} for e in range(1, 2001)]
     losses = content(site(data))["runs"][0]["losses"]
     assert losses["every"] == 9
     assert len(losses["a"]) + len(losses["b"]) <= 1000
@@ -459,7 +459,7 @@ def test_hostile_records_do_nothing(visit: Callable[..., Page]) -> None:
     good = record_data(method=HOSTILE, variant=HOSTILE, seed=2, weights={"source": HOSTILE})
     for data, seed in ((bad, 1), (good, 2)):
         data["class_names"] = [HOSTILE, "<b>b</b>", "c"]
-        data["steps"][0]["losses"] = [{"stage": HOSTILE, "epoch": 1, HOSTILE: 1.0}]
+        data["steps"][0]["losses"] = [{"phase": HOSTILE, "epoch": 1, HOSTILE: 1.0}]
         data["run_id"] = f"{HOSTILE}/{seed}/%ff"
     page = visit(site(bad, good))
     for number in range(2):

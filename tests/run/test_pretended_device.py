@@ -333,7 +333,7 @@ def test_without_dropout_losses_and_counts_are_the_processors(
     for (losses, counts), (expected, same) in zip(outcome(there), outcome(here), strict=True):
         assert counts == same
         for one, other in zip(losses, expected, strict=True):
-            assert one.pop("stage") == other.pop("stage")
+            assert one.pop("phase") == other.pop("phase")
             assert one == pytest.approx(other, rel=1e-4, abs=1e-6)  # fused SGD rounds in its own way
 
 

@@ -183,8 +183,13 @@ class Guesses:
         self.scores = scores
         self.again = torch.empty_like(scores)
         self.done = 0
+        self.training = True
+
+    def eval(self) -> None:
+        self.training = False
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
+        assert not self.training
         found = self.again[: len(clips)]
         found.copy_(self.scores[self.done : self.done + len(clips)])
         self.done += len(clips)

@@ -137,7 +137,7 @@ def _content(sample: Sample) -> tuple[str, str, str]:
     return sample.id, sample.path, sample.sha256
 
 
-class _Clips(Dataset[None]):
+class _Clips(Dataset["UserError | None"]):
     """Decodes the clips of a job, pixel by pixel, to their places in memory."""
 
     def __init__(
@@ -150,11 +150,16 @@ class _Clips(Dataset[None]):
         self.memory = memory
         self.watch = watch
 
-    def __getitem__(self, job: Job) -> None:
+    def __getitem__(self, job: Job) -> UserError | None:
+        """Do a job; what is wrong with a video is returned: raised, it would arrive as a traceback's text."""
         places = _places(self.memory, job.shape)
-        for place, (epoch, position, sample) in enumerate(job.clips, job.place):
-            with self.watch.at(position):
-                places[place] = self._clip(job.phase, epoch, sample)
+        try:
+            for place, (epoch, position, sample) in enumerate(job.clips, job.place):
+                with self.watch.at(position):
+                    places[place] = self._clip(job.phase, epoch, sample)
+        except UserError as error:
+            return error.with_traceback(None)  # its frames would keep the workers alive
+        return None
 
     def _clip(self, phase: str, epoch: int, sample: Sample) -> Tensor:
         spec = self.spec

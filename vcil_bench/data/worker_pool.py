@@ -46,7 +46,7 @@ class Crew:
     @torch.inference_mode(False)  # or what is made for a test could not be written to in training
     def __init__(
         self,
-        work: Callable[[Tensor, Watch], Dataset[None]],
+        work: Callable[[Tensor, Watch], Dataset[UserError | None]],
         number: int,
         size: int,
         limit_s: float,
@@ -54,7 +54,7 @@ class Crew:
         """Take memory; workers start with the first pass.
 
         Args:
-            work: Makes, of the memory and the watch, what does a job as its item.
+            work: Makes, of the memory and the watch, what does a job as its item, which is what went wrong.
             number: Workers.
             size: Bytes of memory.
             limit_s: Seconds that a worker may be at one video; then it is ended.
@@ -77,7 +77,7 @@ class Crew:
         self._work = work(self.memory, self._watch)
         self._jobs = _Jobs()
         self._processes = self._not_started()
-        self._done: Iterator[None] = iter(())
+        self._done: Iterator[UserError | None] = iter(())
 
     @torch.inference_mode(False)
     def begin(self, jobs: Iterator[Any]) -> None:
@@ -102,20 +102,15 @@ class Crew:
         started = time.monotonic()
         while True:
             try:
-                next(self._done)
+                wrong = next(self._done)
             except StopIteration:
                 return False
-            except UserError as error:
-                error.__traceback__ = None  # its frames hold the workers, until garbage is collected
-                # A worker process sends its whole traceback as the message, the cause last.
-                kind = type(error)
-                return kind(str(error).strip().splitlines()[-1].split(f"{kind.__name__}: ")[-1])
             except RuntimeError as error:
                 cause = str(error).strip()
                 if not cause.startswith("DataLoader"):
                     raise
             else:
-                return True
+                return True if wrong is None else wrong
             if not cause.startswith("DataLoader timed out"):
                 return VideoError(
                     f"a worker process died ({cause}); workers were at: {names(self._watch.busy())}; if memory "
@@ -129,7 +124,7 @@ class Crew:
             if not self._watch.busy() and time.monotonic() - started > self._limit_s:
                 return VideoError(f"no batch within {self._limit_s:g} s, though no worker is at a video")
 
-    def _not_started(self) -> DataLoader[None]:
+    def _not_started(self) -> DataLoader[UserError | None]:
         return DataLoader(
             self._work,
             batch_size=None,

@@ -135,12 +135,22 @@ class TSMNetwork(VideoNetwork):
             Frame features [B, T, D] and, per stage, the output of each block.
         """
         batch, length = clips.shape[:2]
-        part = current_part()
+        norms = [module for module in self.net.modules() if isinstance(module, TeamBatchNorm2d)]
         for module in self.net.modules():
             if isinstance(module, ShiftedConv):
                 module.frames = length
-            elif isinstance(module, TeamBatchNorm2d):
-                module.part = part
+        try:
+            for norm in norms:
+                norm.part = current_part()
+            return self._blocks(clips, batch, length, with_maps=with_maps)
+        finally:
+            for norm in norms:  # a part knows its processes, which no copy of the network may
+                norm.part = None
+
+    def _blocks(
+        self, clips: Tensor, batch: int, length: int, *, with_maps: bool
+    ) -> tuple[Tensor, tuple[tuple[Tensor, ...], ...]]:
+        """Run the blocks one after the other, see ``_run``."""
         net: Any = self.net
         stages = []
         x = (clips.flatten(0, 1).float() - self.mean) / self.std

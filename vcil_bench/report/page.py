@@ -360,7 +360,7 @@ def _losses(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for i, step in enumerate(steps)
         for line in step.get("losses") or []
     ]
-    terms = dict.fromkeys(key for line in lines for key in line if key not in ("step", "stage", "epoch"))
+    terms = dict.fromkeys(key for line in lines for key in line if key not in ("step", "phase", "epoch"))
     every = max(1, math.ceil(len(lines) * len(terms) / LOSS_VALUES))
     # An epoch is kept by its place from the end of its step, so that the last one always is.
     ends = Counter(line["step"] for line in lines)

@@ -50,7 +50,7 @@ def evaluate(
     Several processes share the videos, and each counts over all of them.
 
     Args:
-        method: In evaluation mode.
+        method: Is put into evaluation mode.
         context: The run.
         tests: Test videos per task.
         num_seen: Classes known, which every readout must score.
@@ -59,6 +59,7 @@ def evaluate(
     Raises:
         EvaluationError: A readout is missing, no tensor of real numbers, of the wrong shape or not finite.
     """
+    method.eval()
     samples = [sample for task in tests for sample in task]
     labels = torch.tensor([sample.label for sample in samples])
     team, progress = context.trainer.team, context.trainer.progress

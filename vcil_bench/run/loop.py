@@ -339,8 +339,7 @@ class _Run:
         method.load_state_dict(saved.state)
         self.record["steps"], self.top = saved.steps, saved.top
         self._join_sessions(earlier or saved.sessions)
-        context.trainer.epochs_done = sum(len(step["losses"]) for step in saved.steps)
-        context.trainer.scaler.load_state_dict(saved.scaler)
+        context.trainer.resume(sum(len(step["losses"]) for step in saved.steps), saved.scaler)
         self.say(f"seed {self.seed}: resuming after task {done} of {len(self.stream)}")
         return method, done
 
@@ -414,7 +413,6 @@ class _Run:
             EvaluationError: Scores cannot be ranked, or ``predict`` changed the method's state.
         """
         started = time.perf_counter()
-        method.eval()
         with left_as_found(method.name, "predict"):
             result = evaluate(method, method.context, tests, task.num_seen, self.plan.options.eval_batch)
         self.stop.follow()

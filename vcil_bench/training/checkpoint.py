@@ -26,7 +26,7 @@ from vcil_bench.common.files import StorageError, replacing
 from vcil_bench.record_schema import Session, Step
 
 SCHEMA = 4
-ADVICE = "FORCE=1 (--force) starts afresh"
+ADVICE = "--force starts afresh"
 
 
 class CheckpointError(UserError):

@@ -232,8 +232,7 @@ def check_identity(path: Path, saved: dict[str, str], now: dict[str, str]) -> No
     changed = differences(saved, now)
     if changed:
         raise checkpoint.CheckpointError(
-            f"{path}: saved by a run with another {in_words(changed)}; go on under the same conditions, or "
-            f"{checkpoint.ADVICE}"
+            f"{path}: saved by a run with another {in_words(changed)}; restore these, or {checkpoint.ADVICE}"
         )
 
 

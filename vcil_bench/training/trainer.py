@@ -94,6 +94,11 @@ class Trainer:
         self._waited_until_then = self.loader.clock.waited
         self._earlier_s, self._earlier_waited_s, self._earlier_peak_mb = seconds, waited_s, peak_mb
 
+    def resume(self, epochs_done: int, scaler: Mapping[str, Any]) -> None:
+        """Go on behind a task that another process ended: take its count of epochs and its scale of the loss."""
+        self.epochs_done = epochs_done
+        self.scaler.load_state_dict(dict(scaler))
+
     def train_s(self) -> float:
         """Return the seconds since the task began, those of sessions that died included."""
         return self._earlier_s + time.perf_counter() - self._started
@@ -240,7 +245,7 @@ class Trainer:
             raise TrainingError(
                 f"{phase}, epoch {number}: the loss {', '.join(bad)} is not finite; all terms: {means}"
             )
-        self.losses.append({"stage": phase, "epoch": number, **means})
+        self.losses.append({"phase": phase, "epoch": number, **means})
         self.epochs_done += 1
         self.tracker.scalars({f"loss/{k}": v for k, v in means.items()}, self.epochs_done)
 

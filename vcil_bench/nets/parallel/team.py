@@ -282,7 +282,7 @@ def _speaking() -> Iterator[None]:
         cause = str(error).strip().splitlines()[0]
         raise TeamError(
             "another process of this run has ended, or said nothing for longer than rank_timeout_minutes "
-            f"({cause}); see what it has written; the same command goes on from the last state"
+            f"({cause}); see what it has written; run the same command to continue from the last state"
         ) from error
 
 

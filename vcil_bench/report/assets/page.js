@@ -498,14 +498,14 @@
 
   function drawLosses(run, node, light) {
     const colours = look(light);
-    const { terms, step, stage, epoch } = run.losses;
+    const { terms, step, phase, epoch } = run.losses;
     const x = step.map((_, i) => i);
     const palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#777777"];
     const traces = terms.map((term, i) => ({
       x, y: run.losses[term].map((v) => (typeof v === "number" ? v : null)), name: inert(term), mode: "lines+markers",
       line: { color: rgba(visible(palette[i % palette.length], light)), width: 1.5, dash: DASHES[Math.floor(i / palette.length) % DASHES.length] },
       marker: { size: 3 },
-      text: x.map((at) => inert(`${stage ? stage[at] : `step ${step[at] + 1}`}, epoch ${epoch ? epoch[at] : at + 1}`)),
+      text: x.map((at) => inert(`${phase ? phase[at] : `step ${step[at] + 1}`}, epoch ${epoch ? epoch[at] : at + 1}`)),
       hovertemplate: "%{y:.4g}<extra>%{text}</extra>", connectgaps: false,
     }));
     const starts = x.filter((at) => at === 0 || step[at] !== step[at - 1]);
