@@ -316,7 +316,7 @@ REFERENCE = Path(os.environ.get("VCIL_BENCH_REFERENCE", "")) / "protocols"
 def published(name: str, root: Path, split: str) -> str:
     """Return the verdict on the lists of a root."""
     listed = adapter(name).list_videos(root, split)
-    return adapter(name).published[split].verdict((v.label, v.split) for v in listed)
+    return adapter(name).published[split].verdict([(v.label, v.split) for v in listed])
 
 
 @pytest.mark.slow

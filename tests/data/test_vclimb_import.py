@@ -375,5 +375,6 @@ def test_the_authors_lists_of_ucf101_are_imported(tmp_path: Path, tasks: int, fi
     train = {(label, match[1]) for label, match, part in listed if part == "train"}
     shared = sum((label, match[1]) in train for label, match, part in listed if part == "test")
     assert shared == {10: 2692, 20: 2703}[tasks]
-    verdict = adapter("ucf101").published[f"vclimb_{tasks}"].verdict((label, part) for label, _, part in listed)
+    published = adapter("ucf101").published[f"vclimb_{tasks}"]
+    verdict = published.verdict([(label, part) for label, _, part in listed])
     assert verdict == "lists as published: 9280 train / 2726 test"

@@ -40,9 +40,9 @@ class Watch:
         yield
         line[0] = _NOTHING  # not when an error passes: it ends the loader
 
-    def busy(self, seconds: float = 0) -> list[int]:
-        """Return the positions of the videos that workers have been at for longer than some seconds."""
-        return [position for position, _ in self._longer(seconds)]
+    def busy(self) -> list[int]:
+        """Return the positions of the videos that workers are at."""
+        return [position for position, _ in self._longer(0)]
 
     def end(self, seconds: float) -> list[int]:
         """Kill the workers that have been at a video for longer, and return these videos' positions."""

@@ -130,8 +130,9 @@ def of_lists(protocol: Protocol, videos: Sequence[Listed]) -> list[Finding]:
     source = ADAPTERS.get(protocol.spec.dataset.name)
     published = source and source.published.get(str(protocol.spec.dataset.split))
     if published:
-        verdict = published.verdict((v.label, v.split) for v in videos)
-        found.append(Finding("ok" if verdict.startswith("lists as") else "warning", "published lists", verdict))
+        listed = [(v.label, v.split) for v in videos]
+        level: Level = "warning" if published.differences(listed) else "ok"
+        found.append(Finding(level, "published lists", published.verdict(listed)))
     twice = sorted(name for name, times in Counter(v.id for v in videos).items() if times > 1)
     both = {v.id for v in train} & {v.id for v in test}
     if both:
@@ -243,10 +244,10 @@ def _of_files(manifest: Manifest) -> list[Finding]:
     return [*found, Finding("ok", "identical files", "no file is the same in training and testing")]
 
 
-def _first(names: Sequence[str], shown: int = 3) -> str:
-    """Return the first of some names in brackets, or nothing where there are none."""
-    more = ", ..." if len(names) > shown else ""
-    return f" ({', '.join(names[:shown])}{more})" if names else ""
+def _first(names: Sequence[str]) -> str:
+    """Return the first three names in brackets, or nothing where there are none."""
+    more = ", ..." if len(names) > 3 else ""
+    return f" ({', '.join(names[:3])}{more})" if names else ""
 
 
 def _sizes(sizes: Sequence[int]) -> str:
