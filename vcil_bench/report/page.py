@@ -51,16 +51,17 @@ class PaperTable:
         title: Heading.
         note: What a reader must know before using it; may be empty.
         headers: Column headings.
-        rows: Cells, one list per row, as long as ``headers``.
-        marks: For every cell ``""``, ``"best"`` (shown bold) or ``"second"`` (underlined); only what stands
-            before a `` | `` in the cell is marked.
+        rows: Cells, one list per row, as long as ``headers``; of each cell the text ``ours``, and in ``rest``
+            what it is compared with, or nothing.
+        marks: For every cell ``""``, ``"best"`` (shown bold) or ``"second"`` (underlined); ``ours`` alone is
+            marked.
     """
 
     id: str
     title: str
     note: str
     headers: list[str]
-    rows: list[list[str]]
+    rows: list[list[dict[str, str]]]
     marks: list[list[str]]
 
 

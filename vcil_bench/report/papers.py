@@ -408,18 +408,19 @@ def texts(cell: Cell) -> dict[str, str]:
 
 
 def as_plain(table: Table) -> dict[str, Any]:
-    """Return headers, rows and marks as text, for pages and Markdown."""
+    """Return headers, rows and marks, for pages and Markdown; for a cell see ``PaperTable``."""
     headers = ["method", "backbone", "exemplars", "pretraining", *(c.title for c in table.columns), "notes"]
     rows, marks = [], []
     for line in table.lines:
         cells = []
         for cell in line.cells:
             t = texts(cell)
-            text = t["ours"]
+            rest = ""
             if cell.published is not None:
-                text += f" | {t['published']}" + (f" ({t['difference']})" if t["difference"] else "")
-            cells.append(text)
-        rows.append([line.label, line.backbone, line.exemplars, line.pretraining, *cells, line.notes])
+                rest = t["published"] + (f" ({t['difference']})" if t["difference"] else "")
+            cells.append({"ours": t["ours"], "rest": rest})
+        before = (line.label, line.backbone, line.exemplars, line.pretraining)
+        rows.append([*map(_alone, before), *cells, _alone(line.notes)])
         marks.append(["", "", "", "", *(cell.mark for cell in line.cells), ""])
     note = "Each cell: ours | published (difference). " + table.caption
     return {
@@ -432,6 +433,11 @@ def as_plain(table: Table) -> dict[str, Any]:
     }
 
 
+def _alone(text: str) -> dict[str, str]:
+    """Return a cell that is not compared with anything."""
+    return {"ours": text, "rest": ""}
+
+
 def markdown(table: Table) -> str:
     """Return a table as Markdown, best in bold, second best in italics."""
     plain = as_plain(table)
@@ -439,9 +445,9 @@ def markdown(table: Table) -> str:
     lines = []
     for row, marks in zip(plain["rows"], plain["marks"], strict=True):
         line = []
-        for text, mark in zip(row, marks, strict=True):
-            ours, bar, rest = text.partition(" | ")
-            line.append((f"{sign[mark]}{ours}{sign[mark]}{bar}{rest}").replace("|", "/"))
+        for cell, mark in zip(row, marks, strict=True):
+            rest = f" / {cell['rest']}" if cell["rest"] else ""
+            line.append(f"{sign[mark]}{cell['ours']}{sign[mark]}{rest}".replace("|", "/"))
         lines.append(line)
     text = tabulate(lines, headers=plain["headers"], tablefmt="pipe", disable_numparse=True)
     cells = "Cells: ours / published (difference)."
