@@ -256,6 +256,9 @@ def _check(data: RecordData) -> None:
             counts = step["correct"].get(readout, [])
             if len(counts) != i + 1 or any(c > n for c, n in zip(counts, totals, strict=False)):
                 raise ValueError(f"counts of step {i}, readout {readout!r}: {counts}")
+    for option in ("backbone", "precision"):  # which tables read
+        if option not in data["options"]:
+            raise ValueError(f"the run option {option!r} is not there")
     metrics = data["protocol"]["metrics"]
     for metric in (metrics["headline"], *metrics["also"]):
         if metric not in METRICS:

@@ -261,7 +261,7 @@ def confusion_figure(row: Row, title: str) -> Figure | None:
 
 def cost_figure(rows: Sequence[Row], title: str) -> Figure | None:
     """Return accuracy against three costs: a point per row, bars are deviations over seeds."""
-    drawn = [row for row in rows if any(costs(r) for r in row.complete)]
+    drawn = [row for row in rows if row.complete]
     if not drawn:
         return None
     names = [
@@ -278,14 +278,11 @@ def cost_figure(rows: Sequence[Row], title: str) -> Figure | None:
         for axes, kind in zip(panels, COSTS, strict=True):
             drawn_costs = []
             for row, style in zip(drawn, styles, strict=True):
-                points = [
-                    (c[kind.key], 100 * r.metric(headline, row.readout))
-                    for r in row.complete
-                    if (c := costs(r)) and not (kind.key == "exemplars" and _keeps_all(row))
-                ]
-                if not points:
+                if kind.key == "exemplars" and _keeps_all(row):
                     continue
-                values = np.array(points)
+                values = np.array(
+                    [(costs(r)[kind.key], 100 * r.metric(headline, row.readout)) for r in row.complete]
+                )
                 x, y = values.mean(axis=0)
                 bars: dict[str, Any] = {}
                 if len(values) > 1:
@@ -327,22 +324,18 @@ COSTS = (
 )
 
 
-def costs(record: Record) -> dict[str, float] | None:
-    """Return a record's bytes of exemplars, trainable parameters and seconds of training.
+def costs(record: Record) -> dict[str, float]:
+    """Return a finished record's bytes of exemplars, trainable parameters and seconds of training.
 
-    Exemplars and parameters are those after the last task, the seconds are summed over tasks. None where the
-    record does not hold them.
+    Exemplars and parameters are those after the last task, the seconds are summed over tasks.
     """
     steps = record.data["steps"]
-    try:
-        last = steps[-1]["costs"]
-        return {
-            "exemplars": float(last["memory"]["bytes"]),
-            "trainable": float(last["trainable"]),
-            "train": float(sum(step["costs"]["train_s"] for step in steps)),
-        }
-    except (KeyError, TypeError, IndexError):
-        return None
+    last = steps[-1]["costs"]
+    return {
+        "exemplars": float(last["memory"]["bytes"]),
+        "trainable": float(last["trainable"]),
+        "train": float(sum(step["costs"]["train_s"] for step in steps)),
+    }
 
 
 def mean_matrix(row: Row) -> NDArray[np.float64]:
@@ -408,7 +401,7 @@ def _row_name(row: Row) -> str:
 
 def _keeps_all(row: Row) -> bool:
     """Whether the row trains on all videos so far, which no budget of exemplars allows."""
-    return row.complete[0].data["method"].get("data_access") == "cumulative"
+    return row.complete[0].data["method"]["data_access"] == "cumulative"
 
 
 def _side(tasks: int) -> float:

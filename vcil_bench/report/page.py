@@ -49,7 +49,7 @@ class PaperTable:
     Attributes:
         id: Name of its place on the page, unique.
         title: Heading.
-        note: What a reader must know before using it; may be empty.
+        note: Shown below the table; may be empty.
         headers: Column headings.
         rows: Cells, one list per row, as long as ``headers``; of each cell the text ``ours``, and in ``rest``
             what it is compared with, or nothing.
@@ -206,7 +206,7 @@ def _section(group: Group, lines: list[dict[str, Any]]) -> dict[str, Any]:
         "protocol": protocol["name"],
         "version": protocol["version"],
         "fingerprint": protocol["fingerprint"],
-        "dataset": protocol["dataset"].get("name", ""),
+        "dataset": protocol["dataset"]["name"],
         "kind": _kind(group),
         "metrics": group.metrics,
         "rows": lines,
@@ -220,7 +220,7 @@ def _row(group: Group, row: Row, legend: str, runs: list[int]) -> dict[str, Any]
     for record in row.unfinished:
         if record.data["reason"]:
             notes.append(f"seed {record.data['seed']} {record.data['status']}: {record.data['reason']}")
-    times = [time for record in row.complete if (time := _training_seconds(record)) is not None]
+    times = [_training_seconds(record) for record in row.complete]
     line: dict[str, Any] = {
         "method": row.method,
         "variant": row.variant,
@@ -266,16 +266,13 @@ def _band(curves: Sequence[NDArray[np.float64]]) -> dict[str, list[float]]:
     return band
 
 
-def _training_seconds(record: Record) -> float | None:
-    steps = record.data["steps"]
-    times = [time for step in steps if (time := step["costs"].get("train_s")) is not None]
-    return sum(times) if times and len(times) == len(steps) else None
+def _training_seconds(record: Record) -> float:
+    return sum(step["costs"]["train_s"] for step in record.data["steps"])
 
 
 def _memory(records: Iterable[Record]) -> dict[str, int] | None:
-    """Return the most that any of the runs kept after its last step."""
-    found = [record.data["steps"][-1]["costs"].get("memory") for record in records if record.data["steps"]]
-    uses = [use for use in found if use]
+    """Return the most that any of the finished runs kept after its last step, None where there are none."""
+    uses = [record.data["steps"][-1]["costs"]["memory"] for record in records]
     if not uses:
         return None
     return {
@@ -299,11 +296,11 @@ def _run(record: Record, name: str, place: tuple[int, int] | None, pool: _Pool) 
         "correct": {
             readout: [step["correct"][readout] for step in steps] for readout in data["method"]["readouts"]
         },
-        "seen": [step.get("classes_seen") for step in steps],
-        "costs": _columns([_flat(step.get("costs") or {}) for step in steps]),
+        "seen": [step["classes_seen"] for step in steps],
+        "costs": _columns([_flat(step["costs"]) for step in steps]),
         "losses": _losses(steps),
         "sessions": [
-            {"started": session.get("started"), **_environment(session.get("environment") or {}, pool)}
+            {"started": session["started"], **_environment(session["environment"], pool)}
             for session in data["sessions"]
         ],
         "environment": _environment(data["environment"], pool),
@@ -322,7 +319,7 @@ def _run(record: Record, name: str, place: tuple[int, int] | None, pool: _Pool) 
 def _environment(environment: Mapping[str, Any], pool: _Pool) -> dict[str, Any]:
     """Part an environment into the command, which is every run's own, and the rest, which runs share."""
     rest = {key: value for key, value in environment.items() if key != "command"}
-    return {"environment": pool.add(rest), "command": environment.get("command")}
+    return {"environment": pool.add(rest), "command": environment["command"]}
 
 
 def _values(record: Record) -> dict[str, dict[str, float]]:
@@ -359,7 +356,7 @@ def _losses(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     lines = [
         {"step": i, **{key: _short(value) for key, value in line.items()}}
         for i, step in enumerate(steps)
-        for line in step.get("losses") or []
+        for line in step["losses"]
     ]
     terms = dict.fromkeys(key for line in lines for key in line if key not in ("step", "stage", "epoch"))
     every = max(1, math.ceil(len(lines) * len(terms) / LOSS_VALUES))
@@ -388,11 +385,11 @@ def command(record: Record) -> str:
         record.protocol_reference,
         *("--seed", str(data["seed"])),
     ]
-    if data["data"]["kind"] != "synthetic" and data["data"].get("root"):
+    if data["data"]["kind"] != "synthetic":
         words += ["--data", data["data"]["root"]]
     given = {f"protocol.{key}": value for key, value in protocol["overrides"].items()}
     for section in (data["options"], data["config"]):
-        given |= {key: one["value"] for key, one in section.items() if one.get("origin") == "command line"}
+        given |= {key: one["value"] for key, one in section.items() if one["origin"] == "command line"}
     if given:
         words += ["--set", *(f"{key}={_assigned(value)}" for key, value in given.items())]
     return shlex.join(str(word) for word in words)

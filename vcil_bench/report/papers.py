@@ -13,10 +13,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from tabulate import tabulate
 
@@ -29,6 +28,9 @@ from vcil_bench.record import Record
 from .ranking import EXPLANATION, Candidate, rank
 from .significance import Comparison
 from .tables import covers_seeds, notes_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BWF = "backward_forgetting"
 # Options that do not make another experiment, and those that have lines of their own; a run that sets any other
@@ -172,7 +174,7 @@ class Line:
         exemplars: The budget of our runs.
         pretraining: Data our weights were trained on.
         cells: One per column.
-        notes: What a reader must know, such as stale runs.
+        notes: Shown beside the line (LaTeX: below the table), such as stale runs.
     """
 
     label: str
@@ -213,6 +215,8 @@ def specs() -> list[TableSpec]:
 @functools.cache
 def published() -> pd.DataFrame:
     """Return the published numbers, one per line, with source, trust and where they stand."""
+    import pandas as pd
+
     with (resources.files("vcil_bench.report") / "published.csv").open(encoding="utf-8") as file:
         found = pd.read_csv(file, dtype=str, keep_default_na=False)
     return found.assign(value=found["value"].astype(float))
@@ -292,15 +296,13 @@ def _likeness(record: Record) -> tuple[str, ...]:
     A method's own backbone and the budget follow from the protocol and stand in one line.
     """
     data = record.data
-    backbone = data["options"].get("backbone")
-    chosen = data["weights"]["name"] if backbone and backbone["origin"] == "command line" else ""
+    chosen = data["weights"]["name"] if data["options"]["backbone"]["origin"] == "command line" else ""
     return chosen, _computing(record), data["weights"]["pretraining"]
 
 
 def _computing(record: Record) -> str:
     """Return the precision and the kind of frames of a run, empty for fp32 on frames from videos."""
-    given = record.data["options"].get("precision")
-    precision = str(given["value"]) if given else "fp32"
+    precision = str(record.data["options"]["precision"]["value"])
     store = record.data["data"]["store"]
     parts = [precision] if precision != "fp32" else []
     if store:
@@ -323,7 +325,7 @@ def _exemplars(record: Record) -> str:
     data = record.data
     if data["method"]["data_access"] == "cumulative":
         return "all videos"
-    budget = data["protocol"].get("spec", {}).get("memory")
+    budget = data["protocol"]["spec"]["memory"]
     if not data["method"]["uses_memory"] or not budget:
         return "0"
     size = f"{budget['per_class']}/class" if budget["per_class"] else f"{budget['total']} in total"
@@ -367,6 +369,8 @@ def _alike(theirs: str, ours: Record) -> bool:
 
 def frame(table: Table) -> pd.DataFrame:
     """Return a table in long form, one line per cell, for ``.csv``."""
+    import pandas as pd
+
     lines = []
     for line in table.lines:
         for column, cell in zip(table.columns, line.cells, strict=True):
