@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from tabulate import tabulate
 
 from vcil_bench.identity import SEED_PARTS, changed_since, differences, in_words, is_code
@@ -17,6 +17,9 @@ from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.record import Record
 
 from .ranking import EXPLANATION, Candidate, rank
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Row:
 
     @property
     def notes(self) -> str:
-        """What a reader must know before using the row."""
+        """Notes shown beside a row."""
         notes = [f"{len(self.complete)} of {self.seeds} seeds"] if self.incomplete else []
         rest = notes_of([*self.complete, *self.unfinished])
         return ", ".join([*notes, *([rest] if rest else [])])
@@ -101,7 +104,7 @@ def covers_seeds(complete: Sequence[Record]) -> bool:
 
 
 def notes_of(runs: Sequence[Record]) -> str:
-    """Return what a reader must know of runs that share a row: unfinished, stale, unlike, videos left out."""
+    """Return the notes on runs that share a row: unfinished, stale, unlike, videos left out."""
     complete = [r for r in runs if r.complete]
     notes = []
     for status in ("partial", "failed"):
@@ -215,6 +218,8 @@ def rows(group: Group) -> list[Row]:
 
 def frame(group: Group) -> pd.DataFrame:
     """Return the group's table: per metric a mean and a sample deviation over seeds, in percent."""
+    import pandas as pd
+
     lines = []
     for row in rows(group):
         line: dict[str, object] = {
