@@ -1,4 +1,4 @@
-"""Which video each worker process of a loader is at, and since when.
+"""Worker watchdog: notes which video each decoding process is at and kills one that hangs.
 
 A decoder may hang inside a library, where no exception reaches it, and the kernel may kill a process that takes
 too much memory. Both end without a word from the worker, so what it was at stands in memory that all share. One

@@ -1,4 +1,4 @@
-"""What pretrained weights have seen, against what they are tested on: known, excluded, or not known.
+"""Pretraining overlap: judges whether weights may have been trained on the test videos.
 
 A number on videos that the weights were trained on says little about a method. Mostly nothing can be proved, and
 then this table says so, rather than nothing.

@@ -1,4 +1,4 @@
-"""How many videos the publishers' lists hold, so that a list cut short or of another release is noticed.
+"""Published list sizes: compares a dataset's lists with them.
 
 A result on other videos is another result, even where every file decodes.
 """

@@ -1,4 +1,4 @@
-"""Facts of videos, many read at once; one whose decoder hangs or crashes is named, and the others go on."""
+"""Video facts: reads many files in parallel and names those whose decoder hangs."""
 
 from __future__ import annotations
 

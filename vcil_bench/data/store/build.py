@@ -1,4 +1,4 @@
-"""Fill a frame store: in parallel, to be interrupted and gone on with at any time, its size told beforehand."""
+"""Frame store: fills it in parallel; resumes after an interruption."""
 
 from __future__ import annotations
 
