@@ -23,9 +23,7 @@ UCF, KINETICS = "vclimb_ucf101_10", "vclimb_kinetics400_10"
 Lists = dict[str, list[dict[str, list[Any]]]]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def ucf_lists(tasks: int = 10) -> Lists:

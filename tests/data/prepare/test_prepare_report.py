@@ -15,10 +15,7 @@ from vcil_bench.data.manifest import Manifest, manifest_path
 from vcil_bench.data.prepare import prepare
 from vcil_bench.data.prepare.report import statistics, statistics_lines, summary, summary_lines
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
