@@ -141,14 +141,14 @@ def _data(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
     ordered = sorted(groups, key=lambda group: ORDER.index(_kind(group).partition(",")[0]))
     for group in ordered:
         lines: list[dict[str, Any]] = []
-        found = rows(group)
-        ranked = marks(found, [group.metrics[0], FORGETTING])
-        for row, legend, own in zip(found, legends(found), ranked, strict=True):
+        group_rows = rows(group)
+        ranked = marks(group_rows, [group.metrics[0], FORGETTING])
+        for row, legend, ranks in zip(group_rows, legends(group_rows), ranked, strict=True):
             runs = sorted([*row.complete, *row.unfinished], key=lambda r: r.data["seed"])
             for record in runs:
                 places.setdefault(record.path, (len(sections), len(lines)))
             line = _row(group, row, legend, [numbers[record.path] for record in runs])
-            lines.append(line | {"marks": own})
+            lines.append(line | {"marks": ranks})
         sections.append(_section(group, lines))
     return {
         "metrics": {
@@ -167,11 +167,11 @@ def _data(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
 
 def _styles(methods: Iterable[str]) -> dict[str, list[str]]:
     """Return colour, marker and the marker as a character, by method."""
-    found = {}
+    styles = {}
     for method in sorted(methods):
         style = style_of(method)
-        found[method] = [style.colour, style.marker, style.glyph]
-    return found
+        styles[method] = [style.colour, style.marker, style.glyph]
+    return styles
 
 
 def _names(records: Sequence[Record]) -> list[str]:
@@ -336,13 +336,13 @@ def _values(record: Record) -> dict[str, dict[str, float]]:
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return nested sections as one, keys joined by dots."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{before}{key}.")
+            flat |= _flat(value, f"{before}{key}.")
         else:
-            found[f"{before}{key}"] = value
-    return found
+            flat[f"{before}{key}"] = value
+    return flat
 
 
 def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -389,7 +389,9 @@ def command(record: Record) -> str:
         words += ["--data", data["data"]["root"]]
     given = {f"protocol.{key}": value for key, value in protocol["overrides"].items()}
     for section in (data["options"], data["config"]):
-        given |= {key: one["value"] for key, one in section.items() if one["origin"] == "command line"}
+        given |= {
+            key: setting["value"] for key, setting in section.items() if setting["origin"] == "command line"
+        }
     if given:
         words += ["--set", *(f"{key}={_assigned(value)}" for key, value in given.items())]
     return shlex.join(str(word) for word in words)

@@ -218,17 +218,17 @@ def published() -> pd.DataFrame:
     import pandas as pd
 
     with (resources.files("vcil_bench.report") / "published.csv").open(encoding="utf-8") as file:
-        found = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return found.assign(value=found["value"].astype(float))
+        numbers = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return numbers.assign(value=numbers["value"].astype(float))
 
 
 @functools.cache
 def _published_by_cell() -> dict[tuple[str, str, str], list[dict[str, Any]]]:
     """Return the published numbers of a protocol, method and metric, in the file's order."""
-    found = defaultdict(list)
+    by_cell = defaultdict(list)
     for number in published().to_dict("records"):
-        found[number["protocol"], number["method"], number["metric"]].append(number)
-    return dict(found)
+        by_cell[number["protocol"], number["method"], number["metric"]].append(number)
+    return dict(by_cell)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
@@ -239,14 +239,14 @@ def tables(records: Sequence[Record]) -> list[Table]:
 
 def columns_of(spec: TableSpec) -> list[Column]:
     """Return a table's columns."""
-    found = []
+    columns = []
     for protocol in spec.protocols:
         metric = spec.metrics.get(protocol, spec.metric)
         for theirs, ours in spec.readouts.items() or [(None, None)]:
-            found.append(Column(protocol, metric, spec.published_metric, ours, theirs))
+            columns.append(Column(protocol, metric, spec.published_metric, ours, theirs))
         if spec.bwf:
-            found.append(Column(protocol, BWF, "BWF", None, None))
-    return found
+            columns.append(Column(protocol, BWF, "BWF", None, None))
+    return columns
 
 
 def _real(record: Record) -> bool:
@@ -259,11 +259,11 @@ def _table(spec: TableSpec, records: Sequence[Record]) -> Table:
     columns = columns_of(spec)
     lines: list[Line] = []
     for row in spec.rows:
-        found: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+        alike: dict[tuple[str, ...], list[Record]] = defaultdict(list)
         for record in records:
             if _belongs(record, row, spec):
-                found[_likeness(record)].append(record)
-        for members in [found[key] for key in sorted(found)] or [[]]:
+                alike[_likeness(record)].append(record)
+        for members in [alike[key] for key in sorted(alike)] or [[]]:
             cells = [_cell(spec, row, column, members) for column in columns]
             lines.append(Line(row.label, *_description(members), cells, notes_of(members)))
     for i, column in enumerate(columns):
