@@ -44,7 +44,7 @@ class StPRConfig:
             mean feature; ``adapter`` V̄s; ``average`` weighs every expert 1/K. The paper names the last
             three (Avg-, CLIP-, Adapter-MoE) without formulas; these are our readings.
 
-    Readings, each a switch only where the other one moves accuracy or forgetting, see below:
+    Readings, a switch where the alternative moves results beyond the spread over orders (change in brackets):
         expert_init: ``copy`` of G_{b-1} (30 epochs against 60 for the first task suggest a warm start) or
             ``fresh`` (-6.9, +26.1). Experts and anchors are frozen after their task: without exemplars they
             cannot be recomputed.

@@ -63,7 +63,7 @@ FIELDS: dict[Path_, str] = {
     **{(key, "lr", "origin"): "text" for key in ("config",)},
     ("config", "lr"): "mapping",
     ("config", "lr", "value"): "free",
-    ("environment", "torch"): "free",
+    ("environment", "torch"): "text",
     ("class_order", 0): "count",
     ("class_names", 0): "text",
     ("classes_per_task", 0): "count",
@@ -150,6 +150,31 @@ def _short() -> Any:
     data["config"] = {"lr": data["config"]["lr"]}
     data["options"] = {key: data["options"][key] for key in ("backbone", "precision")}
     return data
+
+
+# Every run writes these; one that lacks any is no record of a run.
+NEEDED: list[Path_] = [
+    ("environment", "torch"),
+    ("environment", "command"),
+    ("options", "precision"),
+    ("options", "backbone"),
+    ("protocol", "spec"),
+    ("data", "root"),
+    ("steps", 1, "costs", "train_s"),
+    ("steps", 1, "costs", "memory"),
+]
+
+
+@pytest.mark.parametrize("path", NEEDED, ids=lambda path: ".".join(map(str, path)))
+def test_a_record_that_lacks_what_every_run_writes_is_refused(path: Path_, tmp_path: Path) -> None:
+    whole = _short()
+    tree = whole
+    for key in path[:-1]:
+        tree = tree[key]
+    del tree[path[-1]]
+    (tmp_path / "r.json").write_text(json.dumps(whole), encoding="utf-8")
+    with pytest.raises(RecordError, match=f"inconsistent record .*{path[-1]}"):
+        records.load(tmp_path / "r.json")
 
 
 def _altered() -> Iterator[tuple[str, bytes]]:

@@ -262,11 +262,6 @@ def initialise(model: open_clip.CLIP, rng: np.random.Generator) -> None:
         torch.nn.init.normal_(model.visual.positional_embedding, std=POSITION_STD)
 
 
-def _learning_rate(step: int, steps: int) -> float:
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def train(model: open_clip.CLIP, tokenizer: SimpleTokenizer, steps: int, seed: int, progress: bool) -> None:
     """Train a model in place for a number of batches.
 
@@ -292,7 +287,7 @@ def train(model: open_clip.CLIP, tokenizer: SimpleTokenizer, steps: int, seed: i
     bar = tqdm(range(steps), desc="tiny CLIP", disable=not progress)
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(step, steps)
+            group["lr"] = pretraining_command.learning_rate(LEARNING_RATE, step, steps, WARMUP_STEPS)
         stills, captions = draw_batch(rng, contrast_at(step, steps))
         image = model.encode_image(_normalise(stills, model), normalize=True)
         text = model.encode_text(tokenizer([caption.text for caption in captions]), normalize=True)

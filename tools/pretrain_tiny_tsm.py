@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,11 +92,6 @@ def new_reader(config: dict[str, Any]) -> FactReader:
     return FactReader(config["channels"][-1], [FACTS[name] for name in READ_FACTS])
 
 
-def _learning_rate(step: int, steps: int) -> float:
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return LEARNING_RATE * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
 def train(
     model: nn.Module,
     reader: FactReader,
@@ -135,7 +129,7 @@ def train(
     bar = tqdm(range(steps), desc="tiny TSM", disable=not progress)
     for step in bar:
         for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(step, steps)
+            group["lr"] = pretraining_command.learning_rate(LEARNING_RATE, step, steps, WARMUP_STEPS)
         stills = draw_stills(rng, contrast_at(step, steps), objects, STILLS_PER_OBJECT)
         loss = reader(model(_input(stills, config)), _facts(stills))
         optimizer.zero_grad()

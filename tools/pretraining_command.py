@@ -1,12 +1,19 @@
-"""Command line of the scripts that pretrain the small networks: reads it, pretrains, prints the figures."""
+"""Command line and learning rate of the scripts that pretrain the small networks."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+
+def learning_rate(highest: float, step: int, steps: int, warmup_steps: int) -> float:
+    """Return the learning rate of a step: a linear warm-up times cosine decay to zero."""
+    warm = min(1.0, (step + 1) / warmup_steps)
+    return highest * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def run(

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import docstring_tables
 from docstring_tables import explained, markdown
@@ -42,12 +42,14 @@ class Check:
     Attributes:
         function: Dotted name below ``vcil_bench``.
         golden: Name of the file in ``tests/golden``, without its ending.
-        against: What made the numbers.
+        by: Whose code made the numbers: the ``authors``', or a ``second_computation`` of the paper's formula.
+        against: What made the numbers, as the page says it.
         tolerance: ``standard`` or what is otherwise allowed.
     """
 
     function: str
     golden: str
+    by: Literal["authors", "second_computation"]
     against: str
     tolerance: str
 
@@ -128,7 +130,7 @@ def _status(entry: Reproduction) -> str:
 def _numbers_of_functions(entry: Reproduction) -> tuple[int, int]:
     """Return how many functions equal the authors' code, and how many others a second computation."""
     functions = {check.function for check in entry.checked}
-    authors = {c.function for c in entry.checked if not c.against.startswith("second computation")}
+    authors = {c.function for c in entry.checked if c.by == "authors"}
     return len(authors), len(functions - authors)
 
 

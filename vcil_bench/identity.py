@@ -139,8 +139,8 @@ def parts_of(data: RecordData, code: Mapping[str, str]) -> dict[str, str]:
         data=data["data"]["manifest_sha256"],
         frame_store=data["data"]["store"],
         weights=[data["weights"]["name"], data["weights"]["sha256"]],
-        device_kind=data["environment"].get("device_type"),
-        torch_version=data["environment"].get("torch"),
+        device_kind=data["environment"]["device_type"],
+        torch_version=data["environment"]["torch"],
     )
 
 

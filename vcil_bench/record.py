@@ -146,10 +146,10 @@ def load(path: Path) -> Record:
         _check(data)
     except (msgspec.ValidationError, ValueError) as error:
         raise RecordError(f"{path}: inconsistent record ({error}); {ADVICE}") from error
-    found = Record(path, data)
-    if has_predictions(found):
-        _check_predictions(found)
-    return found
+    record = Record(path, data)
+    if has_predictions(record):
+        _check_predictions(record)
+    return record
 
 
 def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
@@ -161,28 +161,28 @@ def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
         The records and, for each file that could not be read, its error.
     """
     records, errors = [], []
-    own = {path.relative_to(results): path for path in results.glob("*/*/*.json")}
+    made_here = {path.relative_to(results): path for path in results.glob("*/*/*.json")}
     shipped = {path.relative_to(results / REFERENCE): path for path in (results / REFERENCE).glob("*/*/*.json")}
-    for path in sorted((shipped | own).values()):
+    for path in sorted((shipped | made_here).values()):
         try:
-            found = load(path)
-            _check_place(found)
-            records.append(found)
+            record = load(path)
+            _check_place(record)
+            records.append(record)
         except RecordError as error:
             errors.append(error)
     return records, errors
 
 
-def _check_place(found: Record) -> None:
+def _check_place(record: Record) -> None:
     """Refuse a record that lies elsewhere than its run wrote it: a copy would count as another run.
 
     Raises:
         RecordError: Says where it belongs.
     """
-    data = found.data
-    own = record_path(Path(), data["protocol"]["label"], data["method"]["name"], data["variant"], data["seed"])
-    if found.path.parts[-3:] != own.parts:
-        raise RecordError(f"{found.path}: a record of {own}; a copy elsewhere is not read, move it there")
+    data = record.data
+    place = record_path(Path(), data["protocol"]["label"], data["method"]["name"], data["variant"], data["seed"])
+    if record.path.parts[-3:] != place.parts:
+        raise RecordError(f"{record.path}: a record of {place}; a copy elsewhere is not read, move it there")
 
 
 def supersede(path: Path) -> Path:
@@ -201,11 +201,11 @@ def supersede(path: Path) -> Path:
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a mapping of a file's keys and values, none of which may silently replace another."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         twice = next(key for key, number in Counter(key for key, _ in pairs).items() if number > 1)
         raise ValueError(f"the key {twice!r} is there twice")
-    return found
+    return mapping
 
 
 def _check_values(value: Any, where: str, depth: int = 0) -> None:
@@ -217,12 +217,12 @@ def _check_values(value: Any, where: str, depth: int = 0) -> None:
     if depth > DEEPEST:
         raise ValueError(f"{where}: nested more than {DEEPEST} levels deep")
     if isinstance(value, dict):
-        for key, one in value.items():
+        for key, inner in value.items():
             _check_values(key, where, depth)
-            _check_values(one, f"{where}.{key}", depth + 1)
+            _check_values(inner, f"{where}.{key}", depth + 1)
     elif isinstance(value, list):
-        for i, one in enumerate(value):
-            _check_values(one, f"{where}[{i}]", depth + 1)
+        for i, inner in enumerate(value):
+            _check_values(inner, f"{where}[{i}]", depth + 1)
     elif isinstance(value, str):
         value.encode()  # half a character could not be written again
     elif isinstance(value, float) and not math.isfinite(value):
@@ -256,6 +256,9 @@ def _check(data: RecordData) -> None:
             counts = step["correct"].get(readout, [])
             if len(counts) != i + 1 or any(c > n for c, n in zip(counts, totals, strict=False)):
                 raise ValueError(f"counts of step {i}, readout {readout!r}: {counts}")
+    for option in ("backbone", "precision"):  # which tables read
+        if option not in data["options"]:
+            raise ValueError(f"the run option {option!r} is not there")
     metrics = data["protocol"]["metrics"]
     for metric in (metrics["headline"], *metrics["also"]):
         if metric not in METRICS:
@@ -279,18 +282,18 @@ class Predictions:
     best: dict[str, list[NDArray[np.int64]]]
 
 
-def has_predictions(found: Record) -> bool:
+def has_predictions(record: Record) -> bool:
     """Tell whether the predictions of a run lie beside its record."""
-    return found.data["predictions"] is not None and predictions_path(found.path).is_file()
+    return record.data["predictions"] is not None and predictions_path(record.path).is_file()
 
 
-def read_predictions(found: Record) -> Predictions:
+def read_predictions(record: Record) -> Predictions:
     """Read the predictions beside a record.
 
     Raises:
         RecordError: They are damaged, or not those the record was written with.
     """
-    path, stored = predictions_path(found.path), found.data["predictions"]
+    path, stored = predictions_path(record.path), record.data["predictions"]
     assert stored is not None
     try:
         content = path.read_bytes()
@@ -298,7 +301,7 @@ def read_predictions(found: Record) -> Predictions:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from error
     if hashlib.sha256(content).hexdigest() != stored["sha256"]:
         raise RecordError(
-            f"{path}: not the predictions that {found.path.name} was written with; run again with --force"
+            f"{path}: not the predictions that {record.path.name} was written with; run again with --force"
         )
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as members:
@@ -306,7 +309,7 @@ def read_predictions(found: Record) -> Predictions:
         if largest > LARGEST_ARRAY:
             raise ValueError(f"an array of {largest} bytes, more than any run predicts")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return _arrays(found.data, arrays)
+            return _arrays(record.data, arrays)
     except _UNREADABLE as error:
         raise RecordError(f"{path}: damaged predictions ({error}); run again with --force") from error
 
@@ -339,7 +342,7 @@ def _arrays(data: RecordData, arrays: Mapping[str, NDArray[Any]]) -> Predictions
         ]
         for readout in data["method"]["readouts"]
     }
-    if any((one < 0).any() for steps in best.values() for one in steps):
+    if any((guesses < 0).any() for steps in best.values() for guesses in steps):
         raise ValueError("a video that was taken for no class")
     return Predictions(videos, labels, tasks, best)
 
@@ -348,27 +351,27 @@ def _whole(
     arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], end: int, lowest: int = 0
 ) -> NDArray[np.int64]:
     """Return an array of whole numbers of this shape, none below ``lowest``, none ``end`` or above."""
-    found = np.asarray(arrays[name])
-    if found.dtype.kind not in "iu" or found.shape != shape:
-        raise ValueError(f"{name!r} holds {found.dtype} of shape {found.shape}, not whole numbers of {shape}")
-    if found.min() < lowest or found.max() >= end:
+    values = np.asarray(arrays[name])
+    if values.dtype.kind not in "iu" or values.shape != shape:
+        raise ValueError(f"{name!r} holds {values.dtype} of shape {values.shape}, not whole numbers of {shape}")
+    if values.min() < lowest or values.max() >= end:
         raise ValueError(f"{name!r} holds numbers outside {lowest}..{end - 1}")
-    return found.astype(np.int64)
+    return values.astype(np.int64)
 
 
-def _check_predictions(found: Record) -> None:
+def _check_predictions(record: Record) -> None:
     """Check the counts against the predictions they were made from.
 
     Raises:
         RecordError: The predictions are not those the record was written with, or give other counts.
     """
-    stored = read_predictions(found)
-    for i, step in enumerate(found.data["steps"]):
+    stored = read_predictions(record)
+    for i, step in enumerate(record.data["steps"]):
         for readout, steps in stored.best.items():
             seen = len(steps[i])
             hits = stored.tasks[:seen][steps[i] == stored.labels[:seen]]
             if np.bincount(hits, minlength=i + 1).tolist() != step["correct"][readout]:
                 raise RecordError(
-                    f"{found.path}: its counts of step {i}, readout {readout!r}, are not those of its "
+                    f"{record.path}: its counts of step {i}, readout {readout!r}, are not those of its "
                     "predictions; it was changed by hand, run again with --force"
                 )

@@ -8,7 +8,7 @@ later versions say more. What the types alone cannot say, such as counts that fi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from msgspec import Meta
 
@@ -47,7 +47,7 @@ class Budget(TypedDict):
 class Spec(TypedDict):
     """The protocol written out, as far as tables read it."""
 
-    memory: NotRequired[Budget | None]
+    memory: Budget | None
 
 
 class Protocol(TypedDict):
@@ -63,7 +63,7 @@ class Protocol(TypedDict):
     dataset: Dataset
     metrics: Metrics
     seeds: Annotated[list[Seed], Meta(min_length=1)]
-    spec: NotRequired[Spec]
+    spec: Spec
 
 
 class Method(TypedDict):
@@ -76,8 +76,8 @@ class Method(TypedDict):
     uses_memory: bool
     origin: Name  # built-in | installed | file
     file: Name
-    distribution: NotRequired[str | None]
-    version: NotRequired[str | None]
+    distribution: str | None
+    version: str | None
 
 
 class Setting(TypedDict):
@@ -104,7 +104,7 @@ class Memory(TypedDict):
     bytes: Count
 
 
-class Costs(TypedDict, total=False):
+class Costs(TypedDict):
     """What a step cost."""
 
     train_s: Amount
@@ -162,16 +162,16 @@ class Data(TypedDict):
 
     kind: Literal["real", "synthetic"]
     dataset: str
-    split: NotRequired[str]
-    root: NotRequired[str]
+    split: str
+    root: str
     manifest_sha256: str
-    train_videos: NotRequired[Count]
-    test_videos: NotRequired[Count]
+    train_videos: Count
+    test_videos: Count
     left_out: list[LeftOut]
-    decoder: NotRequired[str]
+    decoder: str
     store: Store | None
-    test_videos_sharing_a_group_with_train: NotRequired[Count | None]  # None where groups are unknown
-    identical_files_in_train_and_test: NotRequired[list[Any]]
+    test_videos_sharing_a_group_with_train: Count | None  # None where groups are unknown
+    identical_files_in_train_and_test: list[Any]
     verified: list[Finding]
 
 
@@ -185,13 +185,16 @@ class Weights(TypedDict):
 
 
 class Environment(TypedDict):
-    """Where a process ran: git, python, torch, device, threads and more."""
+    """Where a process ran; also GPU, libraries and more."""
 
-    git: NotRequired[str | None]
-    command: NotRequired[str | None]
-    device: NotRequired[str]
-    device_type: NotRequired[str]  # cpu, cuda, mps
-    torch: NotRequired[str]
+    git: str | None  # None outside a checkout
+    dirty: bool | None
+    command: str
+    device: str
+    device_type: str  # cpu, cuda, mps
+    torch: str
+    threads: Positive
+    processes: Positive
 
 
 class Session(TypedDict):

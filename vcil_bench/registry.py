@@ -65,21 +65,21 @@ def methods_folder() -> Path:
 
 def find_all() -> dict[str, Entry]:
     """Return every built-in and installed method by name, failed ones included."""
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for path in sorted(methods_folder().glob("*.py")):
         if not path.name.startswith("_"):
-            found[path.stem] = _built_in(path)
+            entries[path.stem] = _built_in(path)
     for point in sorted(metadata.entry_points(group=GROUP), key=lambda p: p.name):
         entry = _installed(point)
         key = entry.name
-        if key in found:
-            taken = found[key].origin
+        if key in entries:
+            taken = entries[key].origin
             entry = dataclasses.replace(
                 entry, cls=None, error=f"the name {key!r} is taken by a method that is {taken}"
             )
             key = f"{key} ({entry.distribution})"
-        found[key] = entry
-    return found
+        entries[key] = entry
+    return entries
 
 
 def find(reference: str) -> Entry:
@@ -91,14 +91,14 @@ def find(reference: str) -> Entry:
     if reference.endswith(".py") or "/" in reference:
         entry = from_file(Path(reference))
     else:
-        found = find_all()
-        if reference not in found:
-            usable = [name for name, entry in found.items() if entry.cls is not None]
+        entries = find_all()
+        if reference not in entries:
+            usable = [name for name, entry in entries.items() if entry.cls is not None]
             raise MethodError(
                 f"unknown method {reference!r}{did_you_mean(reference, usable)}; known: "
                 f"{', '.join(usable)}; or give the path of a .py file"
             )
-        entry = found[reference]
+        entry = entries[reference]
     if entry.cls is None:
         raise MethodError(f"method {entry.name!r} ({entry.file}) cannot be used: {entry.error}")
     return entry
@@ -202,15 +202,15 @@ def _interrupts(pressed: list[int]) -> Iterator[None]:
 
 def _class_in(module: ModuleType) -> type[Method]:
     """Return the one method class that a module defines."""
-    found = [
+    classes = [
         cls
         for _, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, Method) and cls.__module__ == module.__name__ and not cls.__name__.startswith("_")
     ]
-    if len(found) != 1:
-        names = ", ".join(cls.__name__ for cls in found) or "none"
+    if len(classes) != 1:
+        names = ", ".join(cls.__name__ for cls in classes) or "none"
         raise MethodError(f"a method file must define exactly one Method class, it has: {names}")
-    return found[0]
+    return classes[0]
 
 
 def check_class(cls: type[Method]) -> None:

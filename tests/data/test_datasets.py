@@ -12,10 +12,7 @@ from vcil_bench.data.datasets import DatasetError, adapter
 from vcil_bench.data.prepare import prepare
 from vcil_bench.data.prepare.report import summary
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # --- UCF101

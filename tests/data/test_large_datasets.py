@@ -19,10 +19,7 @@ from vcil_bench.data.manifest import check_present
 from vcil_bench.data.prepare import prepare
 from vcil_bench.protocol import load
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def frames(folder: Path, count: int, pattern: str = "img_{:05}.jpg", first: int = 1) -> Path:
@@ -316,7 +313,7 @@ REFERENCE = Path(os.environ.get("VCIL_BENCH_REFERENCE", "")) / "protocols"
 def published(name: str, root: Path, split: str) -> str:
     """Return the verdict on the lists of a root."""
     listed = adapter(name).list_videos(root, split)
-    return adapter(name).published[split].verdict((v.label, v.split) for v in listed)
+    return adapter(name).published[split].verdict([(v.label, v.split) for v in listed])
 
 
 @pytest.mark.slow

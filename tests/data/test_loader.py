@@ -431,11 +431,13 @@ def test_slow_videos_are_waited_for(samples: list[Sample], monkeypatch: pytest.M
     original = loader_module.read_frames
 
     def slow(*given: Any) -> np.ndarray:
-        time.sleep(0.25)
+        time.sleep(0.1)
         return original(*given)
 
     monkeypatch.setattr(loader_module, "read_frames", slow)
-    assert len(list(clip_loader(workers=1, limit_s=2).plain(samples, 12))) == 1
+    many = samples * 5  # take longer together than one may
+    assert len(list(clip_loader(workers=1, limit_s=5).plain(many, len(many)))) == 1
+    assert len(many) * 0.1 > 5
 
 
 @pytest.mark.usefixtures("forked")

@@ -21,10 +21,7 @@ from vcil_bench.data.prepare.report import summary
 from vcil_bench.protocol import Protocol, load
 from vcil_bench.stream import TaskStream
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 SOUND = {  # path: (class, split, frames, first number burnt in)

@@ -23,9 +23,7 @@ UCF, KINETICS = "vclimb_ucf101_10", "vclimb_kinetics400_10"
 Lists = dict[str, list[dict[str, list[Any]]]]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def ucf_lists(tasks: int = 10) -> Lists:
@@ -375,5 +373,6 @@ def test_the_authors_lists_of_ucf101_are_imported(tmp_path: Path, tasks: int, fi
     train = {(label, match[1]) for label, match, part in listed if part == "train"}
     shared = sum((label, match[1]) in train for label, match, part in listed if part == "test")
     assert shared == {10: 2692, 20: 2703}[tasks]
-    verdict = adapter("ucf101").published[f"vclimb_{tasks}"].verdict((label, part) for label, _, part in listed)
+    published = adapter("ucf101").published[f"vclimb_{tasks}"]
+    verdict = published.verdict([(label, part) for label, _, part in listed])
     assert verdict == "lists as published: 9280 train / 2726 test"

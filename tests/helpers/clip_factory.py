@@ -321,3 +321,9 @@ def audio_file(path: Path, seconds: float = 0.5, codec: str = "aac") -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def decode_all(path: Path) -> np.ndarray:
+    """Decode a file with PyAV's own iteration, as an oracle for pixels."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(video=0)])

@@ -31,6 +31,35 @@ def record_data(
     """
     metrics = {"headline": "average_incremental_accuracy", "also": ["final_accuracy", "backward_forgetting"]}
     dataset = {"name": "folder", "split": 1, "label_map": None}
+    environment = {
+        "vcil_bench": "0.1.0",
+        "git": None,
+        "dirty": None,
+        "python": "3.12",
+        "torch": "2",
+        "open_clip": "3",
+        "timm": "1",
+        "av": "18",
+        "cuda": None,
+        "device": "a processor",
+        "device_type": "cpu",
+        "threads": 1,
+        "processes": 1,
+        "precision": "fp32",
+        "determinism": "seeded",
+        "platform": "Linux",
+        "command": f"vcil-bench run {method} made_up --seed {seed}",
+    }
+    costs = {
+        "train_s": 2.0,
+        "eval_s": 1.0,
+        "data_wait_s": 0.5,
+        "peak_device_mb": None,
+        "parameters": 30,
+        "trainable": 20,
+        "state_bytes": 80,
+        "memory": {"videos": 0, "frames": 0, "bytes": 0},
+    }
     data: dict[str, Any] = {
         "schema": 1,
         "run_id": f"made_up/{method}/default-s{seed}",
@@ -49,6 +78,7 @@ def record_data(
             "dataset": dataset,
             "metrics": metrics,
             "seeds": [1, 2, 3],
+            "spec": {"memory": None},
         },
         "method": {
             "name": method,
@@ -65,17 +95,20 @@ def record_data(
         "seed": seed,
         "run_seed": seed,
         "config": {"lr": {"value": 0.1, "origin": "default"}},
-        "options": {"precision": {"value": "fp32", "origin": "default"}},
+        "options": {
+            "backbone": {"value": None, "origin": "default"},
+            "precision": {"value": "fp32", "origin": "default"},
+        },
         "class_order": [2, 0, 1],
         "class_names": ["a", "b", "c"],
         "classes_per_task": [2, 1],
         "test_videos": list(totals),
         "steps": [
-            {"step": i, "classes_seen": 2 + i, "correct": {"cnn": list(row)}, "costs": {}, "losses": []}
+            {"step": i, "classes_seen": 2 + i, "correct": {"cnn": list(row)}, "costs": dict(costs), "losses": []}
             for i, row in enumerate(correct)
         ],
         "predictions": None,
-        "sessions": [{"started": "2025-01-01T00:00:00Z", "environment": {}}],
+        "sessions": [{"started": "2025-01-01T00:00:00Z", "environment": environment}],
         "data": {
             "kind": "real",
             "dataset": "folder",
@@ -87,10 +120,12 @@ def record_data(
             "left_out": [],
             "decoder": "pyav",
             "store": None,
+            "test_videos_sharing_a_group_with_train": None,
+            "identical_files_in_train_and_test": [],
             "verified": [],
         },
         "weights": {"name": "clip_tiny", "source": "embedded", "sha256": "2" * 64, "pretraining": "pictures"},
-        "environment": {"device": "a processor"},
+        "environment": dict(environment),
     }
     named = changes.pop("identity", {})
     for key, change in changes.items():

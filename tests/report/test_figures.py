@@ -47,7 +47,7 @@ def saved(
     data = record_data(**made)
     path = records.record_path(results, "made_up", data["method"]["name"], data["variant"], data["seed"])
     for step in data["steps"]:
-        step["costs"] = cost or {}
+        step["costs"] |= cost or {}  # type: ignore[typeddict-item]
     if best is not None:
         arrays = {
             f"top5/{i}/cnn": np.stack([np.array(one)] * 5, axis=1).astype(np.int16) for i, one in enumerate(best)
@@ -329,7 +329,7 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
 def test_a_single_task_can_be_drawn(tmp_path: Path) -> None:
     data = record_data(correct=[[2]], totals=[4])
     data["classes_per_task"] = [3]
-    data["steps"][0]["costs"] = costs(0, 0, 0.0)
+    data["steps"][0]["costs"] |= costs(0, 0, 0.0)  # type: ignore[typeddict-item]
     path = records.record_path(tmp_path, "made_up", "alpha", "default", 1)
     data["steps"][0]["classes_seen"] = 3
     arrays = {"labels": np.array([0, 0, 1, 2]), "task": np.zeros(4, int), "top5/0/cnn": np.zeros((4, 5), int)}

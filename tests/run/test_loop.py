@@ -19,7 +19,6 @@ from vcil_bench import record
 from vcil_bench.common.errors import ExitCode
 from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.run import loop
-from vcil_bench.run.environment import other_device
 from vcil_bench.training import checkpoint
 
 QUICK = ["epochs=2", "epochs_first=2", "batch_size=4"]
@@ -484,9 +483,3 @@ def test_a_folder_whose_name_is_no_text_is_refused(
 ) -> None:
     assert tiny.main("run", "zero_shot", tiny.protocol, "--results", f"{tmp_path}/\udcff") == 2
     assert "UTF-8" in capsys.readouterr().err
-
-
-def test_an_earlier_session_need_not_name_its_device() -> None:
-    told = other_device([{"environment": {}}, {"environment": {"device": "a processor"}}])
-    assert told is not None
-    assert "a processor" in told

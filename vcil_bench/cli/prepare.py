@@ -28,7 +28,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     prepare.add_argument("--split", metavar="NAME", help="prepare this one alone (default: all there are)")
     prepare.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one a core)")
     prepare.add_argument(
-        "--limit", type=float, metavar="SECONDS", help="kill a decoder that takes longer over a video (60)"
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="kill a decoder that takes longer over a video (60; 600 while storing)",
     )
     prepare.add_argument(
         "--pickle",
@@ -57,7 +60,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from vcil_bench.data.datasets import adapter
     from vcil_bench.data.datasets.base import NotAList
     from vcil_bench.data.manifest import manifest_path
-    from vcil_bench.data.prepare import LIMIT_S, report
+    from vcil_bench.data.prepare import READ_LIMIT_S, report
     from vcil_bench.run.data import Split, ready_root
 
     if options.dataset == "vclimb" or options.pickle:
@@ -74,7 +77,7 @@ def _prepare(options: argparse.Namespace) -> int:
     manifests = []
     for split in splits:
         try:
-            limit_s = options.limit or LIMIT_S
+            limit_s = options.limit or READ_LIMIT_S
             opened = Split(source, split, root, watched, workers=options.workers, limit_s=limit_s)
             manifest = opened.manifest
         except NotAList as error:
@@ -96,7 +99,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _fill_store(options: argparse.Namespace, manifests: Sequence[Manifest]) -> int:
-    from vcil_bench.data.store.build import LIMIT_S, build, estimate
+    from vcil_bench.data.store.build import STORE_LIMIT_S, build, estimate
     from vcil_bench.data.store.frame_store import FrameStore, default_root
 
     root = default_root() if options.store == Path() else options.store
@@ -105,7 +108,8 @@ def _fill_store(options: argparse.Namespace, manifests: Sequence[Manifest]) -> i
     print(f"frame store {store.root}: {needed}")
     needed.check()
     with watched("storing frames") as watch:
-        done = build(manifests, store, workers=options.workers, progress=watch, limit_s=options.limit or LIMIT_S)
+        limit_s = options.limit or STORE_LIMIT_S
+        done = build(manifests, store, workers=options.workers, progress=watch, limit_s=limit_s)
     print(f"  {done.made} videos stored, {done.kept} were there, {len(done.failed)} cannot be stored")
     for name, problem in done.failed[:LINES]:
         print(f"  not stored: {name}: {problem}")

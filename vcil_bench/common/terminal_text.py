@@ -1,4 +1,4 @@
-"""What is printed: text of papers, records, file names and errors is shown on a terminal, never obeyed by it."""
+"""Terminal text: escapes control characters in whatever is printed."""
 
 from __future__ import annotations
 

@@ -21,6 +21,8 @@ from .datasets import Adapter, Listed
 from .datasets.tree import Tree
 from .video.facts import Facts
 
+MISSING = "missing"  # the problem of a video whose file is not there
+
 
 class DataError(UserError):
     """Videos that are missing or unusable in a number that makes a result meaningless."""
@@ -85,7 +87,7 @@ def check_present(adapter: Adapter, root: Path, listed: Sequence[Listed], max_mi
     tree = Tree(root)
     for part in ("train", "test"):
         wanted = [v for v in listed if v.split == part]
-        gone = [(v.id, "missing") for v in wanted if not tree.has(v.path)]
+        gone = [(v.id, MISSING) for v in wanted if not tree.has(v.path)]
         _refuse_gaps(adapter.name, root, part, len(wanted), gone, max_missing)
 
 

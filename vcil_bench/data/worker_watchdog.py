@@ -1,4 +1,4 @@
-"""Which video each worker process of a loader is at, and since when.
+"""Worker watchdog: notes which video each decoding process is at and kills one that hangs.
 
 A decoder may hang inside a library, where no exception reaches it, and the kernel may kill a process that takes
 too much memory. Both end without a word from the worker, so what it was at stands in memory that all share. One
@@ -40,9 +40,9 @@ class Watch:
         yield
         line[0] = _NOTHING  # not when an error passes: it ends the loader
 
-    def busy(self, seconds: float = 0) -> list[int]:
-        """Return the positions of the videos that workers have been at for longer than some seconds."""
-        return [position for position, _ in self._longer(seconds)]
+    def busy(self) -> list[int]:
+        """Return the positions of the videos that workers are at."""
+        return [position for position, _ in self._longer(0)]
 
     def end(self, seconds: float) -> list[int]:
         """Kill the workers that have been at a video for longer, and return these videos' positions."""

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from: shipped, on disk, in a hub's cache or downloaded; always with their hash.
+"""Pretrained weights: finds, downloads and hashes them.
 
 Nothing here unpickles: files are safetensors, or state dicts that torch reads with ``weights_only``.
 """

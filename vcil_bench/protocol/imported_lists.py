@@ -1,4 +1,4 @@
-"""Lists that cannot be distributed, once a user has imported them: where they lie and how they are read back.
+"""vCLIMB's lists: stores and reads them after ``prepare vclimb --pickle``.
 
 Class order and videos are two files, since every look at a protocol reads the order and only a listing needs the
 hundreds of thousands of videos.

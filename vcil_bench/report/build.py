@@ -43,17 +43,19 @@ def write(results: Path, out: Path) -> Written:
     out, named on the page and returned.
     """
     check_writable(out)
-    found, errors = load_all(results)
+    records, errors = load_all(results)
     try:
-        return _draw(results, out, found, errors)
+        return _draw(results, out, records, errors)
     except UserError:
         raise
     except Exception:
-        undrawn = [error for one in found if (error := _undrawable(results, one)) is not None]
+        undrawn = [error for record in records if (error := _undrawable(results, record)) is not None]
         if not undrawn:
             raise  # it is no record's fault alone
         named = {error.path for error in undrawn}
-        return _draw(results, out, [one for one in found if one.path not in named], [*errors, *undrawn])
+        return _draw(
+            results, out, [record for record in records if record.path not in named], [*errors, *undrawn]
+        )
 
 
 class DrawingError(RecordError):
@@ -81,12 +83,12 @@ def _undrawable(results: Path, record: Record) -> DrawingError | None:
     return None
 
 
-def _draw(results: Path, out: Path, found: list[Record], errors: Sequence[RecordError]) -> Written:
+def _draw(results: Path, out: Path, records: list[Record], errors: Sequence[RecordError]) -> Written:
     """Write the report of these records, and name those that are left out."""
     notes: list[str] = []
-    made = papers.tables(found)
+    made = papers.tables(records)
     index = ["# Results", ""]
-    grouped, kept = groups(found), Kept(out)
+    grouped, kept = groups(records), Kept(out)
     files = _papers(made, out / "papers")
     for group in grouped:
         folder = out / group.label
@@ -102,17 +104,17 @@ def _draw(results: Path, out: Path, found: list[Record], errors: Sequence[Record
         index += [f"## {group.title}", "", text]
         for picture in shown:
             index += [f"![{picture.caption}]({picture.png.relative_to(out)})", ""]
-    if not found:
+    if not records:
         index += [f"No records in {results}.", ""]
     index += ["# Tables of papers", "", *(papers.markdown(table) for table in made)]
     if errors:
         index += ["# Left out", "", *(f"- {error}" for error in errors), ""]
-    html = page.build(found, errors, grouped, [page.PaperTable(**papers.as_plain(table)) for table in made])
+    html = page.build(records, errors, grouped, [page.PaperTable(**papers.as_plain(table)) for table in made])
     kept.write()
     heads = [out / "index.html", out / "index.md"]
     write_atomically(heads[0], html.encode())
     write_atomically(heads[1], "\n".join(index).encode())
-    return Written([*heads, *files], list(errors), notes, len(found))
+    return Written([*heads, *files], list(errors), notes, len(records))
 
 
 def _papers(made: list[papers.Table], folder: Path) -> list[Path]:

@@ -55,9 +55,9 @@ class Kept:
         name, source = stem.relative_to(self._out).as_posix(), _source(title, rows)
         files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
         if all(file.is_file() for file in files):
-            found = {"source": source, "files": [file_sha256(file) for file in files]}
-            if self._before.get(name) == found:
-                self._now[name] = found
+            state = {"source": source, "files": [file_sha256(file) for file in files]}
+            if self._before.get(name) == state:
+                self._now[name] = state
                 return files
         figure = make()
         if figure is None:
@@ -92,7 +92,7 @@ def _code() -> str:
     digest = hashlib.sha256(f"{__version__} {mpl.__version__}".encode())
     package = resources.files("vcil_bench")
     for folder in (package, package / "report", package / "protocol"):
-        for file in sorted(folder.iterdir(), key=lambda one: one.name):
+        for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
             if file.name.endswith((".py", "style.yaml")):
                 digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -123,7 +123,7 @@ def file_names(rows: Sequence[Row]) -> list[str]:
     """
     keys = [(row.method, row.variant, row.readout) for row in rows]
     same = Counter(keys)
-    found = []
+    names = []
     for row, key in zip(rows, keys, strict=True):
         parts = (*key, row.backbone) if same[key] > 1 else key
         # Two dashes separate, so that none may be inside a part or at its ends.
@@ -131,8 +131,8 @@ def file_names(rows: Sequence[Row]) -> list[str]:
         name = "--".join(clean)
         if clean != list(parts) or len(name) > NAME_LENGTH:
             name = f"{name[:NAME_LENGTH]}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def task_forgetting_figure(rows: Sequence[Row], title: str) -> Figure | None:
@@ -210,10 +210,10 @@ def confusion_figure(row: Row, title: str) -> Figure | None:
 
     None where no finished seed has its predictions.
     """
-    found = [p for p in (predictions(record, row.readout) for record in row.complete) if p]
-    if not found:
+    stored = [p for p in (predictions(record, row.readout) for record in row.complete) if p]
+    if not stored:
         return None
-    mean = np.mean([task_confusion(p) for p in found], axis=0)
+    mean = np.mean([task_confusion(p) for p in stored], axis=0)
     tasks = len(mean)
     with styled():
         side = _side(tasks)
@@ -229,7 +229,7 @@ def confusion_figure(row: Row, title: str) -> Figure | None:
         left.set_title("after the last task, % of a task's videos")
         if right:
             steps = np.arange(2, tasks + 1)
-            shares = 100 * np.stack([old_new_confusion(p)[1:] for p in found])
+            shares = 100 * np.stack([old_new_confusion(p)[1:] for p in stored])
             for column, (name, look) in enumerate(
                 (
                     ("old classes taken for new ones", {"color": "#D55E00", "marker": "o", "linestyle": "-"}),
@@ -253,15 +253,15 @@ def confusion_figure(row: Row, title: str) -> Figure | None:
             right.grid(axis="y")
             legend_below(figure, *right.get_legend_handles_labels())
         name = legends([row])[0]
-        if len(found) < len(row.complete):
-            name += f" (predictions of {len(found)} of {len(row.complete)} runs)"
+        if len(stored) < len(row.complete):
+            name += f" (predictions of {len(stored)} of {len(row.complete)} runs)"
         heading(figure, f"{title}: {name}")
     return figure
 
 
 def cost_figure(rows: Sequence[Row], title: str) -> Figure | None:
     """Return accuracy against three costs: a point per row, bars are deviations over seeds."""
-    drawn = [row for row in rows if any(costs(r) for r in row.complete)]
+    drawn = [row for row in rows if row.complete]
     if not drawn:
         return None
     names = [
@@ -278,14 +278,11 @@ def cost_figure(rows: Sequence[Row], title: str) -> Figure | None:
         for axes, kind in zip(panels, COSTS, strict=True):
             drawn_costs = []
             for row, style in zip(drawn, styles, strict=True):
-                points = [
-                    (c[kind.key], 100 * r.metric(headline, row.readout))
-                    for r in row.complete
-                    if (c := costs(r)) and not (kind.key == "exemplars" and _keeps_all(row))
-                ]
-                if not points:
+                if kind.key == "exemplars" and _keeps_all(row):
                     continue
-                values = np.array(points)
+                values = np.array(
+                    [(costs(r)[kind.key], 100 * r.metric(headline, row.readout)) for r in row.complete]
+                )
                 x, y = values.mean(axis=0)
                 bars: dict[str, Any] = {}
                 if len(values) > 1:
@@ -327,22 +324,18 @@ COSTS = (
 )
 
 
-def costs(record: Record) -> dict[str, float] | None:
-    """Return a record's bytes of exemplars, trainable parameters and seconds of training.
+def costs(record: Record) -> dict[str, float]:
+    """Return a finished record's bytes of exemplars, trainable parameters and seconds of training.
 
-    Exemplars and parameters are those after the last task, the seconds are summed over tasks. None where the
-    record does not hold them.
+    Exemplars and parameters are those after the last task, the seconds are summed over tasks.
     """
     steps = record.data["steps"]
-    try:
-        last = steps[-1]["costs"]
-        return {
-            "exemplars": float(last["memory"]["bytes"]),
-            "trainable": float(last["trainable"]),
-            "train": float(sum(step["costs"]["train_s"] for step in steps)),
-        }
-    except (KeyError, TypeError, IndexError):
-        return None
+    last = steps[-1]["costs"]
+    return {
+        "exemplars": float(last["memory"]["bytes"]),
+        "trainable": float(last["trainable"]),
+        "train": float(sum(step["costs"]["train_s"] for step in steps)),
+    }
 
 
 def mean_matrix(row: Row) -> NDArray[np.float64]:
@@ -371,28 +364,28 @@ def predictions(record: Record, readout: str) -> Taken | None:
     stored = read_predictions(record)
     # Labels count the classes in the order of the tasks.
     ends = np.cumsum(record.data["classes_per_task"])
-    return Taken(stored.tasks, [np.searchsorted(ends, one, side="right") for one in stored.best[readout]])
+    return Taken(stored.tasks, [np.searchsorted(ends, labels, side="right") for labels in stored.best[readout]])
 
 
-def task_confusion(found: Taken) -> NDArray[np.float64]:
+def task_confusion(taken: Taken) -> NDArray[np.float64]:
     """Return the share of each task's videos [S, S] that is taken for each task after the last step."""
-    number = len(found.best)
+    number = len(taken.best)
     counts = np.zeros((number, number))
-    np.add.at(counts, (found.task, found.best[-1]), 1)
+    np.add.at(counts, (taken.task, taken.best[-1]), 1)
     return counts / counts.sum(axis=1, keepdims=True)
 
 
-def old_new_confusion(found: Taken) -> NDArray[np.float64]:
+def old_new_confusion(taken: Taken) -> NDArray[np.float64]:
     """Return, after every step, how much is taken for old that is new and the reverse.
 
     Returns:
         [S, 2]: the share of the old classes' videos taken for a class of the step's task, and the share of that
         task's videos taken for an old class; NaN for the first step, where nothing is old.
     """
-    shares = np.full((len(found.best), 2), np.nan)
-    for step, best in enumerate(found.best):
+    shares = np.full((len(taken.best), 2), np.nan)
+    for step, best in enumerate(taken.best):
         if step:
-            new = found.task[: len(best)] == step
+            new = taken.task[: len(best)] == step
             shares[step] = (best[~new] == step).mean(), (best[new] < step).mean()
     return shares
 
@@ -408,7 +401,7 @@ def _row_name(row: Row) -> str:
 
 def _keeps_all(row: Row) -> bool:
     """Whether the row trains on all videos so far, which no budget of exemplars allows."""
-    return row.complete[0].data["method"].get("data_access") == "cumulative"
+    return row.complete[0].data["method"]["data_access"] == "cumulative"
 
 
 def _side(tasks: int) -> float:
@@ -487,8 +480,8 @@ def _cost_axis(axes: Axes, values: NDArray[np.float64], kind: Cost) -> None:
 
 def _linear_ticks(low: float, high: float, divisor: float) -> list[float]:
     """Return some four ticks between two numbers, round in the unit that is shown."""
-    found = MaxNLocator(nbins=4).tick_values(low / divisor, high / divisor)
-    return [float(tick * divisor) for tick in found if tick >= 0 and low <= tick * divisor <= high]
+    ticks = MaxNLocator(nbins=4).tick_values(low / divisor, high / divisor)
+    return [float(tick * divisor) for tick in ticks if tick >= 0 and low <= tick * divisor <= high]
 
 
 def _log_ticks(low: float, high: float, divisor: float) -> list[float]:

@@ -21,8 +21,8 @@ _SPECIAL = {
     ">": r"$>$",
 }
 _MARKED = (
-    "Bold: best of ours among runs whose weights saw the same data, with all that a paired bootstrap over test "
-    "videos does not tell from it; underlined: second best."
+    "Bold: best of ours among runs whose weights saw the same data, and all not significantly worse (paired "
+    "bootstrap over test videos); underlined: second best."
 )
 _MARKS = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
 

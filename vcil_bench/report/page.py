@@ -49,18 +49,19 @@ class PaperTable:
     Attributes:
         id: Name of its place on the page, unique.
         title: Heading.
-        note: What a reader must know before using it; may be empty.
+        note: Shown below the table; may be empty.
         headers: Column headings.
-        rows: Cells, one list per row, as long as ``headers``.
-        marks: For every cell ``""``, ``"best"`` (shown bold) or ``"second"`` (underlined); only what stands
-            before a `` | `` in the cell is marked.
+        rows: Cells, one list per row, as long as ``headers``; of each cell the text ``ours``, and in ``rest``
+            what it is compared with, or nothing.
+        marks: For every cell ``""``, ``"best"`` (shown bold) or ``"second"`` (underlined); ``ours`` alone is
+            marked.
     """
 
     id: str
     title: str
     note: str
     headers: list[str]
-    rows: list[list[str]]
+    rows: list[list[dict[str, str]]]
     marks: list[list[str]]
 
 
@@ -140,14 +141,14 @@ def _data(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
     ordered = sorted(groups, key=lambda group: ORDER.index(_kind(group).partition(",")[0]))
     for group in ordered:
         lines: list[dict[str, Any]] = []
-        found = rows(group)
-        ranked = marks(found, [group.metrics[0], FORGETTING])
-        for row, legend, own in zip(found, legends(found), ranked, strict=True):
+        group_rows = rows(group)
+        ranked = marks(group_rows, [group.metrics[0], FORGETTING])
+        for row, legend, ranks in zip(group_rows, legends(group_rows), ranked, strict=True):
             runs = sorted([*row.complete, *row.unfinished], key=lambda r: r.data["seed"])
             for record in runs:
                 places.setdefault(record.path, (len(sections), len(lines)))
             line = _row(group, row, legend, [numbers[record.path] for record in runs])
-            lines.append(line | {"marks": own})
+            lines.append(line | {"marks": ranks})
         sections.append(_section(group, lines))
     return {
         "metrics": {
@@ -166,11 +167,11 @@ def _data(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
 
 def _styles(methods: Iterable[str]) -> dict[str, list[str]]:
     """Return colour, marker and the marker as a character, by method."""
-    found = {}
+    styles = {}
     for method in sorted(methods):
         style = style_of(method)
-        found[method] = [style.colour, style.marker, style.glyph]
-    return found
+        styles[method] = [style.colour, style.marker, style.glyph]
+    return styles
 
 
 def _names(records: Sequence[Record]) -> list[str]:
@@ -205,7 +206,7 @@ def _section(group: Group, lines: list[dict[str, Any]]) -> dict[str, Any]:
         "protocol": protocol["name"],
         "version": protocol["version"],
         "fingerprint": protocol["fingerprint"],
-        "dataset": protocol["dataset"].get("name", ""),
+        "dataset": protocol["dataset"]["name"],
         "kind": _kind(group),
         "metrics": group.metrics,
         "rows": lines,
@@ -219,7 +220,7 @@ def _row(group: Group, row: Row, legend: str, runs: list[int]) -> dict[str, Any]
     for record in row.unfinished:
         if record.data["reason"]:
             notes.append(f"seed {record.data['seed']} {record.data['status']}: {record.data['reason']}")
-    times = [time for record in row.complete if (time := _training_seconds(record)) is not None]
+    times = [_training_seconds(record) for record in row.complete]
     line: dict[str, Any] = {
         "method": row.method,
         "variant": row.variant,
@@ -265,16 +266,13 @@ def _band(curves: Sequence[NDArray[np.float64]]) -> dict[str, list[float]]:
     return band
 
 
-def _training_seconds(record: Record) -> float | None:
-    steps = record.data["steps"]
-    times = [time for step in steps if (time := step["costs"].get("train_s")) is not None]
-    return sum(times) if times and len(times) == len(steps) else None
+def _training_seconds(record: Record) -> float:
+    return sum(step["costs"]["train_s"] for step in record.data["steps"])
 
 
 def _memory(records: Iterable[Record]) -> dict[str, int] | None:
-    """Return the most that any of the runs kept after its last step."""
-    found = [record.data["steps"][-1]["costs"].get("memory") for record in records if record.data["steps"]]
-    uses = [use for use in found if use]
+    """Return the most that any of the finished runs kept after its last step, None where there are none."""
+    uses = [record.data["steps"][-1]["costs"]["memory"] for record in records]
     if not uses:
         return None
     return {
@@ -298,11 +296,11 @@ def _run(record: Record, name: str, place: tuple[int, int] | None, pool: _Pool) 
         "correct": {
             readout: [step["correct"][readout] for step in steps] for readout in data["method"]["readouts"]
         },
-        "seen": [step.get("classes_seen") for step in steps],
-        "costs": _columns([_flat(step.get("costs") or {}) for step in steps]),
+        "seen": [step["classes_seen"] for step in steps],
+        "costs": _columns([_flat(step["costs"]) for step in steps]),
         "losses": _losses(steps),
         "sessions": [
-            {"started": session.get("started"), **_environment(session.get("environment") or {}, pool)}
+            {"started": session["started"], **_environment(session["environment"], pool)}
             for session in data["sessions"]
         ],
         "environment": _environment(data["environment"], pool),
@@ -321,7 +319,7 @@ def _run(record: Record, name: str, place: tuple[int, int] | None, pool: _Pool) 
 def _environment(environment: Mapping[str, Any], pool: _Pool) -> dict[str, Any]:
     """Part an environment into the command, which is every run's own, and the rest, which runs share."""
     rest = {key: value for key, value in environment.items() if key != "command"}
-    return {"environment": pool.add(rest), "command": environment.get("command")}
+    return {"environment": pool.add(rest), "command": environment["command"]}
 
 
 def _values(record: Record) -> dict[str, dict[str, float]]:
@@ -338,13 +336,13 @@ def _values(record: Record) -> dict[str, dict[str, float]]:
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return nested sections as one, keys joined by dots."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{before}{key}.")
+            flat |= _flat(value, f"{before}{key}.")
         else:
-            found[f"{before}{key}"] = value
-    return found
+            flat[f"{before}{key}"] = value
+    return flat
 
 
 def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -358,7 +356,7 @@ def _losses(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     lines = [
         {"step": i, **{key: _short(value) for key, value in line.items()}}
         for i, step in enumerate(steps)
-        for line in step.get("losses") or []
+        for line in step["losses"]
     ]
     terms = dict.fromkeys(key for line in lines for key in line if key not in ("step", "phase", "epoch"))
     every = max(1, math.ceil(len(lines) * len(terms) / LOSS_VALUES))
@@ -387,11 +385,13 @@ def command(record: Record) -> str:
         record.protocol_reference,
         *("--seed", str(data["seed"])),
     ]
-    if data["data"]["kind"] != "synthetic" and data["data"].get("root"):
+    if data["data"]["kind"] != "synthetic":
         words += ["--data", data["data"]["root"]]
     given = {f"protocol.{key}": value for key, value in protocol["overrides"].items()}
     for section in (data["options"], data["config"]):
-        given |= {key: one["value"] for key, one in section.items() if one.get("origin") == "command line"}
+        given |= {
+            key: setting["value"] for key, setting in section.items() if setting["origin"] == "command line"
+        }
     if given:
         words += ["--set", *(f"{key}={_assigned(value)}" for key, value in given.items())]
     return shlex.join(str(word) for word in words)

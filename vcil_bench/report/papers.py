@@ -13,10 +13,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from tabulate import tabulate
 
@@ -29,6 +28,9 @@ from vcil_bench.record import Record
 from .ranking import EXPLANATION, Candidate, rank
 from .significance import Comparison
 from .tables import covers_seeds, notes_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BWF = "backward_forgetting"
 # Options that do not make another experiment, and those that have lines of their own; a run that sets any other
@@ -172,7 +174,7 @@ class Line:
         exemplars: The budget of our runs.
         pretraining: Data our weights were trained on.
         cells: One per column.
-        notes: What a reader must know, such as stale runs.
+        notes: Shown beside the line (LaTeX: below the table), such as stale runs.
     """
 
     label: str
@@ -213,18 +215,20 @@ def specs() -> list[TableSpec]:
 @functools.cache
 def published() -> pd.DataFrame:
     """Return the published numbers, one per line, with source, trust and where they stand."""
+    import pandas as pd
+
     with (resources.files("vcil_bench.report") / "published.csv").open(encoding="utf-8") as file:
-        found = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return found.assign(value=found["value"].astype(float))
+        numbers = pd.read_csv(file, dtype=str, keep_default_na=False)
+    return numbers.assign(value=numbers["value"].astype(float))
 
 
 @functools.cache
 def _published_by_cell() -> dict[tuple[str, str, str], list[dict[str, Any]]]:
     """Return the published numbers of a protocol, method and metric, in the file's order."""
-    found = defaultdict(list)
+    by_cell = defaultdict(list)
     for number in published().to_dict("records"):
-        found[number["protocol"], number["method"], number["metric"]].append(number)
-    return dict(found)
+        by_cell[number["protocol"], number["method"], number["metric"]].append(number)
+    return dict(by_cell)
 
 
 def tables(records: Sequence[Record]) -> list[Table]:
@@ -235,14 +239,14 @@ def tables(records: Sequence[Record]) -> list[Table]:
 
 def columns_of(spec: TableSpec) -> list[Column]:
     """Return a table's columns."""
-    found = []
+    columns = []
     for protocol in spec.protocols:
         metric = spec.metrics.get(protocol, spec.metric)
         for theirs, ours in spec.readouts.items() or [(None, None)]:
-            found.append(Column(protocol, metric, spec.published_metric, ours, theirs))
+            columns.append(Column(protocol, metric, spec.published_metric, ours, theirs))
         if spec.bwf:
-            found.append(Column(protocol, BWF, "BWF", None, None))
-    return found
+            columns.append(Column(protocol, BWF, "BWF", None, None))
+    return columns
 
 
 def _real(record: Record) -> bool:
@@ -255,11 +259,11 @@ def _table(spec: TableSpec, records: Sequence[Record]) -> Table:
     columns = columns_of(spec)
     lines: list[Line] = []
     for row in spec.rows:
-        found: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+        alike: dict[tuple[str, ...], list[Record]] = defaultdict(list)
         for record in records:
             if _belongs(record, row, spec):
-                found[_likeness(record)].append(record)
-        for members in [found[key] for key in sorted(found)] or [[]]:
+                alike[_likeness(record)].append(record)
+        for members in [alike[key] for key in sorted(alike)] or [[]]:
             cells = [_cell(spec, row, column, members) for column in columns]
             lines.append(Line(row.label, *_description(members), cells, notes_of(members)))
     for i, column in enumerate(columns):
@@ -292,15 +296,13 @@ def _likeness(record: Record) -> tuple[str, ...]:
     A method's own backbone and the budget follow from the protocol and stand in one line.
     """
     data = record.data
-    backbone = data["options"].get("backbone")
-    chosen = data["weights"]["name"] if backbone and backbone["origin"] == "command line" else ""
+    chosen = data["weights"]["name"] if data["options"]["backbone"]["origin"] == "command line" else ""
     return chosen, _computing(record), data["weights"]["pretraining"]
 
 
 def _computing(record: Record) -> str:
     """Return the precision and the kind of frames of a run, empty for fp32 on frames from videos."""
-    given = record.data["options"].get("precision")
-    precision = str(given["value"]) if given else "fp32"
+    precision = str(record.data["options"]["precision"]["value"])
     store = record.data["data"]["store"]
     parts = [precision] if precision != "fp32" else []
     if store:
@@ -323,7 +325,7 @@ def _exemplars(record: Record) -> str:
     data = record.data
     if data["method"]["data_access"] == "cumulative":
         return "all videos"
-    budget = data["protocol"].get("spec", {}).get("memory")
+    budget = data["protocol"]["spec"]["memory"]
     if not data["method"]["uses_memory"] or not budget:
         return "0"
     size = f"{budget['per_class']}/class" if budget["per_class"] else f"{budget['total']} in total"
@@ -367,6 +369,8 @@ def _alike(theirs: str, ours: Record) -> bool:
 
 def frame(table: Table) -> pd.DataFrame:
     """Return a table in long form, one line per cell, for ``.csv``."""
+    import pandas as pd
+
     lines = []
     for line in table.lines:
         for column, cell in zip(table.columns, line.cells, strict=True):
@@ -408,18 +412,19 @@ def texts(cell: Cell) -> dict[str, str]:
 
 
 def as_plain(table: Table) -> dict[str, Any]:
-    """Return headers, rows and marks as text, for pages and Markdown."""
+    """Return headers, rows and marks, for pages and Markdown; for a cell see ``PaperTable``."""
     headers = ["method", "backbone", "exemplars", "pretraining", *(c.title for c in table.columns), "notes"]
     rows, marks = [], []
     for line in table.lines:
         cells = []
         for cell in line.cells:
             t = texts(cell)
-            text = t["ours"]
+            rest = ""
             if cell.published is not None:
-                text += f" | {t['published']}" + (f" ({t['difference']})" if t["difference"] else "")
-            cells.append(text)
-        rows.append([line.label, line.backbone, line.exemplars, line.pretraining, *cells, line.notes])
+                rest = t["published"] + (f" ({t['difference']})" if t["difference"] else "")
+            cells.append({"ours": t["ours"], "rest": rest})
+        before = (line.label, line.backbone, line.exemplars, line.pretraining)
+        rows.append([*map(_alone, before), *cells, _alone(line.notes)])
         marks.append(["", "", "", "", *(cell.mark for cell in line.cells), ""])
     note = "Each cell: ours | published (difference). " + table.caption
     return {
@@ -432,6 +437,11 @@ def as_plain(table: Table) -> dict[str, Any]:
     }
 
 
+def _alone(text: str) -> dict[str, str]:
+    """Return a cell that is not compared with anything."""
+    return {"ours": text, "rest": ""}
+
+
 def markdown(table: Table) -> str:
     """Return a table as Markdown, best in bold, second best in italics."""
     plain = as_plain(table)
@@ -439,9 +449,9 @@ def markdown(table: Table) -> str:
     lines = []
     for row, marks in zip(plain["rows"], plain["marks"], strict=True):
         line = []
-        for text, mark in zip(row, marks, strict=True):
-            ours, bar, rest = text.partition(" | ")
-            line.append((f"{sign[mark]}{ours}{sign[mark]}{bar}{rest}").replace("|", "/"))
+        for cell, mark in zip(row, marks, strict=True):
+            rest = f" / {cell['rest']}" if cell["rest"] else ""
+            line.append(f"{sign[mark]}{cell['ours']}{sign[mark]}{rest}".replace("|", "/"))
         lines.append(line)
     text = tabulate(lines, headers=plain["headers"], tablefmt="pipe", disable_numparse=True)
     cells = "Cells: ours / published (difference)."

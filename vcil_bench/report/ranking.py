@@ -1,8 +1,8 @@
 """Marks the best and the second best of a column, among like with like only.
 
 Weights that saw the same data are like; a CLIP is not ranked against an ImageNet ResNet, and a bound that
-trains on all data so far is not ranked at all. Only cells with all their seeds take part. Whoever the videos do
-not tell from the best shares its mark.
+trains on all data so far is not ranked at all. Only cells with all their seeds take part. Rows not significantly
+worse than the best share its mark.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from vcil_bench.record import Record
 from .significance import Comparison, compare
 
 EXPLANATION = (
-    "Bold: best of ours among runs whose weights saw the same data, with all whom a paired bootstrap over test "
-    "videos does not tell from it; italics: second best. Bounds, stale runs and cells with missing seeds are "
+    "Bold: best of ours among runs whose weights saw the same data, and all not significantly worse (paired "
+    "bootstrap over test videos); italics: second best. Bounds, stale runs and cells with missing seeds are "
     "not ranked."
 )
 

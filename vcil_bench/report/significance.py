@@ -120,15 +120,15 @@ _CACHE: dict[tuple[str, ...], tuple[str, NDArray[np.float64]] | None] = {}  # a 
 
 
 def _bootstrap(outcomes: Sequence[_Outcome | None], metric: str) -> tuple[str, NDArray[np.float64]] | None:
-    found = [o for o in outcomes if o is not None]
-    signatures = {o.signature for o in found}
-    if len(found) != len(outcomes) or len(signatures) != 1:
+    paired = [o for o in outcomes if o is not None]
+    signatures = {o.signature for o in paired}
+    if len(paired) != len(outcomes) or len(signatures) != 1:
         return None
     rng = np.random.default_rng(SEED)
     parts = []
     for _ in range(REPLICATES // CHUNK):
-        weights = found[0].draw(rng, CHUNK)
-        parts.append(np.mean([o.metric(metric, weights) for o in found], axis=0))
+        weights = paired[0].draw(rng, CHUNK)
+        parts.append(np.mean([o.metric(metric, weights) for o in paired], axis=0))
     return signatures.pop(), np.concatenate(parts)
 
 
@@ -183,8 +183,10 @@ class _Outcome:
         """
         weights = np.zeros((count, len(self.videos)))
         for name in np.unique(self.classes):
-            (own,) = np.nonzero(self.classes == name)
-            weights[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=count)
+            (of_class,) = np.nonzero(self.classes == name)
+            weights[:, of_class] = rng.multinomial(
+                len(of_class), np.full(len(of_class), 1 / len(of_class)), size=count
+            )
         return weights
 
     def metric(self, name: str, weights: NDArray[np.float64]) -> NDArray[np.float64]:

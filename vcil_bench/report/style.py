@@ -72,14 +72,14 @@ def line_styles(rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """
     settings = _settings()
     counts: dict[MethodStyle, int] = {}
-    found: list[dict[str, Any]] = [{} for _ in rows]
+    styles: list[dict[str, Any]] = [{} for _ in rows]
     for index in sorted(range(len(rows)), key=lambda i: rows[i][1] != "default"):
         style = style_of(rows[index][0])
         number = counts.get(style, 0)
         counts[style] = number + 1
         dashes = settings["lines"][number % len(settings["lines"])]
         fill = settings["fills"][number % len(settings["fills"])]
-        found[index] = {
+        styles[index] = {
             "color": style.colour,
             "marker": style.marker,
             "linestyle": (0, tuple(dashes)) if dashes else "-",
@@ -87,7 +87,7 @@ def line_styles(rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
             "markerfacecoloralt": "white",
             "fillstyle": "full" if fill == "white" else fill,
         }
-    return found
+    return styles
 
 
 def colour_map() -> Colormap:

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from tabulate import tabulate
 
 from vcil_bench.identity import SEED_PARTS, changed_since, differences, in_words, is_code
@@ -17,6 +17,9 @@ from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.record import Record
 
 from .ranking import EXPLANATION, Candidate, rank
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Row:
 
     @property
     def notes(self) -> str:
-        """What a reader must know before using the row."""
+        """Notes shown beside a row."""
         notes = [f"{len(self.complete)} of {self.seeds} seeds"] if self.incomplete else []
         rest = notes_of([*self.complete, *self.unfinished])
         return ", ".join([*notes, *([rest] if rest else [])])
@@ -101,7 +104,7 @@ def covers_seeds(complete: Sequence[Record]) -> bool:
 
 
 def notes_of(runs: Sequence[Record]) -> str:
-    """Return what a reader must know of runs that share a row: unfinished, stale, unlike, videos left out."""
+    """Return the notes on runs that share a row: unfinished, stale, unlike, videos left out."""
     complete = [r for r in runs if r.complete]
     notes = []
     for status in ("partial", "failed"):
@@ -133,25 +136,25 @@ def _unlike(runs: Sequence[Record]) -> list[str]:
     first: dict[str, Record] = {}
     for run in runs:
         first.setdefault(run.data["protocol"]["label"], run)
-    found = {
+    parts = {
         "code" if is_code(part) else part
         for run in runs
         for part in differences(
             first[run.data["protocol"]["label"]].data["identity"], run.data["identity"], ignoring=SEED_PARTS
         )
     }
-    return sorted(found)
+    return sorted(parts)
 
 
 def warnings_of(runs: Sequence[Record]) -> list[tuple[str, str]]:
     """Return what verification warned of, each check and sentence once."""
-    found = [
-        (one["check"], one["text"])
+    warnings = [
+        (finding["check"], finding["text"])
         for record in runs
-        for one in record.data["data"]["verified"]
-        if one["level"] in ("warning", "error")
+        for finding in record.data["data"]["verified"]
+        if finding["level"] in ("warning", "error")
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(warnings))
 
 
 def groups(records: Sequence[Record]) -> list[Group]:
@@ -172,7 +175,7 @@ def groups(records: Sequence[Record]) -> list[Group]:
     for label, fingerprint, kind, _ in sorted_out:
         prints[label].add(fingerprint)
         kinds[label].add(kind)
-    found = []
+    result = []
     for (label, fingerprint, kind, random), members in sorted(sorted_out.items()):
         name = f"{label}@{fingerprint[:8]}" if len(prints[label]) > 1 else label
         protocol = members[0].data["protocol"]
@@ -187,8 +190,8 @@ def groups(records: Sequence[Record]) -> list[Group]:
         if random:
             name += "+random-weights"
             title += " [random weights: no statement about any method]"
-        found.append(Group(name, title, members))
-    return found
+        result.append(Group(name, title, members))
+    return result
 
 
 def rows(group: Group) -> list[Row]:
@@ -201,7 +204,7 @@ def rows(group: Group) -> list[Row]:
         own_weights = entry is not None and weights["source"] == entry.own_source
         backbone = weights["name"] if own_weights else f"{weights['name']} ({Path(weights['source']).name})"
         runs[data["method"]["name"], data["variant"], backbone].append(record)
-    found = []
+    result = []
     for (method, variant, backbone), members in sorted(runs.items()):
         members = sorted(members, key=lambda r: r.data["seed"])
         complete = [r for r in members if r.complete]
@@ -209,12 +212,14 @@ def rows(group: Group) -> list[Row]:
         seeds = len(members[0].data["protocol"]["seeds"])
         unfinished = [r for r in members if not r.complete]
         for readout in members[0].data["method"]["readouts"]:
-            found.append(Row(method, variant, backbone, readout, complete, unfinished, seeds, stale))
-    return found
+            result.append(Row(method, variant, backbone, readout, complete, unfinished, seeds, stale))
+    return result
 
 
 def frame(group: Group) -> pd.DataFrame:
     """Return the group's table: per metric a mean and a sample deviation over seeds, in percent."""
+    import pandas as pd
+
     lines = []
     for row in rows(group):
         line: dict[str, object] = {

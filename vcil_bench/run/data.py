@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vcil_bench.data.datasets import Adapter, Listed, adapter
 from vcil_bench.data.manifest import DataError, Manifest, check_present
-from vcil_bench.data.prepare import LIMIT_S, Progress, prepare
+from vcil_bench.data.prepare import READ_LIMIT_S, Progress, prepare
 from vcil_bench.protocol import DatasetSpec
 
 Watch = Callable[[str], AbstractContextManager[Progress]]  # shows the progress of what the text names
@@ -64,7 +64,7 @@ class Split:
         way_out: str = "",
         max_missing: float | None = None,
         workers: int | None = None,
-        limit_s: float = LIMIT_S,
+        limit_s: float = READ_LIMIT_S,
     ) -> None:
         """Remember what to open.
 

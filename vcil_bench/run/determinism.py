@@ -1,4 +1,4 @@
-"""How far a run repeats itself: settings of torch that trade speed for equal bits.
+"""Determinism: sets how exactly torch repeats a run.
 
 Draws are keyed at every level, so what differs between two runs is the order in which kernels add.
 """

@@ -1,4 +1,4 @@
-"""Where a number came from: code version, libraries, hardware and the command that was typed."""
+"""Environment of a run: records code version, libraries, hardware and command."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def other_device(sessions: Sequence[Mapping[str, Any]]) -> str | None:
     Args:
         sessions: Of the record, this process's last.
     """
-    names = [str(session["environment"].get("device", "an unnamed device")) for session in sessions]
+    names = [str(session["environment"]["device"]) for session in sessions]
     if len(names) < 2 or names[-2] == names[-1]:
         return None
     return (

@@ -1,4 +1,4 @@
-"""From a method to integer counts: predictions on every test video seen so far, per task and readout."""
+"""Evaluation: counts correct predictions on all test videos seen so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method's code finds around it and must leave as it was, since it would reach later tasks."""
+"""Process-wide settings: refuses a method that changes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of a device that ran out: how it is told from other errors, and what helps."""
+"""Out of memory: tells it from other errors and says what helps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Plans: a command resolved and checked, before any work is done for it.
 
 Method, protocol, config, options, device and backbone are found here and refused here if they do not fit
-together; the runner takes it from there.
+together; ``run.loop`` takes it from there.
 """
 
 from __future__ import annotations

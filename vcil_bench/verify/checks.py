@@ -84,64 +84,65 @@ def verify(
         files: What reading the files has told, or why they were not read.
     """
     seeds = protocol.spec.seeds
-    found = of_protocol(protocol, seeds)
-    judged = [of_weights(protocol, one) for one in weights]
+    result = of_protocol(protocol, seeds)
+    judged = [of_weights(protocol, info) for info in weights]
     if listed is None:
         text = "not looked at: without --data there are no lists of videos, and no files"
-        return [*found, Finding("note", "videos", text), *judged]
-    found += of_lists(protocol, listed)
+        return [*result, Finding("note", "videos", text), *judged]
+    result += of_lists(protocol, listed)
     if isinstance(files, str):
-        return [*found, *per_task(protocol, listed, seeds), Finding("note", "files", files), *judged]
+        return [*result, *per_task(protocol, listed, seeds), Finding("note", "files", files), *judged]
     usable = [*files.usable("train"), *files.usable("test")]
-    return [*found, *per_task(protocol, usable, seeds), *_of_files(files), *judged]
+    return [*result, *per_task(protocol, usable, seeds), *_of_files(files), *judged]
 
 
 def of_protocol(protocol: Protocol, seeds: Sequence[int]) -> list[Finding]:
     """Check class orders against their stored hashes, and say what the test set is."""
     spec = protocol.spec
-    found = [Finding("ok", "tasks", f"{len(spec.tasks.sizes)} tasks of {_sizes(spec.tasks.sizes)} classes")]
+    result = [Finding("ok", "tasks", f"{len(spec.tasks.sizes)} tasks of {_sizes(spec.tasks.sizes)} classes")]
     listed = spec.classes.order.kind != "numpy_shuffle"
     for seed in seeds[:1] if listed else seeds:  # a listed order is every seed's
         try:
             computed = order_sha256(protocol.order(seed))
         except UserError as error:
-            found.append(Finding("error", "class order", str(error)))
+            result.append(Finding("error", "class order", str(error)))
             continue
         who = "all seeds" if listed else f"seed {seed}"
         if {seed, "all"} & set(spec.classes.order_sha256):  # one that differs is refused by the protocol itself
-            found.append(Finding("ok", "class order", f"{who}: SHA-256 {computed[:16]}, as stored"))
+            result.append(Finding("ok", "class order", f"{who}: SHA-256 {computed[:16]}, as stored"))
         else:
             text = f"{who}: SHA-256 {computed[:16]}, and none is stored to compare it with"
-            found.append(Finding("note", "class order", text))
+            result.append(Finding("note", "class order", text))
     if (spec.dataset.name, str(spec.dataset.split)) in VALIDATION_AS_TEST:
         text = (
             f"the test videos are the official validation set of {spec.dataset.name}: nothing may be selected "
             "on it, neither epochs nor settings"
         )
-        found.append(Finding("note", "test set", text))
-    return found
+        result.append(Finding("note", "test set", text))
+    return result
 
 
 def of_lists(protocol: Protocol, videos: Sequence[Listed]) -> list[Finding]:
     """Check counts, and what the training and the test list share."""
     train, test = ([v for v in videos if v.split == part] for part in ("train", "test"))
     text = f"{len(train)} training and {len(test)} test videos listed"
-    found = [Finding("ok", "lists", text) if train and test else Finding("error", "lists", text)]
+    result = [Finding("ok", "lists", text) if train and test else Finding("error", "lists", text)]
     source = ADAPTERS.get(protocol.spec.dataset.name)
     published = source and source.published.get(str(protocol.spec.dataset.split))
     if published:
-        verdict = published.verdict((v.label, v.split) for v in videos)
-        found.append(Finding("ok" if verdict.startswith("lists as") else "warning", "published lists", verdict))
+        listed = [(v.label, v.split) for v in videos]
+        level: Level = "warning" if published.differences(listed) else "ok"
+        result.append(Finding(level, "published lists", published.verdict(listed)))
     twice = sorted(name for name, times in Counter(v.id for v in videos).items() if times > 1)
     both = {v.id for v in train} & {v.id for v in test}
     if both:
         text = f"{len(both)} videos are listed for training and for testing{_first(sorted(both))}"
-        found.append(Finding("error", "shared videos", text))
+        result.append(Finding("error", "shared videos", text))
     else:
-        found.append(Finding("ok", "shared videos", "no video is listed for training and for testing"))
+        result.append(Finding("ok", "shared videos", "no video is listed for training and for testing"))
     if set(twice) - both:
-        found.append(Finding("warning", "lists", f"listed more than once{_first(sorted(set(twice) - both))}"))
-    return [*found, *_groups(protocol.spec.dataset.name, train, test)]
+        result.append(Finding("warning", "lists", f"listed more than once{_first(sorted(set(twice) - both))}"))
+    return [*result, *_groups(protocol.spec.dataset.name, train, test)]
 
 
 def per_task(protocol: Protocol, videos: Sequence[Listed], seeds: Sequence[int]) -> list[Finding]:
@@ -158,16 +159,16 @@ def per_task(protocol: Protocol, videos: Sequence[Listed], seeds: Sequence[int])
         which = _first([*strange, *absent])
         text = f"{len(labels)} classes in the data, {protocol.spec.classes.num} in the protocol{which}"
         return [Finding("error", "classes", text)]
-    found = []
+    result = []
     for part, word in (("train", "training"), ("test", "test")):
         empty = [name for name in names if not counts[part, name]]
         if empty:
-            found.append(Finding("error", "classes", f"{len(empty)} without a {word} video{_first(empty)}"))
+            result.append(Finding("error", "classes", f"{len(empty)} without a {word} video{_first(empty)}"))
     for seed, tasks in orders.items():
         sums = {part: [sum(counts[part, names[i]] for i in ids) for ids in tasks] for part in ("train", "test")}
         parts = ", ".join(f"{part} {_sum(numbers)}" for part, numbers in sums.items())
-        found.append(Finding("ok", "videos per task", f"seed {seed}: {parts}"))
-    return found
+        result.append(Finding("ok", "videos per task", f"seed {seed}: {parts}"))
+    return result
 
 
 def of_weights(protocol: Protocol, weights: WeightsInfo) -> Finding:
@@ -202,9 +203,9 @@ def chosen_weights(protocol: Protocol, given: Mapping[str, Any]) -> list[Weights
     return [stated(backbone(str(given["backbone"])).name, None if weights is None else str(weights))]
 
 
-def as_plain(found: Iterable[Finding]) -> list[dict[str, str]]:
+def as_plain(entries: Iterable[Finding]) -> list[dict[str, str]]:
     """Return findings as JSON will hold them."""
-    return [dataclasses.asdict(one) for one in found]
+    return [dataclasses.asdict(entry) for entry in entries]
 
 
 def _groups(dataset: str, train: Sequence[Listed], test: Sequence[Listed]) -> list[Finding]:
@@ -222,12 +223,12 @@ def _groups(dataset: str, train: Sequence[Listed], test: Sequence[Listed]) -> li
     grouped = [v for v in test if v.group]
     same = sum(v.label in labels.get(v.group, ()) for v in grouped)
     text = f"{same} of {len(test)} test videos share a {what} with a training video of their class"
-    found = [Finding("warning" if same else "ok", "shared groups", text)]
+    result = [Finding("warning" if same else "ok", "shared groups", text)]
     other = sum(v.label not in labels.get(v.group, {v.label}) for v in grouped)
     if everywhere and other:
         text = f"{other} of {len(test)} test videos share a {what} with training videos of other classes only"
-        found.append(Finding("note", "shared groups", text))
-    return found
+        result.append(Finding("note", "shared groups", text))
+    return result
 
 
 def _of_files(manifest: Manifest) -> list[Finding]:
@@ -235,18 +236,18 @@ def _of_files(manifest: Manifest) -> list[Finding]:
     left_out = manifest.left_out()
     number = sum(v.split in ("train", "test") for v in manifest.videos)
     text = f"{number - len(left_out)} of {number} can be decoded in full{_first([v.id for v in left_out])}"
-    found = [Finding("note" if left_out else "ok", "files", text)]
+    result = [Finding("note" if left_out else "ok", "files", text)]
     same = summary(manifest)["identical_files_in_train_and_test"]
     if same:
-        text = f"{len(same)} files are the same in training and testing{_first(['='.join(one) for one in same])}"
-        return [*found, Finding("warning", "identical files", text)]
-    return [*found, Finding("ok", "identical files", "no file is the same in training and testing")]
+        text = f"{len(same)} files are the same in training and testing{_first(['='.join(ids) for ids in same])}"
+        return [*result, Finding("warning", "identical files", text)]
+    return [*result, Finding("ok", "identical files", "no file is the same in training and testing")]
 
 
-def _first(names: Sequence[str], shown: int = 3) -> str:
-    """Return the first of some names in brackets, or nothing where there are none."""
-    more = ", ..." if len(names) > shown else ""
-    return f" ({', '.join(names[:shown])}{more})" if names else ""
+def _first(names: Sequence[str]) -> str:
+    """Return the first three names in brackets, or nothing where there are none."""
+    more = ", ..." if len(names) > 3 else ""
+    return f" ({', '.join(names[:3])}{more})" if names else ""
 
 
 def _sizes(sizes: Sequence[int]) -> str:

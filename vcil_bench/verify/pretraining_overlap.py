@@ -1,4 +1,4 @@
-"""What pretrained weights have seen, against what they are tested on: known, excluded, or not known.
+"""Pretraining overlap: judges whether weights may have been trained on the test videos.
 
 A number on videos that the weights were trained on says little about a method. Mostly nothing can be proved, and
 then this table says so, rather than nothing.
@@ -68,7 +68,7 @@ def overlap(weights: WeightsInfo, dataset: str) -> tuple[Verdict, str]:
     who = f"{weights.name}, weights {weights.source}"
     if dataset in TESTED and re.search(TESTED[dataset], weights.pretraining, re.IGNORECASE):
         return "known", f"{who}: trained on {weights.pretraining}, and tested on {dataset}"
-    seen = next((one for one in SEEN if re.fullmatch(one.source, weights.source)), None)
+    seen = next((entry for entry in SEEN if re.fullmatch(entry.source, weights.source)), None)
     if seen is None:
         what = weights.pretraining or "unknown data"
         return "not known", f"{who}: trained on {what}; overlap with {dataset} cannot be excluded"
@@ -94,9 +94,9 @@ def stated(backbone: str, weights: str | None) -> WeightsInfo:
 
 def fitting(size: int) -> list[WeightsInfo]:
     """Return the own weights of all backbones that take frames of a size, each source once."""
-    found = {
+    by_source = {
         stated(name, None).source: stated(name, None)
-        for name, one in sorted(BACKBONES.items(), reverse=True)
-        if one.image_size == size
+        for name, entry in sorted(BACKBONES.items(), reverse=True)
+        if entry.image_size == size
     }
-    return list(reversed(found.values()))
+    return list(reversed(by_source.values()))

@@ -15,10 +15,7 @@ from vcil_bench.data.manifest import Manifest, manifest_path
 from vcil_bench.data.prepare import prepare
 from vcil_bench.data.prepare.report import statistics, statistics_lines, summary, summary_lines
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -95,7 +92,9 @@ def test_statistics_count_usable_videos_and_their_sizes(odd: Manifest) -> None:
 )
 def test_lists_are_compared_with_the_published_counts(listed: list[tuple[str, str]], said: str) -> None:
     published = Published(classes=2, train=(6, 8), test=(2,), train_per_class=3)
-    assert re.search(said, published.verdict([*listed, ("c", "unused")]))
+    videos = [*listed, ("c", "unused")]
+    assert re.search(said, published.verdict(videos))
+    assert bool(published.differences(videos)) != said.startswith("published")
 
 
 def test_the_report_judges_the_lists_of_a_published_dataset(tmp_path: Path) -> None:

@@ -23,15 +23,13 @@ from vcil_bench.data.datasets import adapter
 from vcil_bench.data.manifest import Manifest, manifest_path
 from vcil_bench.data.prepare import prepare
 from vcil_bench.data.prepare.journal import Journal
-from vcil_bench.data.prepare.read_facts import POOL_FROM_VIDEOS, facts_of, hung, read_all, unread
+from vcil_bench.data.prepare.read_facts import POOL_FROM_VIDEOS, facts_of, hang_message, read_all, unread
 from vcil_bench.data.video.facts import Facts
 
 MANY = POOL_FROM_VIDEOS + 12
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +82,7 @@ def test_no_process_is_started_for_a_few_videos_or_for_none(
     prepared(many_files, workers=2)
     monkeypatch.setattr("vcil_bench.data.prepare.process_pool.ProcessPool", None)
     assert len(prepared(many_files).usable("train")) == MANY / 2
-    assert len(dict(read_all([str(many_files / "0.avi")], facts_of, limit_s=1))) == 1
+    assert len(list(read_all([str(many_files / "0.avi")], facts_of, limit_s=1))) == 1
 
 
 def test_a_decoder_that_hangs_is_killed_and_its_video_named(
@@ -104,8 +102,9 @@ def test_a_decoder_that_hangs_is_killed_and_its_video_named(
 
 def test_a_few_large_videos_are_worth_processes(many_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vcil_bench.data.prepare.read_facts.POOL_FROM_BYTES", 1)
-    (found,) = read_all([str(many_files / "17.avi")], hang_on_one, limit_s=0.5)
-    assert found[1].problem == "the decoder hung for 0.5 s and was given up"
+    (read,) = read_all([str(many_files / "17.avi")], hang_on_one, limit_s=0.5)
+    assert read.hung
+    assert read.facts.problem == "the decoder hung for 0.5 s and was given up"
 
 
 def test_another_limit_is_another_try_at_a_decoder_that_hung(
@@ -241,6 +240,18 @@ def test_the_newest_line_of_a_video_counts(tmp_path: Path) -> None:
     assert Journal(tmp_path / "facts.jsonl").known == {"a": Facts(problem="damaged")}
 
 
+def test_the_limit_of_a_decoder_that_hung_is_kept_until_the_video_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "facts.jsonl"
+    with Journal(path) as journal:
+        journal.add("a", Facts(problem="in any words"), 0.5)
+        journal.add("b", SOME)
+    with Journal(path) as journal:
+        assert journal.hung_s == {"a": 0.5}
+        journal.add("a", SOME)
+        assert journal.hung_s == {}
+    assert Journal(path).hung_s == {}
+
+
 @pytest.mark.parametrize("header", ['{"schema": 1, "decoder": "av 1"}', ""])
 def test_a_journal_of_another_version_is_started_anew(tmp_path: Path, header: str) -> None:
     path = tmp_path / "facts.jsonl"
@@ -293,8 +304,8 @@ def test_a_decoder_that_hangs_on_one_of_a_few_videos_does_not_stop_the_rest(tmp_
             threading.Event().wait()
         return unread(path, "read")
 
-    found = dict(read_all(paths, read, limit_s=0.2))
-    assert [found[path].problem for path in paths] == ["read", hung(0.2), "read"]
+    problems = {path: (facts.problem, hung) for path, facts, hung in read_all(paths, read, limit_s=0.2)}
+    assert [problems[path] for path in paths] == [("read", False), (hang_message(0.2), True), ("read", False)]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")

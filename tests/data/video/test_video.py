@@ -21,6 +21,7 @@ from clip_factory import (
     audio_file,
     barcode_frame,
     barcode_video,
+    decode_all,
     encode_frames,
     packed_bframe_avi,
     read_barcode,
@@ -170,12 +171,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
-def _decode_all(path: Path) -> np.ndarray:
-    """Decode a file with PyAV's own iteration, as an oracle for pixels."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(video=0)])
-
-
 # -------------------------------------------------------------------------------- exact frames
 
 
@@ -188,7 +183,7 @@ def test_every_frame_is_the_one_asked_for(made: Callable[[str], Path], name: str
     everything = read_frames(path, range(frames))
     assert everything.dtype == np.uint8
     assert read_barcodes(everything, colour) == numbers
-    assert np.array_equal(everything, _decode_all(path))
+    assert np.array_equal(everything, decode_all(path))
 
     rng = random.Random(name)
     for index in rng.sample(range(frames), min(6, frames)):

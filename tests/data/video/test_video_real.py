@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from clip_factory import decode_all
 
 from vcil_bench.data import video
 from vcil_bench.data.clips import segment_indices
@@ -22,12 +23,6 @@ from vcil_bench.data.store.frame_store import FrameStore
 from vcil_bench.data.video import count_frames, probe, read_frames
 
 REAL = Path(os.environ.get("VCIL_BENCH_REAL_CLIPS", "nowhere"))
-
-
-def _decode_all(path: Path) -> np.ndarray:
-    """Decode a file with PyAV's own iteration, as an oracle for pixels."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24", threads=1) for frame in container.decode(video=0)])
 
 
 def _real(folder: str) -> Path:
@@ -46,7 +41,7 @@ def test_real_hmdb51_frames_equal_a_full_decode() -> None:
     clips = sorted((_real("clips") / "hmdb51").glob("*.avi"))
     assert clips
     for path in clips:
-        everything = _decode_all(path)
+        everything = decode_all(path)
         frames = len(everything)
         assert count_frames(path) == frames
         centres = [frames * (2 * k + 1) // 16 for k in range(8)]

@@ -1,4 +1,4 @@
-"""How many videos the publishers' lists hold, so that a list cut short or of another release is noticed.
+"""Published list sizes: compares a dataset's lists with them.
 
 A result on other videos is another result, even where every file decodes.
 """
@@ -6,7 +6,7 @@ A result on other videos is another result, even where every file decodes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -28,19 +28,14 @@ class Published:
     train_per_class: int | None = None
     test_per_class: int | None = None
 
-    def verdict(self, listed: Iterable[tuple[str, str]]) -> str:
-        """Compare lists with the published ones.
+    def differences(self, listed: Sequence[tuple[str, str]]) -> list[str]:
+        """Say in what lists differ from the published ones, nothing where they do not.
 
         Args:
             listed: Class and split of every video.
-
-        Returns:
-            One line: ``lists as published: ...`` or ``LISTS DIFFER: ...``.
         """
         per_class = Counter(listed)
-        counts: Counter[str] = Counter()
-        for (_, split), count in per_class.items():
-            counts[split] += count
+        counts = Counter(split for _, split in listed)
         labels = sorted({label for label, split in per_class if split in ("train", "test")})
         differences = []
         for split, wanted, each in (
@@ -52,10 +47,16 @@ class Published:
                 differences.append(f"{counts[split]} {split} videos listed, published are {published}")
             odd = [label for label in labels if each is not None and per_class[label, split] != each]
             if odd:
-                found = per_class[odd[0], split]
-                differences.append(f"class {odd[0]!r} has {found} {split} videos, published are {each}")
+                count = per_class[odd[0], split]
+                differences.append(f"class {odd[0]!r} has {count} {split} videos, published are {each}")
         if len(labels) != self.classes:
             differences.append(f"{len(labels)} classes listed, published are {self.classes}")
+        return differences
+
+    def verdict(self, listed: Sequence[tuple[str, str]]) -> str:
+        """Return ``differences`` in one line: ``lists as published: ...`` or ``LISTS DIFFER: ...``."""
+        differences = self.differences(listed)
         if differences:
             return f"LISTS DIFFER: {'; '.join(differences)}"
+        counts = Counter(split for _, split in listed)
         return f"lists as published: {counts['train']} train / {counts['test']} test"

@@ -1,4 +1,4 @@
-"""Where a dataset's videos lie: as files, or as folders of extracted frames, in the layouts that circulate.
+"""Dataset folders: finds video files and frame folders in the known layouts.
 
 Every folder is read once. One ``stat`` per candidate path would take minutes for the 240,000 videos of Kinetics
 on a network disk.

@@ -16,15 +16,15 @@ from pathlib import Path
 
 from vcil_bench.common.files import check_writable, locked, write_changed
 from vcil_bench.data.datasets import Adapter, Listed
-from vcil_bench.data.manifest import Manifest, Video, manifest_path
+from vcil_bench.data.manifest import MISSING, Manifest, Video, manifest_path
 from vcil_bench.data.video.facts import Facts
 
 from .journal import DECODER, SCHEMA, Journal, unchanged
-from .read_facts import facts_of, hung, read_all, refuse_while_starting
+from .read_facts import facts_of, read_all, refuse_while_starting
 from .report import statistics, summary
 
 PREPARING_S = 24 * 3600.0  # for another process to read the same files; what takes longer hangs
-LIMIT_S = 60.0  # the longest videos of these datasets decode in a few seconds
+READ_LIMIT_S = 60.0  # the longest videos of these datasets decode in a few seconds
 Progress = Callable[[int, int], None]
 
 
@@ -36,7 +36,7 @@ def prepare(
     *,
     listed: Sequence[Listed] | None = None,
     workers: int | None = None,
-    limit_s: float = LIMIT_S,
+    limit_s: float = READ_LIMIT_S,
 ) -> Manifest:
     """List a dataset's split, read every file's facts and store the manifest, its report and its statistics.
 
@@ -130,29 +130,38 @@ def _facts(
             old = journal.known.get(entry.path)
             if isinstance(state, str):
                 found[entry.path] = Facts(problem=state)
-            elif old is not None and unchanged(old, state) and _settled(old, limit_s):
+            elif (
+                old is not None
+                and unchanged(old, state)
+                and _is_final(old, journal.hung_s.get(entry.path), limit_s)
+            ):
                 found[entry.path] = old
             else:
                 changed.append(entry.path)
                 continue
             count()
         base = f"{root}{os.sep}"
-        for path, facts in read_all(
+        for path, facts, hung in read_all(
             [base + path for path in changed], facts_of, workers=workers, limit_s=limit_s
         ):
-            journal.add(path.removeprefix(base), facts)
+            journal.add(path.removeprefix(base), facts, limit_s if hung else None)
             found[path.removeprefix(base)] = facts
             count()
     return [found[entry.path] for entry in listed]
 
 
-def _settled(facts: Facts, limit_s: float) -> bool:
+def _is_final(facts: Facts, hung_s: float | None, limit_s: float) -> bool:
     """Tell whether reading an unchanged file again could bring nothing new.
 
     A problem may have been the disk's, unless all of the file could be hashed. A decoder that hung would hang
     for as long again; another limit is another try.
+
+    Args:
+        facts: What the last reading gave.
+        hung_s: Seconds that it was given, where the decoder hung.
+        limit_s: Seconds that it would be given now.
     """
-    return facts.problem is None or bool(facts.sha256) or facts.problem == hung(limit_s)
+    return facts.problem is None or bool(facts.sha256) or hung_s == limit_s
 
 
 def _states(root: Path, listed: Sequence[Listed]) -> Iterator[os.stat_result | str]:
@@ -174,6 +183,6 @@ def _state(path: str) -> os.stat_result | str:
     try:
         return os.stat(path)  # noqa: PTH116 - a Path for each of 240,000 files takes longer than the call
     except (FileNotFoundError, NotADirectoryError):
-        return "missing"
+        return MISSING
     except OSError as error:
         return str(error.strerror)

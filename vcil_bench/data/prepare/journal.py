@@ -18,7 +18,7 @@ import av
 from vcil_bench.common.files import StorageError
 from vcil_bench.data.video.facts import Facts
 
-SCHEMA = 2
+SCHEMA = 3
 DECODER = f"av {av.__version__}"  # another version may count other frames
 
 
@@ -40,10 +40,12 @@ class Journal:
 
     Attributes:
         known: Facts by path relative to the root.
+        hung_s: Seconds that a decoder was given, by the path of the file it hung on.
     """
 
     def __init__(self, path: Path) -> None:
         self.known: dict[str, Facts] = {}
+        self.hung_s: dict[str, float] = {}
         self._path = path
         self._header = json.dumps({"schema": SCHEMA, "decoder": DECODER}).encode()
         self._mode = "wb"
@@ -53,25 +55,37 @@ class Journal:
             with path.open("rb") as file:
                 if next(file, b"").rstrip(b"\n") == self._header:
                     self._mode = "ab"
-                    self.known.update(self._entries(file))
+                    for entry in self._entries(file):
+                        self._keep(*entry)
 
-    def _entries(self, file: IO[bytes]) -> Iterator[tuple[str, Facts]]:
+    def _entries(self, file: IO[bytes]) -> Iterator[tuple[str, Facts, float | None]]:
         for line in file:
             self._torn = not line.endswith(b"\n")
             try:
-                path, values = json.loads(line)
+                path, values, hung_s = json.loads(line)
                 facts = Facts(*values)
             except (ValueError, TypeError):
                 continue
-            yield path, facts
+            yield path, facts, hung_s
 
-    def add(self, path: str, facts: Facts) -> None:
+    def _keep(self, path: str, facts: Facts, hung_s: float | None) -> None:
+        self.known[path] = facts
+        self.hung_s.pop(path, None)
+        if hung_s is not None:
+            self.hung_s[path] = hung_s
+
+    def add(self, path: str, facts: Facts, hung_s: float | None = None) -> None:
         """Append the facts of a file, so that they outlive this process.
+
+        Args:
+            path: Of the file, relative to the root.
+            facts: What reading it gave.
+            hung_s: Seconds that its decoder was given, where it hung.
 
         Raises:
             StorageError: The journal cannot be written.
         """
-        self.known[path] = facts
+        self._keep(path, facts, hung_s)
         values = [getattr(facts, name) for name in Facts.__slots__]
         try:
             if self._file is None:
@@ -81,7 +95,7 @@ class Journal:
                     self._file.write(self._header + b"\n")
                 elif self._torn:
                     self._file.write(b"\n")
-            self._file.write(json.dumps([path, values], ensure_ascii=False).encode() + b"\n")
+            self._file.write(json.dumps([path, values, hung_s], ensure_ascii=False).encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise self._unwritable(error) from error

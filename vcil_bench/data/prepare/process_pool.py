@@ -1,4 +1,4 @@
-"""Work on many videos in processes that can be killed.
+"""Process pool: works on videos in processes that can be killed.
 
 FFmpeg hangs on some damaged files and crashes on others. That must not end what is done to a whole dataset; here
 it costs one process.

@@ -1,4 +1,4 @@
-"""Facts of videos, many read at once; one whose decoder hangs or crashes is named, and the others go on."""
+"""Video facts: reads many files in parallel and names those whose decoder hangs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from sys import intern
+from typing import NamedTuple
 
 from pebble import ProcessExpired
 
 from vcil_bench.common.errors import UserError
+from vcil_bench.data.manifest import MISSING
 from vcil_bench.data.video import content_sha256, probe
 from vcil_bench.data.video.facts import Facts, VideoError
 
@@ -24,9 +26,23 @@ POOL_FROM_VIDEOS = 48
 POOL_FROM_BYTES = 8_000_000
 
 
-def hung(limit_s: float) -> str:
+def hang_message(limit_s: float) -> str:
     """Return what is said of a video whose decoder did not come back."""
     return f"the decoder hung for {limit_s:g} s and was given up"
+
+
+class Read(NamedTuple):
+    """What reading a video gave.
+
+    Attributes:
+        path: The video.
+        facts: Its facts.
+        hung: Whether its decoder did not come back.
+    """
+
+    path: str
+    facts: Facts
+    hung: bool = False
 
 
 class UnguardedScript(UserError):
@@ -63,7 +79,7 @@ def facts_of(path: str) -> Facts:
         if is_folder:
             facts = dataclasses.replace(facts, bytes=sum(file.stat().st_size for file in place.iterdir()))
     except FileNotFoundError:
-        return dataclasses.replace(facts, problem="missing")
+        return dataclasses.replace(facts, problem=MISSING)
     except VideoError as error:
         return dataclasses.replace(facts, problem=str(error))
     except OSError as error:
@@ -80,7 +96,7 @@ def unread(path: str, problem: str) -> Facts:
 
 def read_all(
     paths: Sequence[str], read: Callable[[str], Facts], *, workers: int | None = None, limit_s: float
-) -> Iterator[tuple[str, Facts]]:
+) -> Iterator[Read]:
     """Yield the facts of every video, in the order in which they come.
 
     Args:
@@ -91,13 +107,13 @@ def read_all(
     """
     if len(paths) < POOL_FROM_VIDEOS and sum(Path(p).stat().st_size for p in paths) < POOL_FROM_BYTES:
         for path in paths:
-            yield path, _in_a_thread(read, path, limit_s)
+            yield _in_a_thread(read, path, limit_s)
         return
     for path, future in in_processes(paths, read, workers=workers, limit_s=limit_s):
-        yield path, _outcome(future, path, limit_s)
+        yield _outcome(future, path, limit_s)
 
 
-def _in_a_thread(read: Callable[[str], Facts], path: str, limit_s: float) -> Facts:
+def _in_a_thread(read: Callable[[str], Facts], path: str, limit_s: float) -> Read:
     """Read a video beside this thread, which goes on without it if it does not come back."""
     found: Future[Facts] = Future()
 
@@ -109,15 +125,15 @@ def _in_a_thread(read: Callable[[str], Facts], path: str, limit_s: float) -> Fac
 
     threading.Thread(target=work, daemon=True).start()  # a daemon, which the end of the process ends
     try:
-        return found.result(limit_s)
+        return Read(path, found.result(limit_s))
     except TimeoutError:
-        return unread(path, hung(limit_s))
+        return Read(path, unread(path, hang_message(limit_s)), hung=True)
 
 
-def _outcome(future: Future[Facts], path: str, limit_s: float) -> Facts:
+def _outcome(future: Future[Facts], path: str, limit_s: float) -> Read:
     try:
-        return future.result()
+        return Read(path, future.result())
     except TimeoutError:
-        return unread(path, hung(limit_s))
+        return Read(path, unread(path, hang_message(limit_s)), hung=True)
     except ProcessExpired as error:
-        return unread(path, f"the decoder crashed (exit code {error.exitcode})")
+        return Read(path, unread(path, f"the decoder crashed (exit code {error.exitcode})"))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vcil_bench.data.datasets import ADAPTERS
-from vcil_bench.data.manifest import Manifest, Video
+from vcil_bench.data.manifest import MISSING, Manifest, Video
 
 SHORT = 3  # frames; TCD drops videos of fewer from its training lists
 QUANTILES = (5, 25, 50, 75, 95)  # percent
@@ -32,12 +32,12 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "sha256": manifest.sha256,
         "classes": len(manifest.class_names()),
         # None where no counts were published for the split
-        "lists": published.verdict((v.label, v.split) for v in manifest.videos) if published else None,
+        "lists": published.verdict([(v.label, v.split) for v in manifest.videos]) if published else None,
         "counts": {
             split: {"usable": counts[split, True], "left_out": counts[split, False]}
             for split in ("train", "test", "unused")
         },
-        "missing": sum(v.facts.problem == "missing" for v in used),
+        "missing": sum(v.facts.problem == MISSING for v in used),
         "left_out": [{"id": v.id, "problem": v.facts.problem} for v in manifest.left_out()],
         "short": [
             {"id": v.id, "split": v.split, "frames": v.facts.frames}
@@ -60,14 +60,14 @@ def summary(manifest: Manifest) -> dict[str, Any]:
 
 
 def summary_lines(found: dict[str, Any], limit: int) -> Iterator[str]:
-    """Yield what a user should read of a ``summary``, at most ``limit`` videos of a kind."""
+    """Format the summary, at most ``limit`` videos of a kind."""
     if found["lists"] is not None:
         yield found["lists"]
     for part, count in found["counts"].items():
         yield f"{part}: {count['usable']} usable, {count['left_out']} left out"
     if found["missing"]:
         yield f"missing: {found['missing']} of those left out"
-    left_out = sorted(found["left_out"], key=lambda v: v["problem"] == "missing")  # the damaged ones first
+    left_out = sorted(found["left_out"], key=lambda v: v["problem"] == MISSING)  # the damaged ones first
     yield from _some([f"left out: {v['id']}: {v['problem']}" for v in left_out], limit)
     yield from _some([f"short: {v['id']}: {v['frames']} frames ({v['split']})" for v in found["short"]], limit)
     yield from _some(list(_doubled(found["duplicates"])), limit)

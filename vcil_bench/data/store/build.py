@@ -1,4 +1,4 @@
-"""Fill a frame store: in parallel, to be interrupted and gone on with at any time, its size told beforehand."""
+"""Frame store: fills it in parallel; resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vcil_bench.data.video.facts import VideoError
 from .frame_store import FrameStore, StoreError, usable
 
 SAMPLED_VIDEOS, SAMPLED_FRAMES = 8, 6  # that an estimate decodes
-LIMIT_S = 600.0  # several times what the longest videos of these datasets take
+STORE_LIMIT_S = 600.0  # several times what the longest videos of these datasets take
 GB = 1e9
 
 Entry = tuple[Path, Video]  # where a video lies, and what is known of it
@@ -78,7 +78,7 @@ class Estimate:
             )
 
 
-def estimate(manifests: Sequence[Manifest], store: FrameStore, *, limit_s: float = LIMIT_S) -> Estimate:
+def estimate(manifests: Sequence[Manifest], store: FrameStore, *, limit_s: float = STORE_LIMIT_S) -> Estimate:
     """Tell what the videos that are not stored yet will take, from some frames of a few of them."""
     todo = [entry for entry in _distinct(manifests) if not store.blob(entry[1].facts.sha256).is_file()]
     some = todo[:: math.ceil(len(todo) / SAMPLED_VIDEOS) or 1]
@@ -99,7 +99,7 @@ def build(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
-    limit_s: float = LIMIT_S,
+    limit_s: float = STORE_LIMIT_S,
 ) -> Built:
     """Store all usable training and test videos that are not there yet, or not whole.
 
@@ -155,7 +155,7 @@ def _sweep(store: FrameStore) -> None:
     """Delete what builders left that were killed while they wrote; a file of one that lives is younger."""
     for path in store.root.glob("??/.*.frames.*"):
         with suppress(FileNotFoundError):  # swept by another builder, or whole by now
-            if time.time() - path.stat().st_mtime > 2 * LIMIT_S:
+            if time.time() - path.stat().st_mtime > 2 * STORE_LIMIT_S:
                 path.unlink()
 
 

@@ -1,4 +1,4 @@
-"""Decode once: every frame of a video as a JPEG in one file, from which any few are read in little time.
+"""Frame store: reads and writes a video's frames as JPEGs in one file.
 
 A clip takes 8 frames of a video of some hundred, but reaching them means decoding what lies before; training
 visits a video 30 to 60 times. JPEGs are independent of each other, so a visit decodes 8 and no more.

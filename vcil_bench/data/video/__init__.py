@@ -1,8 +1,8 @@
-"""Exactly the asked frames of a video, and the truth about how many there are.
+"""Video decoding: reads exactly the frames asked for and counts them.
 
 A class-incremental result depends on which frames a sampler really got, so frames are numbered as a
 decode from the first packet onward yields them, and that is also how they are read, by PyAV
-(``pyav_decoder``). A folder of extracted frames serves as a video too (``frame_folder``).
+(``pyav``). A folder of extracted frames serves as a video too (``frame_folder``).
 
 No seeking, and decord or torchcodec only on request (``other_decoders``), because all of these return
 wrong pictures without a word:

@@ -1,4 +1,4 @@
-"""Whether a file holds all that it should, judged on what one decode met on its way."""
+"""Damaged videos: detects missing or corrupt data from one decode."""
 
 from __future__ import annotations
 

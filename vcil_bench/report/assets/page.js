@@ -218,7 +218,7 @@
   function formulas(group) {
     const names = [...new Set([group.metrics[0], "backward_forgetting"])];
     const lines = names.map((name) => `${data.metrics[name].title}: ${data.metrics[name].formula}.`);
-    return `Percent; mean ± sample standard deviation over seeds; * where seeds are missing. Bold: best among complete rows whose weights saw the same data, with all that a paired bootstrap over test videos does not tell from it; underlined: second best. Seeds: … partial, ✕ failed. ${lines.join(" ")}`;
+    return `Percent; mean ± sample standard deviation over seeds; * where seeds are missing. Bold: best among complete rows whose weights saw the same data, and all not significantly worse (paired bootstrap over test videos); underlined: second best. Seeds: … partial, ✕ failed. ${lines.join(" ")}`;
   }
 
   function compare(column) {
