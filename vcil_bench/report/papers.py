@@ -13,10 +13,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from tabulate import tabulate
 
@@ -29,6 +28,9 @@ from vcil_bench.record import Record
 from .ranking import EXPLANATION, Candidate, rank
 from .significance import Comparison
 from .tables import covers_seeds, notes_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BWF = "backward_forgetting"
 # Options that do not make another experiment, and those that have lines of their own; a run that sets any other
@@ -213,6 +215,8 @@ def specs() -> list[TableSpec]:
 @functools.cache
 def published() -> pd.DataFrame:
     """Return the published numbers, one per line, with source, trust and where they stand."""
+    import pandas as pd
+
     with (resources.files("vcil_bench.report") / "published.csv").open(encoding="utf-8") as file:
         found = pd.read_csv(file, dtype=str, keep_default_na=False)
     return found.assign(value=found["value"].astype(float))
@@ -367,6 +371,8 @@ def _alike(theirs: str, ours: Record) -> bool:
 
 def frame(table: Table) -> pd.DataFrame:
     """Return a table in long form, one line per cell, for ``.csv``."""
+    import pandas as pd
+
     lines = []
     for line in table.lines:
         for column, cell in zip(table.columns, line.cells, strict=True):

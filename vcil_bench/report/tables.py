@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from tabulate import tabulate
 
 from vcil_bench.identity import SEED_PARTS, changed_since, differences, in_words, is_code
@@ -17,6 +17,9 @@ from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.record import Record
 
 from .ranking import EXPLANATION, Candidate, rank
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,8 @@ def rows(group: Group) -> list[Row]:
 
 def frame(group: Group) -> pd.DataFrame:
     """Return the group's table: per metric a mean and a sample deviation over seeds, in percent."""
+    import pandas as pd  # late: a run prints its table without it
+
     lines = []
     for row in rows(group):
         line: dict[str, object] = {
