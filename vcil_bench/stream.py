@@ -1,7 +1,7 @@
 """The stream of tasks: a protocol and a manifest joined into what a method may see at each step.
 
-A method receives ``Task`` objects, which hold training videos only. Test videos stay with the stream, which the
-runner asks for them.
+A method receives ``Task`` objects, which hold training videos only. Test videos stay with the stream, which
+``run.loop`` asks for them.
 """
 
 from __future__ import annotations
