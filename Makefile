@@ -57,7 +57,7 @@ lint: $(READY)  ## check style and types
 report: $(READY)  ## write the page, the tables of papers and the figures from results/ into reports/
 	@$(RUN) report
 
-check: lint test  ## what continuous integration runs
+check: lint test  ## style, types and tests
 
 gpu-check: $(READY)  ## check the whole path on this machine's GPUs (about ten minutes)
 	@$(RUN) doctor --gpu

@@ -12,7 +12,8 @@ from .finetune import Finetune, FinetuneConfig
 
 @dataclass(frozen=True, kw_only=True)
 class JointConfig(FinetuneConfig):
-    """Fine-tuning's hyper-parameters; each step goes on from the last, as the tables' oracle does.
+    """Fine-tuning's hyper-parameters; each step starts from the last step's weights, as the
+    tables' oracle does.
 
     ``epochs`` counts passes over all data so far, so later steps also take more optimiser steps.
     """

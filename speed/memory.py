@@ -23,7 +23,7 @@ def work(way: str) -> float:
     """Do one of the ways and return the peak memory of this process in GiB."""
     device = torch.device("cpu")
     trunk = trunk_of(BACKBONE, device, ComputeOptions(micro_batch=1 if "micro" in way else None))
-    loader = SteadyClips(BATCH, 3, device)
+    loader = SteadyClips(BATCH, 3, device, few=2)
     if way.startswith("step"):
         learn(*stpr(trunk, loader, device))
     elif way.startswith("testing"):

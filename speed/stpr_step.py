@@ -20,7 +20,7 @@ def main() -> None:
     device = torch.device("cpu")
     trunk = trunk_of(BACKBONE, device)
     weights = trunk.num_parameters
-    loader = SteadyClips(BATCH, STEPS, device)
+    loader = SteadyClips(BATCH, STEPS, device, few=2)
     ways = {name: stpr(trunk, loader, device, fssd=name == "with") for name in ("without", "with")}
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(ROUNDS + 1):

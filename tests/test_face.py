@@ -50,3 +50,9 @@ def test_neither_imports_torch() -> None:
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("module", ["tables", "papers"])
+def test_the_table_of_a_run_needs_no_pandas(module: str) -> None:
+    code = f"import sys, vcil_bench.report.{module}\nassert 'pandas' not in sys.modules\n"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -80,6 +80,7 @@ class RunOptions:
     max_missing: float = 0.1
 
 
+PROTOCOL_PREFIX = "protocol."  # of the --set keys that change the protocol
 # Options that are no part of the experiment (at most they reorder a sum) stay out of the variant's name and
 # out of what resuming compares.
 RESULT_NEUTRAL = frozenset(
@@ -90,6 +91,17 @@ RESULT_NEUTRAL = frozenset(
 )
 
 
+def split_protocol(assignments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sort command-line assignments into protocol overrides, their prefix taken off, and all others."""
+    overrides, others = {}, {}
+    for key, value in assignments.items():
+        if key.startswith(PROTOCOL_PREFIX):
+            overrides[key.removeprefix(PROTOCOL_PREFIX)] = value
+        else:
+            others[key] = value
+    return overrides, others
+
+
 def split_assignments(
     assignments: Mapping[str, Any], config_cls: type, method: str
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -98,15 +110,13 @@ def split_assignments(
     Raises:
         ConfigError: A key that belongs to none of them, with the closest one that does.
     """
-    protocol: dict[str, Any] = {}
+    protocol, others = split_protocol(assignments)
     options: dict[str, Any] = {}
     config: dict[str, Any] = {}
     option_keys = [f.name for f in dataclasses.fields(RunOptions)]
     config_keys = [f.name for f in dataclasses.fields(config_cls)]
-    for key, value in assignments.items():
-        if key.startswith("protocol."):
-            protocol[key.removeprefix("protocol.")] = value
-        elif key in option_keys:
+    for key, value in others.items():
+        if key in option_keys:
             options[key] = value
         elif key in config_keys:
             config[key] = value
@@ -114,7 +124,7 @@ def split_assignments(
             raise ConfigError(
                 f"--set {key}: unknown key{did_you_mean(key, [*config_keys, *option_keys])}; method "
                 f"{method!r} has: {', '.join(config_keys) or 'none'}; run options: "
-                f"{', '.join(option_keys)}; protocol keys begin with 'protocol.'"
+                f"{', '.join(option_keys)}; protocol keys begin with {PROTOCOL_PREFIX!r}"
             )
     return protocol, options, config
 

@@ -33,16 +33,17 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def refused(tiny: Tiny, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """Run a command that must be refused and return its message.
+def refused(tiny: Tiny, capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: int = 2) -> str:
+    """Run a command that must end in an error of one line and return its message.
 
     Args:
         tiny: Runs it.
         capsys: Captures it.
         arguments: The command.
+        code: Its exit code.
     """
     capsys.readouterr()
-    assert tiny.main(*arguments) == 2
+    assert tiny.main(*arguments) == code
     printed = capsys.readouterr()
     lines = [line for line in printed.err.splitlines() if line]
     assert lines[-1].startswith(ERROR)
@@ -142,8 +143,8 @@ def test_absent_cuda_is_said(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureF
         ("stpr", "tcd_ucf101_10x", ["did you mean 'tcd_ucf101_10x5'", "synthetic_3x4", ".yaml file"]),
         ("stpr", "nowhere.yaml", ["'nowhere.yaml'"]),
         ("stpr", "vclimb_kinetics400_10", ["class lists", "git blob", "kinetics400_40x10_seeded"]),
-        ("stpr", "tcd_ssv2_10x9", ["'ssv2'", "DATA=", "-train.json"]),
-        ("stpr", "tcd_ucf101_10x5", ["DATA=", "--data", "ucfTrainTestlist"]),
+        ("stpr", "tcd_ssv2_10x9", ["'ssv2'", "--data ROOT", "-train.json"]),
+        ("stpr", "tcd_ucf101_10x5", ["--data ROOT", "ucfTrainTestlist"]),
     ],
 )
 def test_what_cannot_be_run_is_one_line(
@@ -337,7 +338,8 @@ class TestResultsFolder:
         path = folder / "tiny_2x1" / "zero_shot" / "bad-s2.json"
         path.write_text("{", encoding="utf-8")
         before = contents(folder)
-        message = refused(tiny, capsys, "report", "--results", folder, "--out", tmp_path / "reports")
+        arguments = ["report", "--results", folder, "--out", tmp_path / "reports"]
+        message = refused(tiny, capsys, *arguments, code=1)
         assert str(path) in message
         assert "zero_shot" in (tmp_path / "reports" / "tiny_2x1" / "table.md").read_text(encoding="utf-8")
         assert contents(folder) == before

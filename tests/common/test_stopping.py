@@ -26,6 +26,13 @@ def _ask(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
+def test_a_request_may_come_by_no_signal() -> None:
+    stop = StopRequest()
+    stop.ask()
+    with pytest.raises(KeyboardInterrupt):
+        stop.follow()
+
+
 @BOTH
 def test_a_request_is_raised_at_once_held_back_or_followed_later(number: int) -> None:
     stop = StopRequest()
@@ -117,7 +124,7 @@ def test_inside_a_task_the_state_is_saved_first(
         child.until(marker.exists)
         os.killpg(child.pid, number) if group else child.send(number)
         assert child.wait() == 130, child.text()
-    assert "goes on inside task 1" in child.text()
+    assert "continue inside task 1" in child.text()
     (saved,) = (tmp_path / "r").glob("*/finetune/*.phase-1.safetensors")
     assert checkpoint.read(saved)[1]["epoch"] < 5000
 
@@ -155,7 +162,7 @@ def test_in_a_test_the_run_ends_at_once_and_goes_on_from_the_end_of_training(
         child.until(marker.exists)
         child.send(number)
         assert child.wait() == 130, child.text()
-    assert "goes on inside task 1" in child.text()
+    assert "continue inside task 1" in child.text()
 
 
 @pytest.mark.slow

@@ -14,10 +14,12 @@ import torch
 from pretended_device import pretending
 from small_runs import ENTRIES
 
+from vcil_bench.data.loader import Sample
 from vcil_bench.doctor import checks, machine, report, setting, waits
 from vcil_bench.doctor.checks import CHECKS, Check
 from vcil_bench.doctor.outcome import Line
 from vcil_bench.doctor.setting import Ended, Large, Setting
+from vcil_bench.doctor.steady import SteadyClips
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -93,6 +95,15 @@ def test_a_command_that_fails_is_a_line_with_its_last_word(here: Setting) -> Non
     assert found.code == 2
     assert line.result == "failed"
     assert "lr" in line.figure
+
+
+@pytest.mark.parametrize(("few", "number"), [(None, 5), (2, 2)])
+def test_statistics_may_be_taken_of_a_few_samples(few: int | None, number: int) -> None:
+    loader = SteadyClips(3, 1, torch.device("cpu"), 8, few=few)
+    samples = [Sample(str(label), "", label, 8) for label in range(5)]
+    (batch,) = loader.plain(samples, 2)
+    assert batch.labels.tolist() == list(range(number))
+    assert len(batch.clips) == number
 
 
 def test_runs_that_differ_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,11 +89,20 @@ def clips_of(stream: TaskStream, method: Method, upto: int) -> torch.Tensor:
     return torch.cat([b.clips[:, 0] for b in method.context.loader.views(samples, 8)])
 
 
-def untried_switches(cls: type[Method], variants: list[dict[str, Any]]) -> list[Any]:
-    """Return the (key, value) of every switch of a Config that no variant tries."""
+def untried_switches(cls: type[Method], variants: list[dict[str, Any]], base: Any = None) -> list[Any]:
+    """Return the (key, value) of every switch of a Config that no variant tries.
+
+    Args:
+        cls: The method.
+        variants: Config values that are tried.
+        base: A Config whose switches, where they are inherited with their default, are tried elsewhere.
+    """
     tried = {(key, value) for variant in variants for key, value in variant.items()}
+    elsewhere = {} if base is None else {field.name: field.default for field in dataclasses.fields(base)}
     left = []
     for field in dataclasses.fields(cls.Config):
+        if field.name in elsewhere and elsewhere[field.name] == field.default:
+            continue
         hint = typing.get_type_hints(cls.Config)[field.name]
         choices = (True, False) if hint is bool else typing.get_args(hint)
         for value in choices:

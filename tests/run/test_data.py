@@ -10,12 +10,14 @@ import pytest
 from tiny_dataset import Tiny
 
 from vcil_bench.common.files import write_changed
-from vcil_bench.data.datasets import Listed
+from vcil_bench.data.datasets import ADAPTERS, Listed
 from vcil_bench.data.datasets.folder import Folder
 from vcil_bench.data.manifest import DataError, manifest_path
 from vcil_bench.data.prepare import Progress
 from vcil_bench.protocol import DatasetSpec
-from vcil_bench.run.data import Split, open_split
+from vcil_bench.run.data import open_split
+
+VIDEOS = DatasetSpec(name="folder", split="videos.csv")
 
 
 class Counted(Folder):
@@ -33,9 +35,12 @@ def unseen(text: str) -> Iterator[Progress]:
     yield lambda done, total: None
 
 
-def test_nothing_is_read_before_it_is_asked_for_and_lists_are_read_once(tiny: Tiny) -> None:
+def test_nothing_is_read_before_it_is_asked_for_and_lists_are_read_once(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = Counted()
-    split = Split(source, "videos.csv", tiny.root, unseen, max_missing=0.0)
+    monkeypatch.setitem(ADAPTERS, "folder", source)
+    split = open_split(VIDEOS, tiny.root, unseen, max_missing=0.0)
     assert source.read == 0
     split.check_listed()
     assert split.manifest is split.manifest
@@ -49,7 +54,7 @@ def test_files_that_are_not_there_are_told_before_any_is_opened(
 ) -> None:
     root = tiny.copy(tmp_path / "data")
     (root / "red/0.mp4").unlink()
-    split = Split(Folder(), "videos.csv", root, unseen, max_missing=allowed)
+    split = open_split(VIDEOS, root, unseen, max_missing=allowed)
     if not refused:
         split.check_listed()
         return
@@ -68,7 +73,7 @@ def test_files_of_unchanged_data_are_left_alone(tiny: Tiny, tmp_path: Path) -> N
     root = tiny.copy(tmp_path / "data")
 
     def opened() -> dict[str, int]:
-        manifest = Split(Folder(), "videos.csv", root, unseen).manifest
+        manifest = open_split(VIDEOS, root, unseen).manifest
         path = manifest_path("folder", manifest.root, "videos.csv")
         return {file.name: file.stat().st_ino for file in path.parent.glob(f"{path.stem}.*")}
 

@@ -1,4 +1,4 @@
-"""What a record says of the machine, and what is said where a run goes on on another or memory runs out."""
+"""What a record says of the machine, and what is said where a run continues on another or memory runs out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_environment_of_a_gpu_names_its_memory_driver_and_libraries(monkeypa
     assert "driver" not in environment.environment(torch.device("cpu"), RunOptions(), 1)
 
 
-def test_a_run_that_goes_on_on_another_device_says_so(
+def test_a_run_that_continues_on_another_device_says_so(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = ["epochs=1", "epochs_first=1"]

@@ -10,7 +10,7 @@ from double_precision import check_equal_trainings, double_precision
 
 from vcil_bench import record
 from vcil_bench.common.config import ConfigError, parse_assignments
-from vcil_bench.options import build_options
+from vcil_bench.options import build_options, split_protocol
 
 QUICK = ["epochs=2", "epochs_first=2", "batch_size=4"]
 
@@ -23,6 +23,12 @@ def _steps(folder: Path) -> list[dict[str, Any]]:
 def _data(folder: Path) -> dict[str, Any]:
     (path,) = folder.glob("*/*/*-s1.json")
     return record.load(path).data["data"]
+
+
+def test_keys_of_the_protocol_are_told_by_their_prefix() -> None:
+    overrides, others = split_protocol({"protocol.clip.size": 64, "lr": 0.1, "protocols": 1})
+    assert overrides == {"clip.size": 64}
+    assert others == {"lr": 0.1, "protocols": 1}
 
 
 ROUTER = "router=clip"  # reads the frozen CLIP, of which features are kept

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 
+from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
 from .arguments import add_assignments
@@ -15,8 +16,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     """Add ``check``."""
     check = commands.add_parser("check", help="check that a method keeps the contract, in seconds")
     check.add_argument("method", metavar="METHOD", help="a name (see: list methods) or a .py file")
-    check.add_argument("--backbone", metavar="NAME", help="on this one (default: the method's, in small)")
-    add_assignments(check, "method config, to make it quick (epochs are 2 and batch_size 4 by themselves)")
+    check.add_argument(
+        "--backbone", metavar="NAME", help="backbone to check on (default: the small one of the method's kind)"
+    )
+    add_assignments(check, "method config (defaults here: 2 for keys that count epochs, batch_size 4)")
     check.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     check.set_defaults(run=_check)
 
@@ -35,4 +38,4 @@ def _check(options: argparse.Namespace) -> int:
         print(json.dumps([dataclasses.asdict(result) for result in outcomes], indent=1, ensure_ascii=False))
     else:
         print(f"{options.method}: {', '.join(f'{number} {outcome}' for number, outcome in counts if number)}")
-    return int(any(result.outcome == "failed" for result in outcomes))
+    return ExitCode.FAILED if any(result.outcome == "failed" for result in outcomes) else ExitCode.DONE

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
 from .arguments import path_argument
@@ -36,7 +37,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if options.list:
         for name, summary, gpus in report.names():
             print(f"{name:12} {summary}{f' ({gpus} GPUs)' if gpus > 1 else ''}")
-        return 0
+        return ExitCode.DONE
     lines = []
     for line in report.examine(options.results, only=options.only, need_gpu=options.gpu):
         lines.append(line)
@@ -47,4 +48,4 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         counts = [f"{n} {r}" for r in report.RESULTS if (n := sum(line.result == r for line in lines))]
         print(f"doctor: {', '.join(counts)}")
-    return int(any(line.result == "failed" for line in lines))
+    return ExitCode.FAILED if any(line.result == "failed" for line in lines) else ExitCode.DONE

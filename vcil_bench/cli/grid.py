@@ -26,7 +26,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         action="extend",
         default=[],
         metavar="NAME=ROOT",
-        help="folder of a dataset, or for one protocol that of its dataset",
+        help="folder of a dataset, as DATASET=ROOT, or as PROTOCOL=ROOT for one protocol alone",
     )
     add_assignments(grid, "for every run, as for 'run'")
     grid.add_argument("--results", type=path_argument, default=Path("results"), metavar="DIR")
@@ -103,7 +103,7 @@ def _grid(options: argparse.Namespace) -> int:
         return ExitCode.STOPPED
     if len(impossible) == len(cells):
         raise UserError("nothing was run: no run of this grid is possible, for the reasons above")
-    return int(any(cell.status == "failed" for cell in cells))
+    return ExitCode.FAILED if any(cell.status == "failed" for cell in cells) else ExitCode.DONE
 
 
 def _roots(pairs: Sequence[str]) -> dict[str, Path]:

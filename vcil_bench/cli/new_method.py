@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
 from .arguments import path_argument
@@ -30,4 +31,4 @@ def _new_method(options: argparse.Namespace) -> int:
         print(f"next: pip install -e {options.out / written[0].parent.name}; vcil-bench check {options.name}")
     else:
         print(f"next: vcil-bench check {written[0]}")
-    return 0
+    return ExitCode.DONE

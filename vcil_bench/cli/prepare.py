@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcil_bench.common.errors import UserError
+from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
 
 from .arguments import path_argument
@@ -25,7 +25,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     prepare = commands.add_parser("prepare", help="check a dataset file by file and write its manifest")
     prepare.add_argument("dataset", metavar="DATASET", help="a name (see: list datasets), or vclimb")
     prepare.add_argument("root", type=path_argument, nargs="?", metavar="ROOT", help="folder of the dataset")
-    prepare.add_argument("--split", metavar="NAME", help="prepare this one alone (default: all there are)")
+    prepare.add_argument("--split", metavar="NAME", help="prepare only this split (default: all splits in ROOT)")
     prepare.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one a core)")
     prepare.add_argument(
         "--limit",
@@ -57,11 +57,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from vcil_bench.data.datasets import adapter
     from vcil_bench.data.datasets.base import NotAList
     from vcil_bench.data.manifest import manifest_path
     from vcil_bench.data.prepare import READ_LIMIT_S, report
-    from vcil_bench.run.data import Split, ready_root
+    from vcil_bench.protocol import DatasetSpec
+    from vcil_bench.run.data import open_split, open_splits
 
     if options.dataset == "vclimb" or options.pickle:
         return _import_vclimb(options)
@@ -69,33 +69,38 @@ def _prepare(options: argparse.Namespace) -> int:
     for name, value in numbers.items():
         if value is not None and value <= 0:
             raise UserError(f"--{name} {value} must be more than 0")
-    source = adapter(options.dataset)
-    root = ready_root(source, options.root, watched, f"vcil-bench prepare {source.name} ROOT")
-    splits = source.splits(root) if options.split is None else [options.split]
-    if not splits:
-        source.list_videos(root, "1")  # says what is wrong with the root
+    way_out = f"vcil-bench prepare {options.dataset} ROOT"
+    decoding = {"workers": options.workers, "limit_s": options.limit or READ_LIMIT_S}
+    if options.split is None:
+        splits = open_splits(options.dataset, options.root, watched, way_out=way_out, **decoding)
+    else:
+        dataset = DatasetSpec(name=options.dataset, split=options.split)
+        splits = [open_split(dataset, options.root, watched, way_out=way_out, **decoding)]
+    source, root = splits[0].source, splits[0].root
     manifests = []
     for split in splits:
         try:
-            limit_s = options.limit or READ_LIMIT_S
-            opened = Split(source, split, root, watched, workers=options.workers, limit_s=limit_s)
-            manifest = opened.manifest
+            manifest = split.manifest
         except NotAList as error:
             if len(splits) == 1:
                 raise
             print(f"passed over, not a split: {error}", file=sys.stderr)
             continue
         manifests.append(manifest)
-        found = report.summary(manifest)
-        print(f"{source.name}, split {split}: {found['classes']} classes")
-        for line in (*report.summary_lines(found, LINES), *report.statistics_lines(report.statistics(manifest))):
+        summary = report.summary(manifest)
+        print(f"{source.name}, split {split.name}: {summary['classes']} classes")
+        for line in (
+            *report.summary_lines(summary, LINES),
+            *report.statistics_lines(report.statistics(manifest)),
+        ):
             print(f"  {line}")
-        target = manifest_path(source.name, root, split)
+        target = manifest_path(source.name, root, split.name)
         print(f"  manifest: {target}\n  report: {target.with_suffix('.report.json')}")
         print(f"  statistics: {target.with_suffix('.statistics.json')}")
     if not manifests:
-        raise UserError(f"{root}: none of {', '.join(splits)} is a split; it should hold: {source.layout}")
-    return 0 if options.store is None else _fill_store(options, manifests)
+        names = ", ".join(split.name for split in splits)
+        raise UserError(f"{root}: none of {names} is a split; it should hold: {source.layout}")
+    return ExitCode.DONE if options.store is None else _fill_store(options, manifests)
 
 
 def _fill_store(options: argparse.Namespace, manifests: Sequence[Manifest]) -> int:
@@ -113,7 +118,7 @@ def _fill_store(options: argparse.Namespace, manifests: Sequence[Manifest]) -> i
     print(f"  {done.made} videos stored, {done.kept} were there, {len(done.failed)} cannot be stored")
     for name, problem in done.failed[:LINES]:
         print(f"  not stored: {name}: {problem}")
-    return int(bool(done.failed))
+    return ExitCode.FAILED if done.failed else ExitCode.DONE
 
 
 def _import_vclimb(options: argparse.Namespace) -> int:
@@ -129,4 +134,4 @@ def _import_vclimb(options: argparse.Namespace) -> int:
         counts = ", ".join(f"{count} {part}" for part, count in done.videos.items())
         print(f"{path}: {done.classes} classes in {done.tasks} tasks; videos: {counts}")
         print(f"  kept in {done.folder}; protocol {done.source.protocol} can now be run")
-    return 0
+    return ExitCode.DONE

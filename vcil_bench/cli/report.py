@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from vcil_bench.common.errors import UserError
+from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
 
 from .arguments import path_argument
@@ -32,4 +32,4 @@ def _report(options: argparse.Namespace) -> int:
     print(f"wrote {written.files[0]} and, below {options.out}, tables and figures")
     for error in written.errors:
         print(f"vcil-bench: error: left out: {error}", file=sys.stderr)
-    return 2 if written.errors else 0
+    return ExitCode.FAILED if written.errors else ExitCode.DONE

@@ -83,7 +83,7 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
             print(f"vcil-bench: the run failed: {error}", file=sys.stderr)
             return ExitCode.FAILED if isinstance(error, TeamError) else ExitCode.FAILED_FOR_GOOD
     if not is_main():
-        return 0
+        return ExitCode.DONE
     group = Group(plan.protocol.label, plan.protocol.label, records)
     print()
     print(markdown(group))
@@ -100,4 +100,4 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
             print(f"curve:  {curves[1]}")
         except UserError as error:  # the records are complete without it
             print(f"vcil-bench: warning: no curve: {error}", file=sys.stderr)
-    return 0
+    return ExitCode.DONE

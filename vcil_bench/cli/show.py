@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vcil_bench.common.errors import UserError, did_you_mean
+from vcil_bench.common.errors import ExitCode, UserError, did_you_mean
 from vcil_bench.common.terminal_text import print
 
 from .arguments import path_argument
@@ -68,7 +68,7 @@ def _list(options: argparse.Namespace) -> int:
             if method["origin"] == "file":
                 gone = "" if Path(file).is_file() else ", which is gone"
                 print(f"{method['name']:16} {'file':10} {method['paper']} [{file}{gone}]")
-    return 0
+    return ExitCode.DONE
 
 
 def _whence(entry: Entry) -> str:
@@ -84,23 +84,23 @@ def _show(options: argparse.Namespace) -> int:
     name = options.name
     if name in protocol.names() or name.endswith((".yaml", ".yml")):
         _show_protocol(protocol.load(name))
-        return 0
+        return ExitCode.DONE
     if name in ADAPTERS:
         print(f"dataset {name} ({ADAPTERS[name].kind})\nroot holds: {ADAPTERS[name].layout}")
-        return 0
+        return ExitCode.DONE
     from vcil_bench.nets.backbones import BACKBONES
 
     if name in BACKBONES:
         chosen = BACKBONES[name]
         print(f"backbone {name}: {chosen.summary}")
         print(f"provides: {', '.join(sorted(chosen.provides))}")
-        return 0
+        return ExitCode.DONE
     from vcil_bench import registry
 
     methods = registry.find_all()
     if name in methods or name.endswith(".py"):
         _show_method(registry.find(name))
-        return 0
+        return ExitCode.DONE
     known = [*methods, *protocol.names(), *ADAPTERS, *BACKBONES]
     raise UserError(
         f"nothing is named {name!r}{did_you_mean(name, known)}; names: vcil-bench list "

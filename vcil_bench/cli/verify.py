@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
 from .arguments import add_assignments, path_argument
@@ -25,7 +26,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     verify.add_argument(
         "--data", type=path_argument, metavar="ROOT", help="folder of the dataset; its lists are enough"
     )
-    add_assignments(verify, "backbone and weights to judge (default: all that fit), and protocol.KEY")
+    add_assignments(
+        verify,
+        "backbone and weights whose pretraining is judged (default: every backbone with the protocol's frame "
+        "size), and protocol.KEY",
+    )
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
     verify.set_defaults(run=_verify)
 
@@ -33,13 +38,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from vcil_bench import protocol
     from vcil_bench.common.config import parse_assignments
-    from vcil_bench.data.datasets import ADAPTERS, adapter
-    from vcil_bench.run.data import Split
+    from vcil_bench.data.datasets import ADAPTERS
+    from vcil_bench.options import split_protocol
+    from vcil_bench.run.data import open_split
     from vcil_bench.verify.checks import as_plain, chosen_weights, verify
 
-    given = parse_assignments(options.assignments)
-    prefix = "protocol."
-    overrides = {key.removeprefix(prefix): given.pop(key) for key in list(given) if key.startswith(prefix)}
+    overrides, given = split_protocol(parse_assignments(options.assignments))
     loaded = protocol.load(options.protocol)
     if overrides:
         loaded = loaded.derive(overrides)
@@ -48,18 +52,17 @@ def _verify(options: argparse.Namespace) -> int:
     listed: Sequence[Listed] | None = None
     files: Manifest | str = ""
     if options.data is not None or (source is not None and source.default_root() is not None):
-        dataset = loaded.spec.dataset
-        listed, files = _read(Split(adapter(dataset.name), str(dataset.split), options.data, watched))
-    found = verify(loaded, weights, listed, files)
+        listed, files = _read(open_split(loaded.spec.dataset, options.data, watched))
+    findings = verify(loaded, weights, listed, files)
     if options.json:
-        print(json.dumps(as_plain(found), indent=1, ensure_ascii=False))
+        print(json.dumps(as_plain(findings), indent=1, ensure_ascii=False))
     else:
-        for one in found:
-            print(f"{one.level:8} {one.check:16} {one.text}")
-        levels = [one.level for one in found]
+        for finding in findings:
+            print(f"{finding.level:8} {finding.check:16} {finding.text}")
+        levels = [finding.level for finding in findings]
         counts = ", ".join(f"{levels.count(level)} {level}" for level in ("error", "warning", "note", "ok"))
         print(f"{loaded.label}: {counts}")
-    return int(any(one.level == "error" for one in found))
+    return ExitCode.FAILED if any(finding.level == "error" for finding in findings) else ExitCode.DONE
 
 
 def _read(split: Split) -> tuple[Sequence[Listed], Manifest | str]:

@@ -2,7 +2,7 @@
 
 Everything that a wrong command, a missing dataset, a bad YAML or a broken video can trigger derives from
 ``UserError``; the command line prints its message in one line and exits with code 2. Training that a method
-cannot go on with ends a run as failed. Any other exception is a programming error and keeps its traceback.
+cannot continue ends a run as failed. Any other exception is a programming error and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ class ExitCode(IntEnum):
     """How a command ended, for whoever started it."""
 
     DONE = 0
-    FAILED = 1  # a run; it may go better when it is tried again
+    FAILED = 1  # a run, which may go better when it is tried again; or a check found a fault
     REFUSED = 2  # the user's input cannot be used
     FAILED_FOR_GOOD = 3  # a run, which would fail alike every time
-    STOPPED = 130  # by Ctrl-C or SIGTERM; the same command goes on with it
+    STOPPED = 130  # by Ctrl-C or SIGTERM; the same command resumes
 
 
 class UserError(ValueError):
@@ -27,7 +27,7 @@ class UserError(ValueError):
 
 
 class TrainingError(RuntimeError):
-    """Training that cannot go on, such as a loss that is no longer a number."""
+    """Training that cannot continue, such as a loss that is no longer a number."""
 
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:

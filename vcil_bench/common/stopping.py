@@ -63,6 +63,10 @@ class StopRequest:
             self._held_back -= 1
             self._even_twice = before
 
+    def ask(self) -> None:
+        """Note a request that came by no signal; the next ``follow`` raises it."""
+        self.asked = True
+
     def follow(self) -> None:
         """Raise a request that was held back, or that was raised where Python drops exceptions.
 

@@ -14,7 +14,7 @@ from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.training.checkpoint import CheckpointError, read
 
 from .outcome import Line, Result
-from .setting import Ended, Large, Setting, method, record_files, start
+from .setting import Ended, Large, Setting, method_class, record_files, start
 
 # Methods that stand for the rest where all would take too long: adapters on CLIP, a ResNet trained whole with
 # exemplars and two trainings a task, and plain training.
@@ -96,7 +96,7 @@ def fp16(setting: Setting) -> Iterator[Line]:
 @_check("micro_batch", "a batch in parts, through CLIP")
 def micro_batch(setting: Setting) -> Iterator[Line]:
     """Run methods with parts of a batch, which leave the counts of the whole."""
-    names = [name for name in TELLING if "maps" not in method(name).needs]
+    names = [name for name in TELLING if "maps" not in method_class(name).needs]
     options = {"backbone": "clip_tiny"}
     done = setting.run_all([(n, options | {"micro_batch": 3}) for n in names])
     for name, ended in zip(names, done, strict=True):
@@ -115,9 +115,9 @@ def strict(setting: Setting) -> Iterator[Line]:
         yield line if line.result == "failed" else _same("strict", f"{name} twice", one, other)
 
 
-@_check("killed", "SIGKILL inside a task, and going on with equal losses")
+@_check("killed", "SIGKILL inside a task, and resuming with equal losses")
 def killed(setting: Setting) -> Iterator[Line]:
-    """Kill a run inside its second task, go on, and compare with one that was left alone."""
+    """Kill a run inside its second task, resume it, and compare with one that was left alone."""
     yield from setting.at_once(lambda name: _killed(setting, name), TELLING)
 
 
@@ -134,7 +134,7 @@ def _killed(setting: Setting, name: str) -> Line:
         return Line("killed", name, "failed", f"ended before it could be killed: {cut.why()}")
     again = start(arguments, results)
     line = _trained("killed", name, again)
-    return line if line.result == "failed" else _same("killed", f"{name} gone on with", whole, again)
+    return line if line.result == "failed" else _same("killed", f"{name} resumed", whole, again)
 
 
 def _inside_second_task(results: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ from vcil_bench.grid.launchers import GRACE_S
 from vcil_bench.method import Method
 from vcil_bench.record import load
 from vcil_bench.record_schema import RecordData
+from vcil_bench.testing.contract import short_epochs
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -67,7 +67,7 @@ class Setting:
 
     def command(self, method: str, results: Path, options: dict[str, Any]) -> list[str]:
         """Return the ``run`` command of two tasks with an epoch each, beside what ``options`` say."""
-        values = {"max_tasks": 2, "workers": 2, **quick(method), **options}
+        values = {"max_tasks": 2, "workers": 2, **short_epochs(method_class(method), 1), **options}
         data = ["--data", str(self.data)] if self.data is not None else []
         return [
             *("run", method, self.protocol, "--seed", str(self.seed), *data, "--results", str(results)),
@@ -176,13 +176,7 @@ def record_files(results: Path) -> list[Path]:
     return sorted(path for path in results.glob("*/*/*.json") if path.is_file())
 
 
-def quick(name: str) -> dict[str, Any]:
-    """Return what makes a method's tasks short: an epoch of each training it has."""
-    keys = {field.name for field in dataclasses.fields(method(name).Config)}
-    return {key: 1 for key in ("epochs", "epochs_first", "balanced_epochs") if key in keys}
-
-
-def method(name: str) -> type[Method]:
+def method_class(name: str) -> type[Method]:
     """Return a method's class."""
     cls = registry.find(name).cls
     assert cls is not None

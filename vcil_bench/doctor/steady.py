@@ -27,11 +27,22 @@ OLD, NEW = 4, 2
 class SteadyClips:
     """In the loader's place: the same random clips again and again, and the moments at which they were taken."""
 
-    def __init__(self, batch: int, steps: int, device: torch.device, size: int = 224) -> None:
-        """Make one batch of clips of the protocol's length, to be yielded some times."""
+    def __init__(
+        self, batch: int, steps: int, device: torch.device, size: int = 224, few: int | None = None
+    ) -> None:
+        """Make one batch of clips of the protocol's length.
+
+        Args:
+            batch: Clips of it.
+            steps: How often it is yielded.
+            device: Where it lies.
+            size: Side of a frame in pixels.
+            few: Samples of which ``plain`` gives a clip, the first ones; None for all.
+        """
         self.spec = protocol.load(PROTOCOL).spec.clip
         self.clock = LoaderClock()
         self.steps = steps
+        self.few = few
         self.taken: list[float] = []
         shape = (batch, self.spec.frames, 3, size, size)
         self.clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
@@ -47,9 +58,9 @@ class SteadyClips:
             yield Batch(self.clips, labels)
 
     def plain(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
-        """Yield one clip of each sample."""
-        labels = torch.tensor([sample.label for sample in samples], device=self._device)
-        yield Batch(self.clips[:1].expand(len(samples), -1, -1, -1, -1), labels)
+        """Yield one clip of each sample, or of a few."""
+        labels = torch.tensor([sample.label for sample in samples[: self.few]], device=self._device)
+        yield Batch(self.clips[:1].expand(len(labels), -1, -1, -1, -1), labels)
 
     def step_s(self) -> float:
         """Return the mean seconds of the steps after the first, and forget them."""
@@ -102,16 +113,13 @@ def stpr(
     return method, task
 
 
-def learn(method: Any, task: Task, few: int = 2) -> float:
-    """Train the task and return the mean seconds of a step; statistics are taken of a few samples."""
+def learn(method: Any, task: Task) -> float:
+    """Train the task and return the mean seconds of a step."""
     loader = method.context.loader
     assert isinstance(loader, SteadyClips)
-    plain = loader.plain
-    loader.plain = lambda samples, batch_size: plain(samples[:few], batch_size)  # type: ignore[method-assign]
     method.train()
     method.context.trainer.begin_task(task.index)
     method.learn(task)
-    loader.plain = plain  # type: ignore[method-assign]
     if loader.taken and method.context.device.type == "cuda":
         torch.cuda.synchronize(method.context.device)
     return loader.step_s()

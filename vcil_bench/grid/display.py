@@ -1,4 +1,4 @@
-"""What a user sees of a grid: cells while they run, with the time left, and a table of them all at the end."""
+"""Terminal output of `vcil-bench grid`: shows live progress and the final table."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where the runs of a grid are executed, and how they are ended: on this machine's GPUs or processor.
+"""Launchers: start runs of a grid as local processes, one per GPU, and end them.
 
 An engine starts a command with its output in a file and tells when it has ended. What runs mean, and whether
-they are tried again, is the grid's business. ``cluster.py`` is the engine of a cluster.
+they are tried again, is the grid's business. ``slurm.py`` is the engine of a cluster.
 """
 
 from __future__ import annotations
@@ -74,6 +74,10 @@ class Engine(ABC):
 
     slots: int
     lag_s = 0.0
+
+    def limit_to(self, number: int) -> None:
+        """Take no more than so many commands at a time: fewer runs share a machine among fewer."""
+        self.slots = min(self.slots, number)
 
     @abstractmethod
     def start(self, slot: int, command: Sequence[str], log: Path) -> Job:

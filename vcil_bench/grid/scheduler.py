@@ -1,7 +1,7 @@
 """Grids: methods x protocols x seeds, one run per cell, as many at a time as there is room for.
 
 A cell is a command ``vcil-bench run`` for one seed, so whatever is true of runs is true of cells: a finished one
-is reused, an unfinished one goes on from where it was. What cannot run is found before anything starts. A cell
+is reused, an unfinished one resumes. What cannot run is found before anything starts. A cell
 that died is tried again; one that was refused, or that would fail in the same way again, is not. A cell is done
 when its record says so, whatever its process says.
 """
@@ -130,15 +130,37 @@ class Cell:
         """Tell whether its record holds what was asked for: all tasks, or the first ``max_tasks``."""
         assert self.plan is not None
         try:
-            found = records.load(self.path)
+            record = records.load(self.path)
         except RecordError:  # none, or one that no run would call finished
             return False
         upto = self.plan.options.max_tasks
-        return found.complete or (upto is not None and len(found.data["steps"]) >= min(upto, self.tasks))
+        return record.complete or (upto is not None and len(record.data["steps"]) >= min(upto, self.tasks))
 
     def written(self) -> int | None:
         """Return when its record was written, in nanoseconds of the file system's clock; None without one."""
         return self.path.stat().st_mtime_ns if self.path.exists() else None
+
+    def begin_attempt(self, written: int | None) -> None:
+        """Note that a process was started for it.
+
+        Args:
+            written: What ``written`` gave before the start.
+        """
+        self.attempts += 1
+        self._written, self._ended = written, None
+        if self.attempts == 1:
+            self._started = time.monotonic()
+
+    def end_attempt(self) -> None:
+        """Note that its process has ended, or is given up."""
+        self.seconds = time.monotonic() - self._started
+
+    def since_end(self) -> float:
+        """Return the seconds since the attempt was first seen to have ended: since the first call."""
+        now = time.monotonic()
+        if self._ended is None:
+            self._ended = now
+        return now - self._ended
 
     def failure(self) -> str | None:
         """Return what its record says of why the last attempt failed; None where that came to no record."""
@@ -183,7 +205,7 @@ def cells(request: Request, progress: Progress) -> list[Cell]:
     for method in request.methods:
         registry.find(method)
     opened: dict[tuple[str, str, Path | None], Split] = {}
-    found: list[Cell] = []
+    planned: list[Cell] = []
     for protocol in dict.fromkeys(request.protocols):  # a name given twice is one cell, not two for one file
         loaded = protocols.load(protocol)
         for method in dict.fromkeys(request.methods):
@@ -196,12 +218,12 @@ def cells(request: Request, progress: Progress) -> list[Cell]:
                 )
                 manifest = _manifest(plan, root, opened, progress)
             except UserError as error:
-                found.append(Cell(method, protocol, None, status="impossible", reason=str(error)))
+                planned.append(Cell(method, protocol, None, status="impossible", reason=str(error)))
                 continue
             for seed in dict.fromkeys(seeds):
-                found.append(cell := Cell(method, protocol, seed, plan, root, manifest=manifest))
-                _look(cell, request.rerun_stale)
-    return found
+                planned.append(cell := Cell(method, protocol, seed, plan, root, manifest=manifest))
+                _find_status(cell, request.rerun_stale)
+    return planned
 
 
 def run(
@@ -224,13 +246,13 @@ def run(
 
     Returns:
         Whether all were seen to their end; False after Ctrl-C or SIGTERM, upon which runs are stopped so that
-        the same grid can go on with them (a second one kills them).
+        the same command resumes them (a second one kills them).
 
     Raises:
         Refused: The engine takes no command, though none is running.
     """
     waiting, running = list(todo), dict[int, tuple[Cell, Job]]()
-    engine.slots = min(engine.slots, len(todo))  # runs share a machine with no more than there are
+    engine.limit_to(len(todo))  # runs share a machine with no more than there are
     intake = _Intake(say)
     with _Signals() as signals:
         try:
@@ -255,7 +277,7 @@ def run(
                     if ended is None or _may_be_unseen(cell, ended, engine.lag_s):
                         continue
                     del running[slot]
-                    if _settle(cell, ended, retries):
+                    if _record_outcome(cell, ended, retries):
                         waiting.insert(0, cell)
                     watch([cell for cell, _ in running.values()], todo)
         finally:
@@ -263,7 +285,7 @@ def run(
     for cell in todo:
         if cell.status is None:
             cell.status = "stopped"
-            cell.reason = "the same command goes on with it" if cell.attempts else "not started"
+            cell.reason = "run the same command to continue it" if cell.attempts else "not started"
     return all(cell.status != "stopped" for cell in todo)
 
 
@@ -293,7 +315,7 @@ class _Intake:
         """
         now = time.monotonic()
         if self._room == float("inf"):
-            self._say(f"{error}; {running} jobs go on, the rest waits")
+            self._say(f"{error}; {running} jobs keep running, the rest waits")
         self._room, self._again = running, now + AGAIN_S
         self._idle_since = None if running else self._idle_since or now
         if self._idle_since is not None and now - self._idle_since >= self._patience(error):
@@ -313,18 +335,18 @@ class _Signals:
         self.count = 0
 
     def __enter__(self) -> _Signals:
-        self._before = {one: signal.signal(one, self._add) for one in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {number: signal.signal(number, self._add) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _add(self, *_: object) -> None:
         self.count += 1
 
 
-def _look(cell: Cell, rerun_stale: bool) -> None:
+def _find_status(cell: Cell, rerun_stale: bool) -> None:
     """Find out whether a cell is done already, or cannot be run."""
     assert cell.plan is not None
     assert cell.seed is not None
@@ -393,16 +415,14 @@ def _start(cell: Cell, engine: Engine, slot: int, assignments: Sequence[str]) ->
         except UserError as error:
             cell.status, cell.reason = "failed", str(error)
             return None
-    cell._written = cell.written()
+    written = cell.written()
     job = engine.start(slot, cell.command(assignments), cell.log)
-    cell.attempts += 1
-    if cell.attempts == 1:
-        cell._started = time.monotonic()
+    cell.begin_attempt(written)
     return job
 
 
 def _set_aside(cell: Cell) -> None:
-    """Move a cell's stale record aside, so that its command, however often it is repeated, goes on from its own.
+    """Move a cell's stale record aside, so that its command, however often it is repeated, resumes its own run.
 
     Raises:
         UserError: The record cannot be moved, or is being written.
@@ -421,15 +441,12 @@ def _set_aside(cell: Cell) -> None:
 
 def _may_be_unseen(cell: Cell, ended: Ended, lag_s: float) -> bool:
     """Tell whether the record of a cell that ended well may be there, but not be seen from this machine yet."""
-    if ended.code != 0 or cell.recorded():
-        return False
-    cell._ended = cell._ended or time.monotonic()
-    return time.monotonic() - cell._ended < lag_s
+    return ended.code == 0 and not cell.recorded() and cell.since_end() < lag_s
 
 
-def _settle(cell: Cell, ended: Ended, retries: int) -> bool:
+def _record_outcome(cell: Cell, ended: Ended, retries: int) -> bool:
     """Write down how an attempt ended; True where the cell is to be tried again."""
-    cell.seconds = time.monotonic() - cell._started
+    cell.end_attempt()
     last = _last_line(cell.log)
     if ended.code <= 0 and cell.recorded():  # its process may have been killed after its work was done
         cell.status, cell.reason = "done", ""
@@ -450,7 +467,7 @@ def _reason(code: int, last: str) -> str:
     """Say why a process ended: its signal, or the last line that it wrote."""
     if code < 0:
         memory = " (often: not enough memory)" if -code == signal.SIGKILL else ""
-        known = -code in {one.value for one in signal.Signals}
+        known = -code in {number.value for number in signal.Signals}
         return f"killed by {signal.Signals(-code).name if known else f'signal {-code}'}{memory}"
     return last or f"exit code {code}"
 
@@ -476,8 +493,8 @@ def _stop(running: Sequence[tuple[Cell, Job]], signals: _Signals) -> None:
             time.sleep(POLL_S)
     for cell, job in running:
         ended = job.poll()
-        cell.seconds = time.monotonic() - cell._started
+        cell.end_attempt()
         if ended is None:
             job.kill()
         elif ended.code == 0:  # it was about to end anyway
-            _settle(cell, ended, 0)
+            _record_outcome(cell, ended, 0)

@@ -262,8 +262,8 @@ def _result(job: submitit.Job[Ended]) -> Ended:
 def _ask(*command: str) -> str | None:
     """Return what a command of Slurm answers; None where it fails, as it does without its controller."""
     # What a user has set for looking at the queue (SQUEUE_STATES=running) would hide jobs from us.
-    own = ("SQUEUE_", "SINFO_", "SCANCEL_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    prefixes = ("SQUEUE_", "SINFO_", "SCANCEL_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     try:
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, check=True, timeout=ANSWER_S

@@ -218,7 +218,7 @@ def rows(group: Group) -> list[Row]:
 
 def frame(group: Group) -> pd.DataFrame:
     """Return the group's table: per metric a mean and a sample deviation over seeds, in percent."""
-    import pandas as pd
+    import pandas as pd  # late: a run prints its table without it
 
     lines = []
     for row in rows(group):

@@ -16,25 +16,50 @@ Watch = Callable[[str], AbstractContextManager[Progress]]  # shows the progress 
 
 
 def open_split(
-    dataset: DatasetSpec, root: Path | None, watch: Watch, *, max_missing: float, way_out: str
+    dataset: DatasetSpec,
+    root: Path | None,
+    watch: Watch,
+    *,
+    way_out: str = "--data ROOT",
+    max_missing: float | None = None,
+    workers: int | None = None,
+    limit_s: float = READ_LIMIT_S,
 ) -> Split:
-    """Return the split that a protocol names, of which nothing is read yet.
+    """Return one split of a dataset, of which nothing is read yet.
 
     Args:
-        dataset: The protocol's dataset section.
+        dataset: The dataset and its split, as a protocol names them.
         root: Folder of the dataset; None takes the dataset's own, which embedded data have.
         watch: Shows progress.
-        max_missing: Share of the train or test videos that may be unusable.
         way_out: How a user names the folder, for the error where nobody did.
+        max_missing: Share of the train or test videos that may be unusable; None refuses nothing.
+        workers: Processes that decode; None for one a core.
+        limit_s: Seconds after which the decoder of a video is killed.
 
     Raises:
         DatasetError: There is no such dataset.
     """
-    source = adapter(dataset.name)
-    return Split(source, str(dataset.split), root, watch, max_missing=max_missing, way_out=way_out)
+    return Split(adapter(dataset.name), str(dataset.split), root, watch, way_out, max_missing, workers, limit_s)
 
 
-def ready_root(source: Adapter, root: Path | None, watch: Watch, way_out: str) -> Path:
+def open_splits(
+    name: str, root: Path | None, watch: Watch, *, workers: int | None, limit_s: float, way_out: str
+) -> list[Split]:
+    """Return every split that a dataset's folder has, see ``open_split``.
+
+    Raises:
+        DatasetError: There is no such dataset, or the folder holds another one.
+        DataError: No folder is known.
+    """
+    source = adapter(name)
+    root = _ready_root(source, root, watch, way_out)
+    splits = source.splits(root)
+    if not splits:
+        source.list_videos(root, "1")  # says what is wrong with the root
+    return [Split(source, split, root, watch, way_out, None, workers, limit_s) for split in splits]
+
+
+def _ready_root(source: Adapter, root: Path | None, watch: Watch, way_out: str) -> Path:
     """Return the folder of a dataset, with what is rendered on first use in place.
 
     Raises:
@@ -52,7 +77,7 @@ def ready_root(source: Adapter, root: Path | None, watch: Watch, way_out: str) -
 
 
 class Split:
-    """One split of a dataset under a root."""
+    """One split of a dataset under a root; made by ``open_split`` and ``open_splits`` alone."""
 
     def __init__(
         self,
@@ -60,24 +85,12 @@ class Split:
         name: str,
         root: Path | None,
         watch: Watch,
-        *,
-        way_out: str = "",
-        max_missing: float | None = None,
-        workers: int | None = None,
-        limit_s: float = READ_LIMIT_S,
+        way_out: str,
+        max_missing: float | None,
+        workers: int | None,
+        limit_s: float,
     ) -> None:
-        """Remember what to open.
-
-        Args:
-            source: The dataset.
-            name: Of the split.
-            root: Folder of the dataset; None takes the dataset's own, if it has one.
-            watch: Shows progress.
-            way_out: How a user names the folder, for the error where nobody did.
-            max_missing: Share of the train or test videos that may be unusable; None refuses nothing.
-            workers: Processes that decode; None for one a core.
-            limit_s: Seconds after which the decoder of a video is killed.
-        """
+        """Remember what to open, see ``open_split``."""
         self.source = source
         self.name = name
         self._given = root
@@ -94,7 +107,7 @@ class Split:
         Raises:
             DataError: No folder is known.
         """
-        return ready_root(self.source, self._given, self._watch, self._way_out)
+        return _ready_root(self.source, self._given, self._watch, self._way_out)
 
     @cached_property
     def listed(self) -> Sequence[Listed]:

@@ -46,7 +46,7 @@ def environment(device: torch.device, options: RunOptions, processes: int) -> di
 
 
 def other_device(sessions: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say that a run goes on on another model of processor or GPU than before, None where it does not.
+    """Say that a run continues on another model of processor or GPU than before; None where it does not.
 
     Args:
         sessions: Of the record, this process's last.
@@ -55,8 +55,9 @@ def other_device(sessions: Sequence[Mapping[str, Any]]) -> str | None:
     if len(names) < 2 or names[-2] == names[-1]:
         return None
     return (
-        f"goes on on {names[-1]}, after {names[-2]}: kernels add in another order there, and GPUs draw other "
-        "dropout masks, so the result is not bit for bit what either would have given; the record names both"
+        f"continues on {names[-1]}; it ran on {names[-2]} before: kernels add in another order there, and GPUs "
+        "draw other dropout masks, so the result is not bit for bit what either would have given; the record "
+        "names both"
     )
 
 

@@ -26,8 +26,8 @@ def unfinished_files(path: Path) -> list[Path]:
     """
     kinds = r"(json|npz|ckpt\.safetensors|phase-\d+\.safetensors|svg|png)"
     name = re.compile(rf"\.{re.escape(path.stem)}\.{kinds}\.[a-z0-9_]{{8}}")
-    found = path.parent.glob(f".{glob.escape(path.stem)}.*")
-    return sorted(file for file in found if name.fullmatch(file.name))
+    files = path.parent.glob(f".{glob.escape(path.stem)}.*")
+    return sorted(file for file in files if name.fullmatch(file.name))
 
 
 def saved_states(record: Path) -> list[Path]:

@@ -98,7 +98,7 @@ def run(
         data,
         lambda text: bar(progress, text),
         max_missing=plan.options.max_missing,
-        way_out="DATA=... (--data)",
+        way_out="--data ROOT",
     )
     if data is not None:  # data that are named are checked, even where nothing is left to run on them
         with team.leader_first():
@@ -264,7 +264,7 @@ class _Run:
         except KeyboardInterrupt:
             done = len(self.record["steps"])
             place = f"inside task {done + 1}" if self.saver.any_saved() else f"after task {done}"
-            self.say(f"stopped; the same command goes on {place}")
+            self.say(f"stopped; run the same command to continue {place}")
             raise
         except UserError:
             raise
@@ -347,8 +347,8 @@ class _Run:
         """Return the sessions of this same run that the record on disk tells of, killed ones among them."""
         if not self.path.exists():
             return []
-        found = records.load(self.path).data
-        return found["sessions"] if found["identity"] == self.record["identity"] else []
+        stored = records.load(self.path).data
+        return stored["sessions"] if stored["identity"] == self.record["identity"] else []
 
     def _join_sessions(self, earlier: list[Session]) -> None:
         self.record["sessions"] = [*earlier, *self.record["sessions"]]
@@ -516,15 +516,24 @@ def _check_budget(method: Method, use: MemoryUse, budget: MemorySpec | None, num
     Raises:
         TrainingError: Says what is kept and what is allowed.
     """
-    videos = 0
-    if budget is not None:
-        videos = budget.total if budget.total is not None else (budget.per_class or 0) * num_seen
+    if exceeds_budget(budget, use, num_seen):
+        raise TrainingError(
+            f"{method.name}: keeps {use.videos} videos with {use.frames} frames, the protocol allows "
+            f"{allowed_videos(budget, num_seen)} videos after {num_seen} classes"
+            + (f" of {budget.frames} frames each" if budget is not None else " (no exemplars)")
+        )
+
+
+def exceeds_budget(budget: MemorySpec | None, use: MemoryUse, num_seen: int) -> bool:
+    """Tell whether exemplars are more, or have more frames, than a protocol allows after so many classes."""
     too_many_frames = (
         budget is not None and isinstance(budget.frames, int) and use.frames > budget.frames * use.videos
     )
-    if use.videos > videos or too_many_frames:
-        raise TrainingError(
-            f"{method.name}: keeps {use.videos} videos with {use.frames} frames, the protocol allows {videos} "
-            f"videos after {num_seen} classes"
-            + (f" of {budget.frames} frames each" if budget is not None else " (no exemplars)")
-        )
+    return use.videos > allowed_videos(budget, num_seen) or too_many_frames
+
+
+def allowed_videos(budget: MemorySpec | None, num_seen: int) -> int:
+    """Return how many exemplars a protocol allows after so many classes; 0 without a budget."""
+    if budget is None:
+        return 0
+    return budget.total if budget.total is not None else (budget.per_class or 0) * num_seen

@@ -46,7 +46,7 @@ def new_record(
     method = plan.method
     spec = protocol.spec
     started, here = records.now(), environment(plan.device, plan.options, processes)
-    found = summary(manifest)
+    counts = summary(manifest)
     made = {
         "schema": records.SCHEMA,
         "run_id": f"{protocol.label}/{method.name}/{plan.variant}-s{seed}",
@@ -107,8 +107,8 @@ def new_record(
             "decoder": resolve_decoder(plan.options.decoder),
             "store": store.describe() if store is not None else None,
             # Part of the evidence: numbers of a split that shares scenes mean something else.
-            "test_videos_sharing_a_group_with_train": found["test_videos_sharing_a_group_with_train"],
-            "identical_files_in_train_and_test": found["identical_files_in_train_and_test"],
+            "test_videos_sharing_a_group_with_train": counts["test_videos_sharing_a_group_with_train"],
+            "identical_files_in_train_and_test": counts["identical_files_in_train_and_test"],
             "verified": as_plain(findings(protocol, manifest, weights, [seed])),
         },
         "weights": dataclasses.asdict(weights),

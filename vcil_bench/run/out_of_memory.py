@@ -18,8 +18,8 @@ def advice(error: Exception, *, chunks: bool) -> str | None:
         error: What ended the run.
         chunks: Whether the run's method and backbone take ``micro_batch``.
     """
-    own = isinstance(error, RuntimeError) and any(status in str(error) for status in STATUSES)
-    if not isinstance(error, torch.OutOfMemoryError) and not own:
+    told_by_status = isinstance(error, RuntimeError) and any(status in str(error) for status in STATUSES)
+    if not isinstance(error, torch.OutOfMemoryError) and not told_by_status:
         return None
     first = (
         "micro_batch=N lets N clips at a time through the network with the same result, "

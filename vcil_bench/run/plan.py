@@ -49,9 +49,7 @@ class StaleRecord(RunError):
 
     def __init__(self, path: Path, reasons: list[str]) -> None:
         changed = identity.in_words(reasons)
-        super().__init__(
-            f"{path}: finished, but stale: {changed} changed; FORCE=1 (--force) moves it aside and runs anew"
-        )
+        super().__init__(f"{path}: finished, but stale: {changed} changed; --force moves it aside and runs anew")
         self.path = path
         self.reasons = reasons
 
@@ -127,12 +125,12 @@ def make_plan(
     if seed is not None:
         loaded.check_seed(seed)
         seeds = (seed,)
-    for one in seeds:
-        loaded.order(one)  # refuses lists that must be imported first
+    for chosen_seed in seeds:
+        loaded.order(chosen_seed)  # refuses lists that must be imported first
     resolve_decoder(options.decoder)
     find_tracker(options.tracker)
-    own, origin = entry.cls.backbone_for(loaded.name)
-    chosen = backbone(options.backbone or own)
+    default, origin = entry.cls.backbone_for(loaded.name)
+    chosen = backbone(options.backbone or default)
     if options.backbone is None:
         option_origins["backbone"] = origin
     if options.backbone is None and adapter(loaded.spec.dataset.name).kind == "synthetic":
@@ -250,6 +248,6 @@ def _device(name: str) -> torch.device:
         "mps": torch.backends.mps.is_available(),
     }
     if not there.get(device.type, False):
-        found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        raise RunError(f"device {name!r} is not there; this machine has: {', '.join(found)}")
+        devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise RunError(f"device {name!r} is not there; this machine has: {', '.join(devices)}")
     return device

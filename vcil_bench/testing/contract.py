@@ -28,6 +28,7 @@ from vcil_bench.nets.backbones.base import Backbone
 from vcil_bench.nets.network import Trunk
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.registry import check_class, find
+from vcil_bench.run.loop import allowed_videos, exceeds_budget
 
 from .float64 import double_precision
 from .small_data import SmallData
@@ -191,13 +192,14 @@ def quick_values(cls: type[Method]) -> dict[str, Any]:
 
     Keys whose names say epochs become 2, ``batch_size`` becomes 4: then a task has at least two batches.
     """
-    values = {}
-    for key in (field.name for field in dataclasses.fields(cls.Config)):
-        if re.search(r"(^|_)epochs($|_)", key):
-            values[key] = 2
-        elif key == "batch_size":
-            values[key] = 4
-    return values
+    batches = {"batch_size": 4} if any(f.name == "batch_size" for f in dataclasses.fields(cls.Config)) else {}
+    return short_epochs(cls, 2) | batches
+
+
+def short_epochs(cls: type[Method], number: int) -> dict[str, int]:
+    """Return so many epochs for every key of the Config whose name says epochs."""
+    keys = [field.name for field in dataclasses.fields(cls.Config)]
+    return {key: number for key in keys if re.search(r"(^|_)epochs($|_)", key)}
 
 
 @_check("give every key a default, and describe it in the Config's docstring")
@@ -377,8 +379,6 @@ def predict_takes_each_clip_alone(subject: Subject) -> None:
 def keeps_exemplars_within_budget(subject: Subject) -> None:
     """``memory_use`` is true, and never more than the protocol allows."""
     budget, num_seen = SHRINKING, 0
-    assert budget.total is not None
-    assert isinstance(budget.frames, int)
     for size, use, kept in zip(SIZES, subject.learnt.uses, subject.learnt.exemplars, strict=True):
         num_seen += size
         if not isinstance(use, MemoryUse):
@@ -389,11 +389,11 @@ def keeps_exemplars_within_budget(subject: Subject) -> None:
         if use.videos and not subject.cls.uses_memory:
             advice = "set uses_memory = True, so that protocols without exemplars refuse the method at once"
             raise Broken("exemplars are kept but not declared", advice, "learn")
-        if use.videos > budget.total or use.frames > budget.frames * use.videos:
+        if exceeds_budget(budget, use, num_seen):
             advice = "keep them in vcil_bench.memory.ExemplarMemory, which holds the budget"
             raise Broken(
                 f"{use.videos} videos with {use.frames} frames are kept after {num_seen} classes, the budget is "
-                f"{budget.total} videos of {budget.frames} frames",
+                f"{allowed_videos(budget, num_seen)} videos of {budget.frames} frames",
                 advice,
                 "learn",
             )
@@ -436,7 +436,7 @@ def resumes_between_tasks(subject: Subject) -> None:
 
 @_check("", ("resumes_between_tasks",))
 def resumes_inside_a_task(subject: Subject) -> str:
-    """Stopped twice while it trains, a run goes on from the saved step and ends bit for bit the same."""
+    """Stopped twice while it trains, a run resumes from the saved step and ends bit for bit the same."""
     learnt = subject.learnt
     batches = learnt.batches[-1]
     if batches < 2:
@@ -514,7 +514,8 @@ def check_method(
     Args:
         method: The class, its name, or a ``.py`` file.
         backbone: On which; None takes the embedded sibling of the method's own.
-        config: Config values; the others are the recipe's for embedded data, with one or two epochs.
+        config: Config values; the others are those of ``quick_values``, and else the recipe's for embedded
+            data.
 
     Returns:
         The outcome of every check, in the order of ``CHECKS``.

@@ -47,6 +47,16 @@ class _Stop:
     at: int = 0
     batches: int = 0
 
+    def count_batch(self) -> None:
+        """Note that a training batch is handed out, and ask to stop at the one it was set to."""
+        self.batches += 1
+        if self.batches == self.at:
+            self.request.ask()
+
+    def restart(self) -> None:
+        """Count from the beginning again."""
+        self.batches = 0
+
 
 class _CountingLoader(ClipLoader):
     """Counts training batches, and asks the run to stop at one of them."""
@@ -57,9 +67,7 @@ class _CountingLoader(ClipLoader):
 
     def training(self, *arguments: Any, **options: Any) -> Iterator[Batch]:
         for batch in super().training(*arguments, **options):
-            self._stop.batches += 1
-            if self._stop.batches == self._stop.at:
-                self._stop.request.asked = True
+            self._stop.count_batch()
             yield batch
 
 
@@ -151,7 +159,7 @@ class SmallRuns:
         return learnt
 
     def resume_with_stops(self, state: State, tasks: list[Task], folder: Path, stops: list[int]) -> Learnt:
-        """Do as ``resume``, but interrupt the training and go on from what it saved.
+        """Do as ``resume``, but interrupt the training and resume from what it saved.
 
         Args:
             state: The state dict after all tasks but the last.
@@ -208,7 +216,7 @@ class SmallRuns:
         method = learnt.method
         self.grow(method, task)
         before = {name: tensor.shape for name, tensor in method.state_dict().items()}
-        stop.batches = 0
+        stop.restart()
         self.learn(method, task)
         state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
         after = {name: tensor.shape for name, tensor in state.items()}

@@ -72,7 +72,7 @@ def test_all_processes_follow_a_request_to_any_after_the_first_has_saved(tiny: A
         first.until(marker.with_name("trained0").exists)
         second.send(signal.SIGTERM)
         assert (first.wait(), second.wait()) == (130, 130), first.text() + second.text()
-    assert "goes on inside task 1" in first.text()
+    assert "continue inside task 1" in first.text()
     (saved,) = (tmp_path / "r").glob("*/finetune/*.phase-1.safetensors")
     assert checkpoint.read(saved)[1]["epoch"] < 5000
 
