@@ -459,6 +459,7 @@ class _Run:
             )
             records.save(self.path, self.record)
         self.saver.end_task()
+        self.team.barrier()  # or another process, in the next task already, would read a state that is going
 
     def _finish(self) -> None:
         """Write the predictions and the complete record, then drop the checkpoint."""

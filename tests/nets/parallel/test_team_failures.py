@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from vcil_bench.nets.parallel import team as teams
 from vcil_bench.options import build_options
 from vcil_bench.run.plan import RunError, make_plan
 from vcil_bench.training import Epoch, checkpoint
+from vcil_bench.training.resume import PhaseSaver
 
 LONG = ["epochs=2", "epochs_first=5000", "batch_size=4", "checkpoint_minutes=60"]
 QUICK = ["epochs=1", "epochs_first=1", "batch_size=4"]
@@ -64,6 +66,28 @@ def test_a_process_that_hangs_ends_the_run_with_a_line(tiny: Any, tmp_path: Path
     (path,) = (tmp_path / "r").glob("*/finetune/*.json")
     assert record.load(path).data["status"] == "failed"
     assert "TeamError" in str(record.load(path).data["reason"])
+
+
+def test_no_process_reads_the_states_of_a_task_that_is_over(tiny: Any, tmp_path: Path) -> None:
+    """The first process is slow to delete them, the second slow between seeing and reading one."""
+    clear, read = PhaseSaver.clear, checkpoint.read
+
+    def before(rank: int) -> None:
+        def slow_clear(saver: PhaseSaver) -> None:
+            time.sleep(0.5)
+            clear(saver)
+
+        def slow_read(*arguments: Any) -> Any:
+            time.sleep(1)
+            return read(*arguments)
+
+        if rank == 0:
+            PhaseSaver.clear = slow_clear  # type: ignore[method-assign]
+        else:
+            checkpoint.read = slow_read
+
+    with _two(tiny, tmp_path / "r", *QUICK, before=before) as processes:
+        assert [process.wait() for process in processes] == [0, 0], processes[1].text()
 
 
 def test_all_processes_follow_a_request_to_any_after_the_first_has_saved(tiny: Any, tmp_path: Path) -> None:
