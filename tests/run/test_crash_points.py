@@ -18,6 +18,7 @@ import pytest
 from vcil_bench import record
 from vcil_bench.common import files
 from vcil_bench.run.files import leftovers
+from vcil_bench.training import checkpoint
 from vcil_bench.training.resume import PhaseSaver
 
 CRASHED = 71
@@ -130,6 +131,25 @@ def test_twenty_five_blows_at_random_moments_change_nothing(tiny: Any, tmp_path:
 
 def _newest(folder: Path) -> int:
     return max((p.stat().st_mtime_ns for p in folder.glob("*/*/*.safetensors")), default=0)
+
+
+def _die_in_the_library_that_writes() -> None:
+    """Let the process end while safetensors writes, which does so into a file of its own making."""
+
+    def save_file(tensors: Any, filename: Path, metadata: Any) -> None:
+        Path(filename).with_name(".tmpAbC123").touch()
+        os._exit(CRASHED)
+
+    checkpoint.save_file = save_file
+
+
+def test_what_a_library_was_writing_is_cleared_away(tiny: Any, tmp_path: Path) -> None:
+    crashing = _run(tiny, tmp_path / "r", before=_die_in_the_library_that_writes)
+    assert forked.run(crashing, tmp_path / "out") == CRASHED
+    assert ".tmpAbC123" in [path.name for path in (tmp_path / "r").rglob("*")]
+    assert forked.run(_run(tiny, tmp_path / "r"), tmp_path / "out") == 0
+    assert _files(tmp_path / "r") == sorted(STAYS)
+    assert not [path for path in (tmp_path / "r").rglob(".*")]
 
 
 def _die_after_a_step() -> None:

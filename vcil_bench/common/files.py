@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,25 +39,26 @@ def cache_dir() -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file to write, which takes the place of ``path`` when all of it is on disk.
 
-    Whatever happens in between, ``path`` holds either the old bytes or all of the new ones, never a part.
+    Whatever happens in between, ``path`` holds either the old bytes or all of the new ones, never a part. A
+    process that is killed leaves a folder ``.<name>.<eight characters>`` beside it and nothing else: safetensors
+    writes a temporary file of its own beside the one it is given.
 
     Raises:
         StorageError: The folder cannot be made or the file cannot be written (no right, disk full).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
+            temporary = folder / path.name
+            temporary.touch()
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.chmod(0o644)
             temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # what stays is found as what a killed process leaves
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -95,13 +98,16 @@ def _holds(path: Path, lines: Iterable[str]) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, if it is there.
+    """Delete a file, or the folder that a killed ``replacing`` has left, if it is there.
 
     Raises:
-        StorageError: It cannot be deleted, or is a folder.
+        StorageError: It cannot be deleted, or is another folder.
     """
     try:
-        path.unlink(missing_ok=True)
+        if path.is_dir() and re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name):
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path}: cannot be deleted ({error.strerror or error}); move it away") from error
 
