@@ -50,7 +50,7 @@ def one_step(device: PretendedDevice, act: Callable[[Tensor], Any]) -> None:
 
 FORBIDDEN: dict[str, Callable[[Tensor], Any]] = {
     "item": lambda x: x.sum().item(),
-    "float": lambda x: float(x.sum()),
+    "float": lambda x: float(x.detach().sum()),
     "truth": lambda x: bool(x.isfinite().all()),
     "tolist": lambda x: x.tolist(),
     "print": lambda x: repr(x),
