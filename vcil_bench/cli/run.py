@@ -56,7 +56,7 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
         from vcil_bench.report.tables import Group, markdown, rows
         from vcil_bench.run import loop
         from vcil_bench.run.evaluation import EvaluationError
-        from vcil_bench.run.files import unfinished_files
+        from vcil_bench.run.files import unfinished
         from vcil_bench.run.plan import make_plan
         from vcil_bench.training import TrainingError
     stop.follow()
@@ -94,7 +94,7 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
         vector = picture.with_name(f"{picture.name}.svg")
         try:
             with locked(vector, wait_s=DRAWING_S):  # runs of other seeds draw it, too
-                for path in unfinished_files(vector):
+                for path in unfinished(vector):
                     remove(path)
                 curves = draw(rows(group), f"{plan.method.name} on {plan.protocol.label}", picture)
             print(f"curve:  {curves[1]}")

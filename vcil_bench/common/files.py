@@ -15,6 +15,9 @@ import filelock
 
 from .errors import UserError
 
+# How the folder of a file that is being written ends: .<name>.<eight characters>, as tempfile draws them.
+UNFINISHED = r"\.[a-z0-9_]{8}"
+
 
 class StorageError(UserError):
     """A folder or file that cannot be written."""
@@ -104,7 +107,7 @@ def remove(path: Path) -> None:
         StorageError: It cannot be deleted, or is another folder.
     """
     try:
-        if path.is_dir() and re.fullmatch(r"\..+\.[a-z0-9_]{8}", path.name):
+        if path.is_dir() and re.fullmatch(rf"\..+{UNFINISHED}", path.name):
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

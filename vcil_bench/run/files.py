@@ -14,20 +14,20 @@ import re
 from pathlib import Path
 
 from vcil_bench import record as records
-from vcil_bench.common.files import Busy, lock_path, locked, remove
+from vcil_bench.common.files import UNFINISHED, Busy, lock_path, locked, remove
 from vcil_bench.training.resume import phase_files
 
 
-def unfinished_files(path: Path) -> list[Path]:
-    """Return what killed processes had not yet given the name of a run's file, or of a picture's.
+def unfinished(path: Path) -> list[Path]:
+    """Return the folders in which killed processes were writing a run's files, or a picture.
 
     Args:
         path: The record, or a picture.
     """
     kinds = r"(json|npz|ckpt\.safetensors|phase-\d+\.safetensors|svg|png)"
-    name = re.compile(rf"\.{re.escape(path.stem)}\.{kinds}\.[a-z0-9_]{{8}}")
-    files = path.parent.glob(f".{glob.escape(path.stem)}.*")
-    return sorted(file for file in files if name.fullmatch(file.name))
+    name = re.compile(rf"\.{re.escape(path.stem)}\.{kinds}{UNFINISHED}")
+    hidden = path.parent.glob(f".{glob.escape(path.stem)}.*")
+    return sorted(place for place in hidden if name.fullmatch(place.name))
 
 
 def saved_states(record: Path) -> list[Path]:
@@ -38,7 +38,7 @@ def saved_states(record: Path) -> list[Path]:
 
 def leftovers(record: Path) -> list[Path]:
     """Return what a finished run has no use for."""
-    return [*unfinished_files(record), *saved_states(record)]
+    return [*unfinished(record), *saved_states(record)]
 
 
 def clear_finished(record: Path) -> None:

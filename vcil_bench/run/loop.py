@@ -48,7 +48,7 @@ from . import determinism, out_of_memory, seeded
 from .data import open_split
 from .environment import other_device
 from .evaluation import EvaluationError, StepResult, evaluate, memory_use
-from .files import leftovers, unfinished_files
+from .files import leftovers, unfinished
 from .global_state import left_as_found
 from .new_record import new_record
 from .plan import Plan, RunError, plain_values
@@ -238,7 +238,7 @@ class _Run:
                 if self.team.is_main:
                     if force and self.path.exists():
                         self.say(f"moved aside: {records.supersede(self.path)}")
-                    for path in leftovers(self.path) if force or done else unfinished_files(self.path):
+                    for path in leftovers(self.path) if force or done else unfinished(self.path):
                         remove(path)
                 if not self.team.broadcast(done):
                     self._go()

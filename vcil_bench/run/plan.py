@@ -58,9 +58,9 @@ class StaleRecord(RunError):
 class Plan:
     """A command, resolved and checked: one method on one protocol, for some seeds.
 
-    ``code`` holds the hashes of the code that runs, by module, taken when it was imported: a file that is edited
-    later is not what this process computes with. ``parts`` holds all parts of its identity that are known before
-    data and networks are loaded, code included.
+    ``parts`` holds all parts of its identity that are known before data and networks are loaded. The hashes of
+    the code among them were taken when it was imported: a file that is edited later is not what this process
+    computes with.
     """
 
     entry: Entry
@@ -74,8 +74,12 @@ class Plan:
     results: Path
     device: torch.device
     backbone: Backbone
-    code: dict[str, str]
     parts: dict[str, str]
+
+    @property
+    def code(self) -> dict[str, str]:
+        """The hashes of the code that runs, by module."""
+        return {name: digest for name, digest in self.parts.items() if identity.is_code(name)}
 
     @property
     def method(self) -> type[Method]:
@@ -141,7 +145,6 @@ def make_plan(
     named = {k: v for k, v in (option_values | config_values).items() if k not in RESULT_NEUTRAL}
     check_writable(results)
     options = dataclasses.replace(options, backbone=chosen.name)
-    code = _code_of(entry, chosen)
     return Plan(
         entry,
         loaded,
@@ -154,14 +157,14 @@ def make_plan(
         results,
         _device(device),
         chosen,
-        code,
-        _known_parts(code, loaded, config, options, chosen.name),
+        _known_parts(_code_of(entry, chosen), loaded, config, options, chosen.name),
     )
 
 
 def _known_parts(
     code: dict[str, str], protocol: Protocol, config: Any, options: RunOptions, backbone_name: str
 ) -> dict[str, str]:
+    """Return the parts of a run's identity that no data and no network need be loaded for."""
     known = {
         "protocol": protocol.fingerprint,
         "config": plain_values(config),

@@ -34,10 +34,7 @@ def finished(plan: Plan, seed: int, manifest: Manifest | None, say: Callable[[st
     record = records.load(path)
     if not record.complete:
         return False
-    asked_for = known_parts(plan, seed, manifest)
-    unknown = LOADED_PARTS - asked_for.keys()
-    changed = identity.differences(record.data["identity"], asked_for, ignoring=unknown | identity.MACHINE_PARTS)
-    if changed:
+    if changed := _changed(record, plan, seed, manifest):
         raise StaleRecord(path, changed)
     clear_finished(path)
     say(f"seed {seed}: finished before, {path}")
@@ -66,10 +63,14 @@ def outdated_states(plan: Plan, seed: int, manifest: Manifest | None) -> list[st
     path = plan.path(seed)
     if not path.exists() or not saved_states(path):
         return []
+    return _changed(records.load(path), plan, seed, manifest)
+
+
+def _changed(record: records.Record, plan: Plan, seed: int, manifest: Manifest | None) -> list[str]:
+    """Return the parts in which a record is not of the run asked for, as far as these are known."""
     asked_for = known_parts(plan, seed, manifest)
     unknown = LOADED_PARTS - asked_for.keys()
-    saved = records.load(path).data["identity"]
-    return identity.differences(saved, asked_for, ignoring=unknown | identity.MACHINE_PARTS)
+    return identity.differences(record.data["identity"], asked_for, ignoring=unknown | identity.MACHINE_PARTS)
 
 
 def known_parts(plan: Plan, seed: int, manifest: Manifest | None) -> dict[str, str]:

@@ -95,7 +95,7 @@ class Trainer:
         self._earlier_s, self._earlier_waited_s, self._earlier_peak_mb = seconds, waited_s, peak_mb
 
     def resume(self, epochs_done: int, scaler: Mapping[str, Any]) -> None:
-        """Go on behind a task that another process ended: take its count of epochs and its scale of the loss."""
+        """Continue after the tasks of an earlier process: take its count of epochs and its scale of the loss."""
         self.epochs_done = epochs_done
         self.scaler.load_state_dict(dict(scaler))
 
