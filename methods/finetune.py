@@ -9,6 +9,7 @@ trained by the classifiers' rate and epochs. The bound of CLIP methods there:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from vcil_bench.classifier import TABLE_BACKBONES
 from vcil_bench.common.config import check_numbers
+from vcil_bench.data.loader import Sample
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.nets.network import AdapterConfig, Tuning
@@ -34,7 +36,8 @@ class FinetuneConfig:
         epochs_first: Epochs of the base task.
         epochs: Epochs of each later task.
         temporal: What stands between frames and head: the temporal ``encoder``, or the ``mean`` over frames,
-            which cannot tell the direction of time.
+            which on features of single frames cannot tell the direction of time.
+        partial_bn: Of a ResNet: keep every batch norm after the first as it is, as the classifiers do.
         adapter_bottleneck, adapter_scale, adapter_dropout: AdaptFormer's.
         encoder_layers, encoder_head_width, encoder_ratio, encoder_dropout: Shape of the temporal encoder.
     """
@@ -46,6 +49,7 @@ class FinetuneConfig:
     epochs_first: int = 60
     epochs: int = 30
     temporal: Literal["encoder", "mean"] = "encoder"
+    partial_bn: bool = True
     adapter_bottleneck: int = 64
     adapter_scale: float = 0.1
     adapter_dropout: float = 0.1
@@ -103,7 +107,7 @@ class Finetune(Method):
             scale=config.adapter_scale,
             dropout=config.adapter_dropout,
         )
-        self.encoder = context.backbone.network(Tuning(adapters=adapters))
+        self.encoder = context.backbone.network(Tuning(adapters=adapters, partial_bn=config.partial_bn))
         dim = self.encoder.dim
         if config.temporal == "encoder":
             self.temporal = TemporalEncoder(
@@ -121,6 +125,15 @@ class Finetune(Method):
 
     def learn(self, task: Task) -> None:
         """Train everything on the task's videos."""
+        self.train_on(task.train, task)
+
+    def train_on(self, samples: Sequence[Sample], task: Task) -> None:
+        """Train everything on samples, for the epochs of the task.
+
+        Args:
+            samples: Videos of any classes seen.
+            task: The task, which says how many epochs and names the phase.
+        """
         config = self.config
         num_epochs = config.epochs_first if task.index == 0 else config.epochs
         optimiser = sgd(
@@ -131,7 +144,7 @@ class Finetune(Method):
             weight_decay=config.weight_decay,
         )
         for epoch in self.train_epochs(
-            task.train,
+            samples,
             optimiser,
             cosine(optimiser, num_epochs),
             num_epochs=num_epochs,

@@ -61,8 +61,7 @@ MODEL_CONFIG: dict[str, Any] = {
     "std": [0.229, 0.224, 0.225],
 }
 
-# Where an object is gets lost in the mean over the picture, which is all that methods look at.
-READ_FACTS = ("colour", "shape", "motion", "size", "background")
+READ_FACTS = ("colour", "shape", "motion", "column", "row", "size", "background")
 
 DEFAULT_STEPS = 2000
 DEFAULT_SEED = 0

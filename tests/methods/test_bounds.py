@@ -10,7 +10,7 @@ from vcil_bench import protocol
 NAMES = protocol.names()
 
 
-@pytest.mark.parametrize("bound", ["finetune", "joint"])
+@pytest.mark.parametrize("bound", ["finetune", "joint", "replay"])
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("synthetic_")])
 def test_a_bound_runs_on_the_resnet_of_the_protocols_table(name: str, bound: str) -> None:
     cls, classifier = method_class(bound), method_class("lwf")
@@ -21,7 +21,7 @@ def test_a_bound_runs_on_the_resnet_of_the_protocols_table(name: str, bound: str
         assert getattr(config, key) == getattr(shared, key), key
 
 
-@pytest.mark.parametrize("bound", ["finetune", "joint"])
+@pytest.mark.parametrize("bound", ["finetune", "joint", "replay"])
 def test_a_bound_of_clip_methods_elsewhere_has_an_adapter_methods_parts(bound: str) -> None:
     for name in ("synthetic_3x4", "mine"):
         assert method_class(bound).backbone_for(name) == method_class("stpr").backbone_for(name)

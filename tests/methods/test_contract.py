@@ -40,7 +40,20 @@ def trunk() -> Any:
 
 
 def test_methods_are_found() -> None:
-    ours = {"stpr", "zero_shot", "finetune", "joint", "lwf", "lwm", "icarl", "ucir", "podnet", "tcd", "hce"}
+    ours = {
+        "stpr",
+        "zero_shot",
+        "finetune",
+        "joint",
+        "replay",
+        "lwf",
+        "lwm",
+        "icarl",
+        "ucir",
+        "podnet",
+        "tcd",
+        "hce",
+    }
     assert ours <= set(ENTRIES)
     assert all(entry.cls is not None for entry in ENTRIES.values())
 

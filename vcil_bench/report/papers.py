@@ -23,6 +23,7 @@ from vcil_bench.common.config import build
 from vcil_bench.identity import changed_since, fingerprint_now
 from vcil_bench.metrics import METRICS
 from vcil_bench.options import RESULT_NEUTRAL
+from vcil_bench.protocol import load
 from vcil_bench.record import Record
 
 from .ranking import EXPLANATION, Candidate, rank
@@ -233,7 +234,7 @@ def _published_by_cell() -> dict[tuple[str, str, str], list[dict[str, Any]]]:
 
 def tables(records: Sequence[Record]) -> list[Table]:
     """Regenerate every table from records and published numbers."""
-    usable = [r for r in records if _real(r)]
+    usable = [r for r in records if r.data["weights"]["source"] != "random"]
     return [_table(spec, usable) for spec in specs()]
 
 
@@ -247,12 +248,6 @@ def columns_of(spec: TableSpec) -> list[Column]:
         if spec.bwf:
             columns.append(Column(protocol, BWF, "BWF", None, None))
     return columns
-
-
-def _real(record: Record) -> bool:
-    """Tell whether a record may stand beside published numbers."""
-    data = record.data
-    return data["data"]["kind"] == "real" and data["weights"]["source"] != "random"
 
 
 def _table(spec: TableSpec, records: Sequence[Record]) -> Table:
@@ -285,9 +280,17 @@ def _belongs(record: Record, row: RowSpec, spec: TableSpec) -> bool:
         return False
     if fingerprint_now(protocol["name"], row.overrides) != protocol["fingerprint"]:
         return False
+    if data["data"]["kind"] != _kind_of(protocol["name"]):
+        return False
     changed = {k: v["value"] for k, v in data["config"].items() if v["origin"] == "command line"}
     options = {k for k, v in data["options"].items() if v["origin"] == "command line"}
     return changed == row.config and options <= FREE_OPTIONS
+
+
+@functools.cache
+def _kind_of(protocol: str) -> str:
+    """Return the kind of data that a table's protocol is about: only the embedded ones take rendered clips."""
+    return "synthetic" if load(protocol).spec.dataset.name == "synthetic" else "real"
 
 
 def _likeness(record: Record) -> tuple[str, ...]:

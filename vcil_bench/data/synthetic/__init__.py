@@ -3,11 +3,14 @@
 A fresh clone must run from end to end with nothing to download, through the same files, decoder and
 manifest as a real dataset. The 24 classes are 6 objects x 4 motions, built so that time matters:
 
-* One frame does not tell the motion. The canvas is a torus and the start is uniform on it, so the
-  position is uniform in every frame of every motion; size, shade, rotation, speed and background
-  are drawn without regard to the motion. A clip played backwards is a clip of the opposite class.
-  Only the order of the frames tells the direction. (Each frame is encoded on its own as well.)
-* Training and test clips share no random draw, and their backgrounds come from different families.
+* Only the order of the frames tells the motion. The object goes along the named direction, at a pace that
+  changes, and weaves across it about as far, there and back: a shuffled clip has no direction, and a clip played
+  backwards is one of the opposite class. What a single place says of a motion is little, since paths lie
+  anywhere in the picture. (Each frame is encoded on its own as well.)
+* Clips of one class differ in size, angle, shade, place, length and pace of the path, background and light; some
+  have a smaller object of another kind on a path of its own, some a post in front.
+* Training and test clips share no random draw; their backgrounds come from different families, and the shades
+  of objects and backgrounds from different ranges.
 * Every clip is drawn by its own generator, keyed by (split, class, index): a clip is the same
   whatever else is rendered before it.
 """
@@ -33,7 +36,7 @@ from vcil_bench.common.files import StorageError, check_writable
 from . import drawing
 
 # Raise it with every change of the drawn data; it enters the folder name, so old and new never mix.
-VERSION = 1
+VERSION = 2
 FOLDER_NAME = f"synthetic-motion-v{VERSION}"
 
 OBJECTS: tuple[tuple[str, str], ...] = (
@@ -48,17 +51,31 @@ MOTIONS: tuple[str, ...] = tuple(drawing.MOTIONS)
 CLASS_NAMES: tuple[str, ...] = tuple(
     f"a {colour} {shape} moving {motion}" for colour, shape in OBJECTS for motion in MOTIONS
 )
+# Of the objects that are in the way: colours and shapes that no class has.
+OTHER_COLOURS = tuple(colour for colour in drawing.COLOURS if colour not in dict(OBJECTS))
+OTHER_SHAPES = tuple(shape for shape in drawing.SHAPES if shape not in dict(OBJECTS).values())
 
-CLIPS_PER_CLASS: dict[str, int] = {"train": 20, "test": 10}
+CLIPS_PER_CLASS: dict[str, int] = {"train": 24, "test": 10}
 BACKGROUNDS: dict[str, tuple[str, ...]] = {
     "train": ("gradient", "stripes", "checker", "noise"),
     "test": ("radial", "waves", "dots", "patches"),
 }
+# How far, in RGB, shades lie from the named colour, and background colours from grey.
+OBJECT_SHIFT: dict[str, tuple[float, float]] = {"train": (0.0, 0.06), "test": (0.09, 0.15)}
+BACKGROUND_SHIFT: dict[str, tuple[float, float]] = {"train": (0.0, 0.05), "test": (0.08, 0.12)}
 NUM_FRAMES = 16
 FPS = 12
-SPEED = (1.6, 3.0)  # pixels a frame: 24 to 45 px over a clip, 3.2 to 6 px between 8 sampled frames
-RADIUS = (7.0, 11.0)  # pixels
-MAX_ANGLE = 0.2  # radians
+LENGTH = (20.0, 30.0)  # of a path along its direction, in pixels
+WEAVE = (0.5, 0.9)  # width of the weaving as a share of the length
+WEAVES = (1, 1)  # times there and back
+PACE = 0.6  # the speed varies by at most this share
+BORDER = 0.0  # least distance of an object's centre from the border, in pixels
+RADIUS = (6.0, 11.0)  # pixels
+MAX_ANGLE = 0.3  # radians
+LIGHT = (0.75, 1.1)  # of the first and of the last frame
+OTHER_RADIUS = (3.5, 5.5)
+OTHER_SHARE = 0.5  # of clips, with an object of another kind
+POST_SHARE = 0.5  # of clips, with a post in front
 CRF = "18"
 
 MANIFEST = "manifest.csv"
@@ -74,20 +91,25 @@ def class_slug(name: str) -> str:
 
 
 def trajectory(rng: np.random.Generator, motion: str) -> drawing.Array:
-    """Draw the positions of an object that moves steadily over the torus.
+    """Draw the positions of an object that goes one way and weaves across it.
 
     Args:
         rng: The clip's generator.
         motion: One of ``MOTIONS``.
 
     Returns:
-        Positions [16, 2] as (x, y) in pixels, in [0, 64).
+        Positions [16, 2] as (x, y) in pixels, at least ``BORDER`` from the border.
     """
-    start = rng.uniform(0, drawing.SIZE, 2)
-    step = rng.uniform(*SPEED) * np.array(drawing.MOTIONS[motion])
-    path = (start + np.arange(NUM_FRAMES)[:, None] * step).astype(np.float32)
-    # Modulo last: rounding to float32 can otherwise end on 64 itself.
-    return path % drawing.SIZE
+    along, across = np.array(drawing.MOTIONS[motion]), np.abs(drawing.MOTIONS[motion][::-1])
+    time = np.linspace(0, 1, NUM_FRAMES)
+    length = rng.uniform(*LENGTH)
+    progress = time + rng.uniform(-PACE, PACE) * np.sin(2 * np.pi * time) / (2 * np.pi) - 0.5
+    # A triangle wave: as often at one place as at any other, and in the same places going and coming.
+    turns = time * rng.integers(WEAVES[0], WEAVES[1] + 1)
+    weaving = (2 * np.abs(2 * (turns % 1) - 1) - 1) * rng.choice([-1, 1]) * rng.uniform(*WEAVE) / 2
+    path = length * (progress[:, None] * along + weaving[:, None] * across)
+    margin = BORDER - path.min(0), drawing.SIZE - BORDER - path.max(0)
+    return (path + rng.uniform(*margin)).astype(np.float32)
 
 
 def clip_frames(split: str, class_id: int, index: int) -> NDArray[np.uint8]:
@@ -105,14 +127,27 @@ def clip_frames(split: str, class_id: int, index: int) -> NDArray[np.uint8]:
     colour, shape = OBJECTS[class_id // len(MOTIONS)]
     motion = MOTIONS[class_id % len(MOTIONS)]
     family = BACKGROUNDS[split][rng.integers(len(BACKGROUNDS[split]))]
-    canvas = drawing.background(rng, family)
+    canvas = drawing.background(rng, family, BACKGROUND_SHIFT[split])
+    if rng.random() < OTHER_SHARE:
+        other = drawing.object_mask(
+            OTHER_SHAPES[rng.integers(len(OTHER_SHAPES))],
+            centres=trajectory(rng, MOTIONS[rng.integers(len(MOTIONS))]),
+            radius=rng.uniform(*OTHER_RADIUS),
+            angle=rng.uniform(-MAX_ANGLE, MAX_ANGLE),
+        )
+        paint = drawing.shade(rng, OTHER_COLOURS[rng.integers(len(OTHER_COLOURS))], OBJECT_SHIFT[split])
+        canvas = drawing.paint(canvas, other, paint)
     mask = drawing.object_mask(
         shape,
         centres=trajectory(rng, motion),
         radius=rng.uniform(*RADIUS),
         angle=rng.uniform(-MAX_ANGLE, MAX_ANGLE),
     )
-    return drawing.to_uint8(drawing.paint(canvas, mask, drawing.shade(rng, colour)))
+    frames = drawing.paint(canvas, mask, drawing.shade(rng, colour, OBJECT_SHIFT[split]))
+    if rng.random() < POST_SHARE:
+        frames = drawing.paint(frames, drawing.post_mask(rng), drawing.muted(rng, BACKGROUND_SHIFT[split]))
+    light = np.linspace(*rng.uniform(*LIGHT, 2), NUM_FRAMES)
+    return drawing.to_uint8(frames * light[:, None, None, None])
 
 
 def write_video(path: Path, frames: NDArray[np.uint8]) -> None:

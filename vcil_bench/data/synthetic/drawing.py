@@ -4,8 +4,8 @@ The clips of ``synthetic`` and the stills that the tiny CLIP is pretrained on ha
 kind of objects, and nothing else may be shared between them. So the drawing lives here, as
 functions of explicit parameters and a generator, and each user draws its own parameters.
 
-The canvas is a torus: an object that leaves on one side enters on the other. All coordinates are in
-pixels, x to the right and y downwards; all colours are RGB in [0, 1].
+All coordinates are in pixels, x to the right and y downwards, and may lie outside the picture; all colours are
+RGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating[Any]]
 
 SIZE = 64
+POST_WIDTH = (4.0, 8.0)
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.13, 0.13),
@@ -109,10 +110,9 @@ SHAPES: dict[str, Callable[[Array, Array, float], Array]] = {
 
 
 def _offsets(centres: Array) -> tuple[Array, Array]:
-    """Return the shortest way round the torus from centres to pixels, as x and y [T, 64, 64]."""
-    half = SIZE / 2
-    dx = (_GRID[None, :] - centres[:, :1] + half) % SIZE - half
-    dy = (_GRID[None, :] - centres[:, 1:] + half) % SIZE - half
+    """Return the way from centres to pixels, as x and y [T, 64, 64]."""
+    dx = _GRID[None, :] - centres[:, :1]
+    dy = _GRID[None, :] - centres[:, 1:]
     shape = (len(centres), SIZE, SIZE)
     return np.broadcast_to(dx[:, None, :], shape), np.broadcast_to(dy[:, :, None], shape)
 
@@ -122,7 +122,7 @@ def object_mask(shape: str, centres: Array, radius: float, angle: float = 0.0) -
 
     Args:
         shape: A key of ``SHAPES``.
-        centres: Positions [T, 2] as (x, y) in pixels, taken modulo the canvas.
+        centres: Positions [T, 2] as (x, y) in pixels.
         radius: Radius in pixels of the disc of about the same area.
         angle: Rotation in radians.
 
@@ -142,8 +142,7 @@ def trail_mask(motion: str, centre: Array, radius: float, length: float, period:
         motion: A key of ``MOTIONS``; the lines lie on the opposite side.
         centre: Position [2] of the object as (x, y) in pixels.
         radius: Radius of the object in pixels.
-        length: How far the lines reach beyond the object, in pixels; ``radius + length`` below 32
-            keeps them from reaching round the torus to the object's front.
+        length: How far the lines reach beyond the object, in pixels.
         period: Distance between two lines in pixels.
 
     Returns:
@@ -159,11 +158,22 @@ def trail_mask(motion: str, centre: Array, radius: float, length: float, period:
     return (lines * fade * inside).astype(np.float32)
 
 
-def shade(rng: np.random.Generator, colour: str) -> Array:
-    """Draw one shade [3] of a named colour: a little darker or paler than the table's."""
-    base = np.array(COLOURS[colour])
-    varied = base * rng.uniform(0.85, 1.0) + rng.uniform(-0.03, 0.03, 3)
-    return np.clip(varied, 0.0, 1.0).astype(np.float32)
+def post_mask(rng: np.random.Generator) -> Array:
+    """Draw a straight post across the picture, which hides what is behind it, [64, 64] in [0, 1]."""
+    across = _rotated(rng)[0]
+    return np.clip(rng.uniform(*POST_WIDTH) / 2 + 0.5 - np.abs(across), 0.0, 1.0).astype(np.float32)
+
+
+def shifted(rng: np.random.Generator, colour: Array, shift: tuple[float, float]) -> Array:
+    """Move a colour [3] in a random direction of RGB by a random distance between the two of ``shift``."""
+    direction = rng.standard_normal(3)
+    moved = colour + direction / np.linalg.norm(direction) * rng.uniform(*shift)
+    return np.clip(moved, 0.0, 1.0).astype(np.float32)
+
+
+def shade(rng: np.random.Generator, colour: str, shift: tuple[float, float]) -> Array:
+    """Draw one shade [3] of a named colour, as far from the table's as ``shift`` says (see ``shifted``)."""
+    return shifted(rng, np.array(COLOURS[colour]) * rng.uniform(0.85, 1.0), shift)
 
 
 def paint(canvas: Array, mask: Array, colour: Array) -> Array:
@@ -242,16 +252,28 @@ BACKGROUNDS: dict[str, Callable[[np.random.Generator], Array]] = {
 }
 
 
-def background(rng: np.random.Generator, family: str) -> Array:
+def muted(rng: np.random.Generator, shift: tuple[float, float]) -> Array:
+    """Draw a colour [3] near grey, neither bright nor dark, so that every one of ``COLOURS`` stands out from it.
+
+    Args:
+        rng: Source of the grey and of its tint.
+        shift: Least and largest distance from the grey in RGB.
+    """
+    return shifted(rng, np.full(3, rng.uniform(0.22, 0.66)), shift)
+
+
+def background(rng: np.random.Generator, family: str, shift: tuple[float, float]) -> Array:
     """Draw a background [64, 64, 3] of one family of ``BACKGROUNDS`` in two random muted colours.
 
-    Muted and neither bright nor dark, so that every colour of ``COLOURS`` stands out from it.
+    Args:
+        rng: Source of pattern and colours.
+        family: A key of ``BACKGROUNDS``.
+        shift: Of both colours, as in ``muted``.
     """
     pattern = BACKGROUNDS[family](rng)
     low, high = float(pattern.min()), float(pattern.max())
     pattern = (pattern - low) / max(high - low, 1e-6)
-    grey = rng.uniform(0.22, 0.66, 2)
-    first, second = grey[:, None] + rng.uniform(-0.06, 0.06, (2, 3))
+    first, second = muted(rng, shift), muted(rng, shift)
     return (first + pattern[..., None] * (second - first)).astype(np.float32)
 
 
