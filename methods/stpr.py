@@ -134,13 +134,13 @@ class StPR(Method):
     Config = StPRConfig
     recipes: ClassVar = {
         "synthetic_*": {
-            # Names are whole sentences. A run must take a minute on two cores, so the network is small and the
-            # epochs are few, and the rate is as high as the loss of the base task allows.
+            # Names are whole sentences. A run must take little more than a minute on two cores, so the network is
+            # small and the epochs are few; they and the batch are those of fine-tuning.
             "template": "{}",
-            "lr": 0.1,
-            "batch_size": 20,
-            "epochs_first": 8,
-            "epochs": 5,
+            "lr": 0.05,
+            "batch_size": 10,
+            "epochs_first": 14,
+            "epochs": 4,
             "adapter_bottleneck": 16,
             "expert_layers": 2,
         },
