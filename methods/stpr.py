@@ -134,7 +134,7 @@ class StPR(Method):
     Config = StPRConfig
     recipes: ClassVar = {
         "synthetic_*": {
-            # Names are whole sentences. A run must take little more than a minute on two cores, so the network is
+            # Names are whole sentences. A run must take about a minute on two cores, so the network is
             # small and the epochs are few; they and the batch are those of fine-tuning.
             "template": "{}",
             "lr": 0.05,

@@ -2,7 +2,7 @@
 
 The methods under test adapt a CLIP that has seen pictures and never a video. This script makes one
 of that kind in minutes on one core. It draws stills on the fly (see ``stills``); no
-benchmark clip and no frame of one is ever read, and nothing is tuned on the benchmark's task.
+benchmark clip and no frame of one is ever read.
 
 Speed lines give the motion words a visual meaning, or the texts of "moving left" and "moving right"
 would be nearly one vector and nothing could be learned against them. Benchmark clips never have such
@@ -38,6 +38,7 @@ from stills import (
     FAMILIES,
     HELD_OUT_STREAM,
     INITIAL_STREAM,
+    LINES,
     MOTIONS,
     SHAPES,
     SIZES,
@@ -394,11 +395,13 @@ and tests; its scores say nothing about one.
 Pretrained on stills only: {stills:,} pictures drawn on the fly ({steps} batches, seed {seed}) of
 {len(COLOURS)} colours x {len(SHAPES)} shapes on {len(FAMILIES)} kinds of background, with
 captions about colour, shape, motion, position, size and background in {len(SEEN_TEMPLATES)}
-templates. Moving objects have speed lines behind them, which the embedded clips never have. No clip
-and no frame of one was used, neither to train it nor to choose anything about it. All background
-kinds of the clips, those of the test clips included, occur in the stills, in other draws. The loss
-is CLIP's symmetric contrastive one with every true caption as a positive, plus a linear reading of
-the drawn facts from both features, which is dropped afterwards.
+templates; one still in {CAPTIONED} meets its caption. Moving objects have speed lines behind them, which the
+embedded clips never have. It was trained on no clip and on no frame of one; what its recipe was
+chosen by stands in `protocols/README.md`. All background kinds of the clips, those of the test clips
+included, occur in the stills, in other draws, and so do all shades, posts and other objects. The
+loss is CLIP's symmetric contrastive one with every true caption as a positive, plus a linear reading
+of the drawn facts from both features, which is dropped afterwards; place is read from pictures in
+{LINES} columns and rows, so that frame features hold where a thing is.
 
 | file | |
 |---|---|
@@ -412,15 +415,15 @@ model = open_clip.create_model("{MODEL_NAME}", pretrained=str(folder / "{WEIGHTS
 tokenizer = SimpleTokenizer(str(folder / "{MERGES_FILE}"), context_length={CONTEXT_LENGTH})
 ```
 
-Any text tokenises, at worst byte by byte. Rebuild this folder with `make tiny-clip` (10 to 12
+Any text tokenises, at worst byte by byte. Rebuild this folder with `make tiny-clip` (13 to 15
 minutes on one core; the same seed gives the same weights on the same machine and library versions,
 and slightly different ones elsewhere).
 
 ## Measured on held-out stills
 
-Other draws than those of the training, from the same distribution. The recipe (start of the weights,
-look of the speed lines, plain backgrounds first) was chosen in view of such stills, so the figures say
-that the training worked and nothing about other pictures.
+Other draws than those of the training, from the same distribution. Start of the weights, look of the speed
+lines and plain backgrounds first were chosen in view of such stills, so the figures say that the
+training worked and nothing about other pictures.
 
 | figure | value |
 |---|---|

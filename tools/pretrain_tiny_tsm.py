@@ -2,9 +2,8 @@
 
 Methods that insert temporal shifts start from a ResNet that was trained on pictures alone. This script makes
 one of that kind in minutes on one core, from the stills that the embedded CLIP learns from: drawn on the fly
-(see ``stills``), with no benchmark clip and no frame of one, and nothing tuned on the
-benchmark's task. There is no temporal shift here, as there is none in the training on ImageNet that it stands
-in for.
+(see ``stills``), with no benchmark clip and no frame of one. There is no temporal shift here, as there is none
+in the training on ImageNet that it stands in for.
 
 Run ``make tiny-tsm``; it writes the network's configuration, its weights and a
 README with the figures measured on held-out stills.
@@ -214,9 +213,10 @@ only: temporal shifts come in when a method trains on clips.
 
 Pretrained on stills only: {stills:,} pictures drawn on the fly ({steps} batches, seed {seed}) of
 {len(COLOURS)} colours x {len(SHAPES)} shapes on {len(FAMILIES)} kinds of background. Moving objects have
-speed lines behind them, which the embedded clips never have. No clip and no frame of one was used, neither to
-train it nor to choose anything about it. All background kinds of the clips, those of the test clips included,
-occur in the stills, in other draws. The loss is the mean cross-entropy of linear readers, one for each of
+speed lines behind them, which the embedded clips never have. It was trained on no clip and on no frame of one;
+what its recipe was chosen by stands in `protocols/README.md`. All background kinds of the clips, those of the
+test clips included, occur in the stills, in other draws, and so do all shades, posts and other objects.
+The loss is the mean cross-entropy of linear readers, one for each of
 {", ".join(READ_FACTS[:-1])} and {READ_FACTS[-1]}, on the mean of the last stage; the readers are dropped
 afterwards.
 
@@ -232,8 +232,8 @@ slightly different ones elsewhere).
 ## Measured on held-out stills
 
 Other draws than those of the training, from the same distribution, read by the readers that were trained with
-the network, with the weights as written. The recipe (start of the weights, learning rate, length) was chosen
-in view of such stills, so the figures say that the training worked and nothing about other pictures.
+the network, with the weights as written. Start of the weights, learning rate and length were chosen in view of
+such stills, so the figures say that the training worked and nothing about other pictures.
 
 Every colour, shape and motion as likely as any other; motion is one of {len(MOTIONS)}, none included:
 
