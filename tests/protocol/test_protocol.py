@@ -21,6 +21,7 @@ from vcil_bench.protocol import ClipSpec, MemorySpec, Protocol, ProtocolError, l
 NAMES = [
     "kinetics400_40x10_seeded",
     "synthetic_3x4",
+    "synthetic_6x4",
     *(f"tcd_hmdb51_{cell}" for cell in ("1x25", "25x1", "5x5")),
     *(f"tcd_ssv2_{cell}" for cell in ("10x9", "5x18")),
     *(f"tcd_ucf101_{cell}" for cell in ("10x5", "2x25", "5x10")),
