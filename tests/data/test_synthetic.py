@@ -214,13 +214,13 @@ def test_the_place_in_one_frame_says_little_of_the_motion(frame: int) -> None:
     train, test = (np.stack([counts(motion, key) for motion in synthetic.MOTIONS]) for key in (3, 4))
     best = train.argmax(0)  # the likeliest motion of each place
     right = np.take_along_axis(test, best[None], axis=0).sum() / test.sum()
-    assert right < 0.45  # guessing: 0.25
+    assert right < 0.5  # guessing: 0.25
 
 
 @pytest.mark.parametrize("motion", synthetic.MOTIONS)
 def test_trajectory_goes_where_its_name_says_and_weaves_across(motion: str) -> None:
     direction = np.array(drawing.MOTIONS[motion])
-    shortest, longest = synthetic.LENGTH
+    (shortest, longest), (least, most) = synthetic.LENGTH, synthetic.WEAVE
     for seed in range(50):
         path = synthetic.trajectory(np.random.default_rng(seed), motion)
         assert path.shape == (16, 2)
@@ -229,7 +229,8 @@ def test_trajectory_goes_where_its_name_says_and_weaves_across(motion: str) -> N
         along, across = path @ direction, path @ np.abs(direction[::-1])
         assert (np.diff(along) > 0).all()
         assert shortest - 1e-3 < np.ptp(along) < longest + 1e-3
-        assert 0.6 < np.ptp(across) / np.ptp(along) < 1.01
+        # Half way, where it turns, lies between two frames.
+        assert least - 0.05 < np.ptp(across) / np.ptp(along) < most + 0.01
         assert abs(np.polyfit(np.arange(16), across, 1)[0]) < 1e-4  # there and back: no direction
 
 
