@@ -272,3 +272,32 @@ def test_pdflatex_compiles_the_tables(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "preview.pdf").stat().st_size > 10_000
+
+
+def test_runs_on_the_embedded_clips_stand_in_columns_and_lines_of_their_own(tmp_path: Path) -> None:
+    embedded: Any = {
+        "protocol_name": "synthetic_3x4",
+        "data": {"kind": "synthetic"},
+        "weights": {"name": "clip_tiny", "source": "embedded", "pretraining": "rendered still pictures"},
+        "readouts": ["text"],
+    }
+    real: Any = {
+        "protocol_name": "tcd_ucf101_10x5",
+        "weights": {"name": "clip_vit_b16", "source": "openai", "pretraining": "WIT"},
+        "readouts": ["text"],
+    }
+    made = [_write(tmp_path, "stpr", seed, **kind) for seed in SEEDS for kind in (embedded, real)]
+    table = _table(made, "stpr_components")
+    ours = [line for line in table.lines if line.label == "full"]
+    assert {line.backbone for line in ours} == {"clip_tiny", "clip_vit_b16"}
+    for line in ours:
+        run = {column.protocol for column, cell in zip(table.columns, line.cells, strict=True) if cell.run}
+        assert run == {"synthetic_3x4" if line.backbone == "clip_tiny" else "tcd_ucf101_10x5"}
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            assert cell.published is None or column.protocol != "synthetic_3x4"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("synthetic_3x4", "real"), ("tcd_ucf101_10x5", "synthetic")])
+def test_data_that_are_not_those_of_the_protocol_stand_nowhere(tmp_path: Path, name: str, kind: str) -> None:
+    made = [_write(tmp_path, "stpr", seed, protocol_name=name, data={"kind": kind}) for seed in SEEDS]
+    assert not any(cell.run for line in _table(made, "stpr_components").lines for cell in line.cells)
