@@ -67,8 +67,8 @@ class StPRConfig:
             do not change the count.
 
     In brackets: what the other reading changes in average incremental accuracy and in forgetting, in points, the
-    mean of three orders on version 1 of ``synthetic_3x4``, where they spread by 3.9 and 8.8 points; run by run in
-    ``results/stpr_readings.csv``.
+    mean of three orders on version 1 of ``synthetic_3x4``, where they spread by 3.9 and 8.8 points; run by run
+    in ``results/stpr_readings.csv``.
 
     Readings that moved both by less are fixed. One chain of adapters, A_b from A_{b-1}, the last of which
     serves all tasks, since V̄s needs no task index then (an own A_b for each expert: 0.0, -0.3). Importance

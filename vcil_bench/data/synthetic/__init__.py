@@ -146,7 +146,8 @@ def clip_frames(split: str, class_id: int, index: int) -> NDArray[np.uint8]:
     frames = drawing.paint(canvas, mask, drawing.shade(rng, colour, OBJECT_SHIFT[split]))
     if rng.random() < POST_SHARE:
         frames = drawing.paint(frames, drawing.post_mask(rng), drawing.muted(rng, BACKGROUND_SHIFT[split]))
-    light = np.linspace(*rng.uniform(*LIGHT, 2), NUM_FRAMES)
+    first, last = rng.uniform(*LIGHT, 2)
+    light = np.linspace(first, last, NUM_FRAMES)
     return drawing.to_uint8(frames * light[:, None, None, None])
 
 
