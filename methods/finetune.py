@@ -88,7 +88,7 @@ class Finetune(Method):
         **dict.fromkeys(TABLE_BACKBONES, TABLE_RECIPE),
         "synthetic_*": {
             # On the small CLIP, as StPR's recipe; a higher rate makes the cross-entropy diverge.
-            "lr": 0.02,
+            "lr": 0.015,
             "batch_size": 10,
             "epochs_first": 14,
             "epochs": 4,
