@@ -38,8 +38,8 @@ from stills import (
     FAMILIES,
     HELD_OUT_STREAM,
     INITIAL_STREAM,
-    LINES,
     MOTIONS,
+    PLACE_BINS,
     SHAPES,
     SIZES,
     STILLS_PER_OBJECT,
@@ -404,7 +404,7 @@ chosen by stands in `protocols/README.md`. All background kinds of the clips, th
 included, occur in the stills, in other draws, and so do all shades, posts and other objects. The
 loss is CLIP's symmetric contrastive one with every true caption as a positive, plus a linear reading
 of the drawn facts from both features, which is dropped afterwards; place is read from pictures in
-{LINES} columns and rows, so that frame features hold where a thing is. At the end the projection of
+{PLACE_BINS} columns and rows, so that frame features hold where a thing is. At the end the projection of
 picture features is multiplied by {FEATURE_SCALE}.
 
 | file | |

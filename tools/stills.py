@@ -27,7 +27,7 @@ MOTIONS = ("still", *drawing.MOTIONS)
 SIZES = ("small", "", "large")
 FAMILIES = tuple(drawing.BACKGROUNDS)
 COARSE_GRID, FINE_GRID = 3, 6
-LINES = 12  # columns and rows by which a place is read, finer than captions tell it
+PLACE_BINS = 12  # columns and rows by which a place is read, finer than captions tell it
 
 # Of the stills' own draws. Shades and light go beyond those of the clips, as a pretraining on the world's
 # pictures goes beyond a benchmark's.
@@ -47,8 +47,8 @@ FACTS: dict[str, int] = {
     "motion": len(MOTIONS),
     "zone": COARSE_GRID**2,
     "cell": FINE_GRID**2,
-    "column": LINES,
-    "row": LINES,
+    "column": PLACE_BINS,
+    "row": PLACE_BINS,
     "size": len(SIZES),
     "background": len(FAMILIES),
 }
@@ -108,7 +108,7 @@ def draw_still(rng: np.random.Generator, colour: str, shape: str, motion: str, c
         image = drawing.paint(image, drawing.post_mask(rng), drawing.muted(rng, BACKGROUND_SHIFT))
     column, row = (centre * COARSE_GRID // drawing.SIZE).astype(int)
     fine_column, fine_row = (centre * FINE_GRID // drawing.SIZE).astype(int)
-    line_column, line_row = (centre * LINES // drawing.SIZE).astype(int)
+    line_column, line_row = (centre * PLACE_BINS // drawing.SIZE).astype(int)
     facts = (
         COLOURS.index(colour),
         SHAPES.index(shape),
