@@ -4,7 +4,7 @@ A fresh clone must run from end to end with nothing to download, through the sam
 manifest as a real dataset. The 24 classes are 6 objects x 4 motions, built so that time matters:
 
 * Only the order of the frames tells the motion. The object goes along the named direction, at a pace that
-  changes, and weaves across it about as far, there and back: a shuffled clip has no direction, and a clip played
+  changes, and weaves across it by half of that way or more, there and back: a shuffled clip has no direction, and a clip played
   backwards is one of the opposite class. What a single place says of a motion is little, since paths lie
   anywhere in the picture. (Each frame is encoded on its own as well.)
 * Clips of one class differ in size, angle, shade, place, length and pace of the path, background and light; some
@@ -67,7 +67,6 @@ NUM_FRAMES = 16
 FPS = 12
 LENGTH = (20.0, 30.0)  # of a path along its direction, in pixels
 WEAVE = (0.5, 0.9)  # width of the weaving as a share of the length
-WEAVES = (1, 1)  # times there and back
 PACE = 0.6  # the speed varies by at most this share
 BORDER = 0.0  # least distance of an object's centre from the border, in pixels
 RADIUS = (6.0, 11.0)  # pixels
@@ -105,8 +104,7 @@ def trajectory(rng: np.random.Generator, motion: str) -> drawing.Array:
     length = rng.uniform(*LENGTH)
     progress = time + rng.uniform(-PACE, PACE) * np.sin(2 * np.pi * time) / (2 * np.pi) - 0.5
     # A triangle wave: as often at one place as at any other, and in the same places going and coming.
-    turns = time * rng.integers(WEAVES[0], WEAVES[1] + 1)
-    weaving = (2 * np.abs(2 * (turns % 1) - 1) - 1) * rng.choice([-1, 1]) * rng.uniform(*WEAVE) / 2
+    weaving = (2 * np.abs(2 * time - 1) - 1) * rng.choice([-1, 1]) * rng.uniform(*WEAVE) / 2
     path = length * (progress[:, None] * along + weaving[:, None] * across)
     margin = BORDER - path.min(0), drawing.SIZE - BORDER - path.max(0)
     return (path + rng.uniform(*margin)).astype(np.float32)
