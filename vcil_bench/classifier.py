@@ -182,16 +182,20 @@ class Classifier(Method):
         super().__init__(config, context)
         network = context.backbone.network(
             Tuning(
-                adapters=AdapterConfig(
-                    bottleneck=config.adapter_bottleneck,
-                    scale=config.adapter_scale,
-                    dropout=config.adapter_dropout,
-                ),
+                adapters=self.make_adapters(),
                 partial_bn=config.partial_bn,
                 final_relu=self.final_relu,
             )
         )
         self.model = ClipClassifier(network, self.make_head(network.dim), config.dropout, context.precision)
+
+    def make_adapters(self) -> AdapterConfig | None:
+        """Return the shape of a CLIP's adapters, or None for none."""
+        return AdapterConfig(
+            bottleneck=self.config.adapter_bottleneck,
+            scale=self.config.adapter_scale,
+            dropout=self.config.adapter_dropout,
+        )
 
     @abstractmethod
     def make_head(self, dim: int) -> Head:

@@ -267,3 +267,37 @@ def attention_distillation(attention: Tensor, old: Tensor) -> Tensor:
     """
     a, b = (F.normalize(m.flatten(1), dim=1) for m in (attention, old))
     return (a - b).abs().sum(dim=1).mean()
+
+
+def cosface(cosines: Tensor, labels: Tensor, scale: float, margin: float = 0.0) -> Tensor:
+    """CosFace: cross-entropy of scaled cosines, the label's own lessened by a margin.
+
+    Source: CosFace (Wang et al., CVPR 2018), as in SSIAT utils/loss.py, AngularPenaltySMLoss.
+
+    Args:
+        cosines: [B, K].
+        labels: [B].
+        scale: Factor on the cosines.
+        margin: Taken off the label's cosine.
+
+    Returns:
+        Scalar, mean over the batch.
+    """
+    target = F.one_hot(labels, cosines.shape[1]).to(cosines)
+    return F.cross_entropy(scale * (cosines - margin * target), labels)
+
+
+def task_cross_entropy(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """Cross-entropy among some classes alone, the other outputs masked out.
+
+    Args:
+        logits: [B, K].
+        labels: [B], all of them among ``classes``.
+        classes: Labels that compete.
+
+    Returns:
+        Scalar, mean over the batch.
+    """
+    competing = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+    competing[list(classes)] = True
+    return F.cross_entropy(logits.masked_fill(~competing, -torch.inf), labels)

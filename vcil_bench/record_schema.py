@@ -8,7 +8,7 @@ later versions say more. What the types alone cannot say, such as counts that fi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
@@ -89,19 +89,26 @@ class Setting(TypedDict):
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Exemplars that a method keeps at present, in the three units papers argue with; a record's ``Memory``."""
+    """What a method keeps of old classes at present, beside its weights; a record's ``Memory``.
+
+    Attributes:
+        videos, frames, bytes: Exemplars, in the three units papers argue with.
+        statistics_bytes: Numbers that stand for old videos: means, covariances, Gram matrices of features.
+    """
 
     videos: int = 0
     frames: int = 0
     bytes: int = 0
+    statistics_bytes: int = 0
 
 
 class Memory(TypedDict):
-    """Exemplars kept after a step."""
+    """What a method keeps of old classes after a step, see ``MemoryUse``."""
 
     videos: Count
     frames: Count
     bytes: Count
+    statistics_bytes: NotRequired[Count]  # records of version 1.1 and before have none
 
 
 class Costs(TypedDict):

@@ -26,7 +26,7 @@ from vcil_bench.common.config import ConfigError
 from .clip_blocks import class_token_block, frozen_block
 from .compute import PLAIN, ComputeOptions
 from .feature_cache import FeatureCache
-from .network import AdapterConfig, Features, Trunk, Tuning, VideoNetwork
+from .network import AdapterConfig, Features, FrameFeatures, Trunk, Tuning, VideoNetwork
 from .parallel.batch_part import RowDropout
 from .parallel.gather import gather_batch, gather_maps
 from .parallel.micro_batches import in_chunks, recomputed
@@ -102,7 +102,7 @@ class ClipTrunk(Trunk):
         # Adapters stay as they are, and their dropout with them.
         self._block = torch.compile(frozen_block) if compute.compile else frozen_block
         self._texts: dict[tuple[str, ...], Tensor] = {}
-        self._cache: FeatureCache | None = None
+        self._caches: dict[FrameFeatures, FeatureCache] = {}
         self._mean = torch.tensor(model.visual.image_mean).view(3, 1, 1) * 255
         self._std = torch.tensor(model.visual.image_std).view(3, 1, 1) * 255
 
@@ -111,7 +111,7 @@ class ClipTrunk(Trunk):
         self.model.to(device)
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         self._texts.clear()
-        self._cache = None
+        self._caches.clear()
         return self
 
     @property
@@ -132,30 +132,35 @@ class ClipTrunk(Trunk):
         """Turn uint8 frames [..., 3, S, S] into CLIP's input range, colour by colour in memory."""
         return (clips.contiguous().float() - self._mean) / self._std
 
-    def encoder(self, adapters: AdapterConfig | None = None) -> ClipEncoder:
+    def encoder(self, adapters: AdapterConfig | None = None, features: FrameFeatures = "joint") -> ClipEncoder:
         """Return an encoder on this trunk, with fresh adapters or (None) without any."""
-        return ClipEncoder(self, adapters)
+        return ClipEncoder(self, adapters, features)
 
     def network(self, tuning: Tuning) -> ClipEncoder:
         """Return an encoder with fresh adapters, which are all of it that trains."""
-        return self.encoder(tuning.adapters)
+        return self.encoder(tuning.adapters, tuning.features)
 
-    def encode_frames(self, clips: Tensor, adapters: Adapters) -> Tensor:
+    def encode_frames(self, clips: Tensor, adapters: Adapters, features: FrameFeatures = "joint") -> Tensor:
         """Run the visual tower, an adapter beside the MLP of every block.
 
         Args:
             clips: [B, T, 3, S, S] uint8.
             adapters: One per block, or None for the frozen CLIP.
+            features: Whether frame features are projected to the joint space.
 
         Returns:
-            [B, T, D] frame features in the joint space, not normalised.
+            [B, T, D] frame features, not normalised.
         """
         if adapters is None and self.compute.feature_cache_mb:
-            self._cache = self._cache or FeatureCache(self.compute.feature_cache_mb * 2**20)
-            return gather_batch(self._cache.get(clips, lambda some: self._encode_each(some, [None])[0]))
-        return self.encode_each(clips, [adapters])[0]
+            if features not in self._caches:
+                self._caches[features] = FeatureCache(self.compute.feature_cache_mb * 2**20)
+            cache = self._caches[features]
+            return gather_batch(cache.get(clips, lambda some: self._encode_each(some, [None], features)[0]))
+        return self.encode_each(clips, [adapters], features)[0]
 
-    def encode_each(self, clips: Tensor, branches: Sequence[Adapters]) -> list[Tensor]:
+    def encode_each(
+        self, clips: Tensor, branches: Sequence[Adapters], features: FrameFeatures = "joint"
+    ) -> list[Tensor]:
         """Encode the same clips through several sets of adapters.
 
         What comes before the first adapter is computed once: the patches' embedding and the first block. Only
@@ -164,19 +169,23 @@ class ClipTrunk(Trunk):
         Args:
             clips: [B, T, 3, S, S] uint8.
             branches: Sets of adapters.
+            features: Whether frame features are projected to the joint space.
 
         Returns:
             Frame features [B, T, D] of each.
         """
-        return [gather_batch(frames) for frames in self._encode_each(clips, branches)]
+        return [gather_batch(frames) for frames in self._encode_each(clips, branches, features)]
 
-    def encode(self, clips: Tensor, adapters: Adapters, num_maps: int) -> tuple[Tensor, list[Tensor]]:
+    def encode(
+        self, clips: Tensor, adapters: Adapters, num_maps: int, features: FrameFeatures = "joint"
+    ) -> tuple[Tensor, list[Tensor]]:
         """Run the visual tower and keep the patch tokens behind the first ``num_maps`` blocks.
 
         Args:
             clips: [B, T, 3, S, S] uint8.
             adapters: One per block, or None for the frozen CLIP.
             num_maps: Blocks whose patch tokens are wanted.
+            features: Whether frame features are projected to the joint space.
 
         Returns:
             Frame features [B, T, D] and maps, each [B, T, width, H, W].
@@ -195,10 +204,10 @@ class ClipTrunk(Trunk):
             return torch.cat([x[:, :1], again.to(x.dtype)], dim=1)
 
         with self._autocast():
-            frames = self._rest(*self._stem(clips), adapters, keep).unflatten(0, clips.shape[:2])
+            frames = self._rest(*self._stem(clips), adapters, features, keep).unflatten(0, clips.shape[:2])
         return gather_batch(frames), maps
 
-    def _encode_each(self, clips: Tensor, branches: Sequence[Adapters]) -> list[Tensor]:
+    def _encode_each(self, clips: Tensor, branches: Sequence[Adapters], features: FrameFeatures) -> list[Tensor]:
         """Encode this process's clips, in chunks where gradients are needed and memory is short."""
         trained = [torch.is_grad_enabled() and _trains(adapters) for adapters in branches]
         size = self.compute.micro_batch
@@ -210,7 +219,7 @@ class ClipTrunk(Trunk):
             for adapters, trains in zip(branches, trained, strict=True):
                 # What is only compared with may differ by rounding from what it is alone.
                 beside = any(trained) and not trains
-                run = partial(self._rest, adapters=adapters, class_only=beside)
+                run = partial(self._rest, adapters=adapters, features=features, class_only=beside)
                 frames = recomputed(run, *stem) if trains and chunked else run(*stem)
                 found.append(frames.unflatten(0, clips.shape[:2]))
             return found
@@ -234,6 +243,7 @@ class ClipTrunk(Trunk):
         before: Tensor,
         x: Tensor,
         adapters: Adapters,
+        features: FrameFeatures,
         keep: Callable[[Tensor], Tensor] | None = None,
         class_only: bool = False,
     ) -> Tensor:
@@ -243,6 +253,7 @@ class ClipTrunk(Trunk):
             before: Tokens before the first block's MLP [B*T, 1 + patches, width].
             x: The first block's frozen output.
             adapters: One per block, or None.
+            features: Whether they are projected to the joint space.
             keep: Sees every block's output and returns what to go on with.
             class_only: Leave out what the last block does for patches, which moves results by rounding.
         """
@@ -257,7 +268,7 @@ class ClipTrunk(Trunk):
             if keep is not None:
                 x = keep(x)
         pooled, _ = visual._pool(x)  # [B*T, width]
-        frames: Tensor = pooled @ visual.proj
+        frames: Tensor = pooled @ visual.proj if features == "joint" else pooled
         return frames
 
 
@@ -272,19 +283,22 @@ class ClipEncoder(VideoNetwork):
     trains_whole = False
     trunk: ClipTrunk
 
-    def __init__(self, trunk: ClipTrunk, config: AdapterConfig | None) -> None:
+    def __init__(
+        self, trunk: ClipTrunk, config: AdapterConfig | None, features: FrameFeatures = "joint"
+    ) -> None:
         super().__init__()
         self.trunk = trunk
+        self.frame_features: FrameFeatures = features
         blocks = trunk.model.visual.transformer.resblocks
         width = trunk.model.visual.transformer.width
-        self.dim = trunk.dim
+        self.dim = trunk.dim if features == "joint" else int(width)
         stages = np.array_split(range(len(blocks) - 1), min(MAX_STAGES, len(blocks) - 1))
         self.stage_channels = tuple((width,) * len(stage) for stage in stages)
         self.adapters = nn.ModuleList(Adapter(width, config) for _ in blocks if config is not None)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Encode uint8 clips [B, T, 3, S, S] to frame features [B, T, D]."""
-        return self.trunk.encode_frames(clips, list(self.adapters) or None)
+        return self.trunk.encode_frames(clips, list(self.adapters) or None, self.frame_features)
 
     def forward_with(self, old: ClipEncoder | None, clips: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode clips by this encoder and by an old copy on the same trunk, for a distillation.
@@ -298,20 +312,22 @@ class ClipEncoder(VideoNetwork):
         """
         if old is None:
             return self(clips), None
-        new, before = self.trunk.encode_each(clips, [list(self.adapters), list(old.adapters)])
+        branches = [list(self.adapters), list(old.adapters)]
+        new, before = self.trunk.encode_each(clips, branches, self.frame_features)
         return new, before
 
     def features(self, clips: Tensor) -> Features:
         """Encode clips, keeping the patch tokens as maps [B, T, width, H, W]."""
         sizes = [len(stage) for stage in self.stage_channels]
-        frames, maps = self.trunk.encode(clips, list(self.adapters) or None, sum(sizes))
+        adapters = list(self.adapters) or None
+        frames, maps = self.trunk.encode(clips, adapters, sum(sizes), self.frame_features)
         ends = np.cumsum(sizes).tolist()
         blocks = tuple(tuple(maps[end - size : end]) for size, end in zip(sizes, ends, strict=True))
         return Features(frames, blocks)
 
     def frozen_copy(self) -> ClipEncoder:
         """Return a copy on the same trunk that neither trains nor drops out: the old model of a distillation."""
-        twin = ClipEncoder(self.trunk, None)
+        twin = ClipEncoder(self.trunk, None, self.frame_features)
         twin.adapters = copy.deepcopy(self.adapters)
         return twin.eval().requires_grad_(False)
 

@@ -206,6 +206,29 @@ def class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return F.normalize(member @ unit, dim=-1)
 
 
+def prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return each class's plain mean: its prototype for ``cosine_scores``.
+
+    Other than ``class_means``, which averages directions, long features count for more. Source: LAMDA-PILOT
+    models/simplecil.py, replace_fc.
+
+    Args:
+        features: [N, D].
+        labels: [N] in 0..num_classes-1.
+        num_classes: K.
+
+    Returns:
+        [K, D]; a class without features has a row of zeros.
+    """
+    member = F.one_hot(labels, num_classes).to(features).T  # [K, N]
+    return member @ features / member.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def cosine_scores(features: Tensor, prototypes: Tensor) -> Tensor:
+    """Return the cosines [B, K] of features [B, D] and prototypes [K, D]; those of a row of zeros are 0."""
+    return F.linear(F.normalize(features, dim=-1), F.normalize(prototypes, dim=-1))
+
+
 def nearest_mean_scores(features: Tensor, means: Tensor) -> Tensor:
     """Score by nearest mean of exemplars: minus the Euclidean distance of the direction to each class mean.
 

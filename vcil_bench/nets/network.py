@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from .compute import ComputeOptions
 
 if TYPE_CHECKING:
     from .weights import WeightsInfo
+
+
+FrameFeatures = Literal["joint", "unprojected"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +37,17 @@ class Tuning:
     """How a network is to be trained; each kind of backbone reads what it has.
 
     Attributes:
-        adapters: Of a CLIP, whose own weights stay frozen.
+        adapters: Of a CLIP, whose own weights stay frozen; None for a CLIP of which nothing trains.
+        features: Of a CLIP: what stands for a frame. ``joint``: the class token in the space of images and
+            texts, D wide; ``unprojected``: the same before the projection, as wide as the tower.
         partial_bn: Of a ResNet: every batch norm after the first keeps its statistics and its weights, as in
             TSM and TCD (ops/models.py, TSN.train).
         final_relu: Of a ResNet: whether the last block ends in a ReLU. Cosine heads go without, so that
             features can point anywhere (TCD ops/models.py, remove_last_relu; from UCIR).
     """
 
-    adapters: AdapterConfig = AdapterConfig()
+    adapters: AdapterConfig | None = AdapterConfig()
+    features: FrameFeatures = "joint"
     partial_bn: bool = True
     final_relu: bool = True
 

@@ -13,6 +13,8 @@ import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
+from vcil_bench.common.config import ConfigError
+
 from .compute import PLAIN, ComputeOptions
 from .network import Features, Trunk, Tuning, VideoNetwork
 from .parallel.batch_norm import TeamBatchNorm2d
@@ -239,7 +241,16 @@ class TSMTrunk(Trunk):
         return self
 
     def network(self, tuning: Tuning) -> TSMNetwork:
-        """Return a trainable copy with temporal shift."""
+        """Return a trainable copy with temporal shift.
+
+        Raises:
+            ConfigError: Other frame features than a ResNet's own are asked for.
+        """
+        if tuning.features != "joint":
+            raise ConfigError(
+                f"features: {tuning.features!r} is for a CLIP; {self.name} has no projection, and its frame "
+                "features are those of its last block; leave features out"
+            )
         net = copy.deepcopy(self.model).requires_grad_(True)
         return TSMNetwork(self, net, self._mean, self._std, tuning, shift=self._shift)
 
