@@ -1,7 +1,8 @@
 """EASE: an adapter chain for every task, old prototypes synthesised in new subspaces (Zhou et al., CVPR 2024).
 
 Every task trains adapters of its own, which are frozen then. A video is read out in all their subspaces at once,
-so that testing takes one pass per task learnt: 26 on the longest of TCD's protocols.
+so that testing takes one pass per task learnt: 26 on the longest of TCD's protocols. A task of one class has
+nothing to tell apart and trains nothing, so that its subspace is the untuned network's.
 """
 
 from __future__ import annotations
@@ -80,11 +81,12 @@ class EASE(PretrainedMethod):
         """Freeze the adapters there are and add new ones, a head for the task, and room for prototypes."""
         config = self.config
         self.networks.requires_grad_(False)
-        self.networks.append(
-            self.context.clip.network(Tuning(adapters=config.adapters, features=config.features))
-        )
+        network = self.context.clip.network(Tuning(adapters=config.adapters, features=config.features))
+        self.networks.append(network)
         self.head = CosineHead(self.untouched.dim, 0, kind="cc")
         self.head.grow(task.num_new)
+        for part in (network, self.head):
+            part.requires_grad_(task.num_new > 1)
         spaces = len(self.networks) + bool(config.beta)
         room = (0, 0, 0, spaces - self.means.shape[1], 0, task.num_new)
         self.means, self.completed = F.pad(self.means, room), F.pad(self.completed, room)
@@ -92,6 +94,12 @@ class EASE(PretrainedMethod):
 
     def learn(self, task: Task) -> None:
         """Train the task's adapters on its classes alone, then take their means and complete the old ones'."""
+        if task.num_new > 1:
+            self._tune(task)
+        self._take_in(task)
+
+    def _tune(self, task: Task) -> None:
+        """Train the task's adapters by cross-entropy among its classes."""
         config = self.config
         num_epochs = config.epochs_first if task.index == 0 else config.epochs
         trained = [*self.networks[-1].parameters(), *self.head.parameters()]
@@ -101,14 +109,17 @@ class EASE(PretrainedMethod):
                     frames = self.networks[-1](batch.clips)
                 logits = self.head(frames.float().mean(dim=1))
                 epoch.step({"cross_entropy": F.cross_entropy(logits, batch.labels - task.num_old)})
+
+    def _take_in(self, task: Task) -> None:
+        """Set the new classes' means in all subspaces and synthesise what old classes lack."""
         features, labels = self.features_of(task.train)  # [N, J D]
         new = prototypes(features.double(), labels, task.num_seen)[task.num_old :].to(self.means)
         new = new.unflatten(1, (-1, self.untouched.dim))
         self.means[task.num_old :] = new
         self.completed[task.num_old :] = new
-        start = self.means if config.reset else self.completed
-        first = int(bool(config.beta))  # the untuned subspace knows all classes
-        tuned = complete_prototypes(start[:, first:], self._sizes, config.reset)
+        start = self.means if self.config.reset else self.completed
+        first = int(bool(self.config.beta))  # the untuned subspace knows all classes
+        tuned = complete_prototypes(start[:, first:], self._sizes, self.config.reset)
         self.completed.copy_(torch.cat([self.means[:, :first], tuned], dim=1))
 
     def features(self, clips: Tensor) -> Tensor:

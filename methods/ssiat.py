@@ -1,7 +1,8 @@
 """SSIAT: one chain of adapters tuned through all tasks, class Gaussians moved along (Tan et al., CVPR 2024).
 
 Semantic shift incremental adapter tuning: nothing holds the adapters back; instead the means of old classes are
-moved by how the new task's features moved, and all heads are aligned on samples of the class Gaussians.
+moved by how the new task's features moved, and all heads are aligned on samples of the class Gaussians. A task
+of one class has nothing to tell apart and tunes nothing; its class enters by its Gaussian.
 """
 
 from __future__ import annotations
@@ -108,9 +109,10 @@ class SSIAT(PretrainedMethod):
         config = self.config
         # Drawn first: a run that goes on inside the training finds the random state here as it was.
         draws = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
-        moves = task.index > 0 and config.shift
+        moves = task.index > 0 and task.num_new > 1 and config.shift
         before = self._features_to_compare(task, "before") if moves else None
-        self._tune(task)
+        if task.num_new > 1:
+            self._tune(task)
         if before is not None:
             means = self.statistics.means[: task.num_old]
             after = self._features_to_compare(task, "after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ QUICK: dict[str, Any] = {
     "depth": 1,
     "correlation_size": 4,
     "evolved_size": 2,
+    "expansion": 32,
+    "samples_per_class": 8,
 }
 
 
@@ -55,10 +58,15 @@ def config_of(cls: type[Method], **changes: Any) -> Any:
     return cls.resolve_config("contract", quick(cls, **changes))[0]
 
 
-def stream_of(tiny: Any, seed: int = 1, **manifest_changes: Any) -> TaskStream:
-    """Join the tiny protocol and its clips."""
+def stream_of(
+    tiny: Any, seed: int = 1, sizes: Sequence[int] | None = None, **manifest_changes: Any
+) -> TaskStream:
+    """Join the tiny protocol and its clips; ``sizes`` are classes per task in place of its own."""
     manifest = prepare(adapter("folder"), tiny.root, "videos.csv")
-    return TaskStream(protocol.load(tiny.protocol), dataclasses.replace(manifest, **manifest_changes), seed)
+    spec = protocol.load(tiny.protocol)
+    if sizes is not None:
+        spec = spec.derive({"tasks.sizes": list(sizes)})
+    return TaskStream(spec, dataclasses.replace(manifest, **manifest_changes), seed)
 
 
 def context_of(trunk: Trunk, protocol_file: Path, **overrides: Any) -> RunContext:
