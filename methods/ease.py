@@ -55,7 +55,7 @@ class EASE(PretrainedMethod):
     """Prototypes in the subspaces of all tasks' adapters."""
 
     name = "ease"
-    paper = "Zhou et al., Expandable Subspace Ensemble (EASE), CVPR 2024"
+    paper = "Zhou et al., EASE, CVPR 2024"
     readouts = ("ncm",)
     needs = frozenset({"adapters"})
     Config = EASEConfig

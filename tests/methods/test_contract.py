@@ -53,6 +53,12 @@ def test_methods_are_found() -> None:
         "podnet",
         "tcd",
         "hce",
+        "simplecil",
+        "ranpac",
+        "acil",
+        "fecam",
+        "ssiat",
+        "ease",
     }
     assert ours <= set(ENTRIES)
     assert all(entry.cls is not None for entry in ENTRIES.values())
