@@ -17,12 +17,12 @@ LAYERS = (
     {"grid", "testing", "doctor"},
     {"run", "report"},
     {"methods"},
-    {"classifier", "rehearsal", "registry"},
+    {"classifier", "pretrained", "rehearsal", "registry"},
     {"method"},
     {"memory", "training", "stream", "verify", "trackers", "identity"},
     {"data"},
     {"nets", "protocol", "record", "record_schema", "options"},
-    {"losses", "metrics", "common", ""},
+    {"gaussians", "losses", "metrics", "common", ""},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -467,6 +467,7 @@
     peak_device_mb: ["device memory, peak", (v) => `${fixed(v, 0)} MB`], parameters: ["parameters"],
     trainable: ["trainable"], state_bytes: ["state", bytes], "memory.videos": ["exemplar videos"],
     "memory.frames": ["exemplar frames"], "memory.bytes": ["exemplar memory", bytes],
+    "memory.statistics_bytes": ["class statistics", bytes],
   };
 
   function costs(run) {
