@@ -11,7 +11,9 @@ from vcil_bench.metrics import (
     backward_forgetting,
     final_accuracy,
     final_task_mean,
+    forgetting_rate,
     max_forgetting,
+    performance_drop,
     step_accuracy,
     tcd_forgetting,
 )
@@ -177,3 +179,8 @@ def test_accuracy_matrix_divides_counts_and_leaves_the_future_empty() -> None:
 def test_accuracy_matrix_refuses_rows_of_a_wrong_length() -> None:
     with pytest.raises(ValueError, match=r"shape|broadcast"):
         accuracy_matrix([[3], [1, 8, 2]], [4, 8])
+
+
+def test_the_drop_of_the_base_task_and_of_all_seen() -> None:
+    close(forgetting_rate(R), [0.0, 0.5 - 0.8, 0.5 - 0.2])
+    close(performance_drop(R, TOTALS), 0.5 - 0.68)

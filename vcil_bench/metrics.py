@@ -113,6 +113,21 @@ def max_forgetting(R: ArrayLike) -> float:
     return float(np.mean(drops)) if drops else 0.0
 
 
+def forgetting_rate(R: ArrayLike) -> FloatArray:
+    """Drop of the base task's accuracy since it was learnt, after every step: ``R[0,0] - R[i,0]``.
+
+    Source: SFCL (AAAI 2026), Table 3.
+    """
+    R = _matrix(R)
+    return R[0, 0] - R[:, 0]
+
+
+def performance_drop(R: ArrayLike, totals: ArrayLike) -> float:
+    """First minus last of ``step_accuracy``. Source: SFCL (AAAI 2026)."""
+    steps = step_accuracy(R, totals)
+    return float(steps[0] - steps[-1])
+
+
 @dataclass(frozen=True)
 class Metric:
     """How a report names a metric and computes it from the matrix, the test videos and the classes per task."""
@@ -165,6 +180,25 @@ METRICS: dict[str, Metric] = {
         "mean over old tasks of (best accuracy ever - final accuracy)",
         False,
         lambda R, totals, classes: max_forgetting(R),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class StepMetric:
+    """How a report names and computes a metric that has a value after every step."""
+
+    title: str
+    formula: str
+    compute: Callable[[FloatArray, FloatArray], FloatArray]
+
+
+STEP_METRICS: dict[str, StepMetric] = {
+    "step_accuracy": StepMetric("top-1", "accuracy over all test videos seen after a step", step_accuracy),
+    "forgetting_rate": StepMetric(
+        "forgetting rate",
+        "accuracy of the base task when learnt - after a step",
+        lambda R, totals: forgetting_rate(R),
     ),
 }
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from .common.config import LARGEST_NUMBER
 from .common.errors import UserError
 from .common.files import write_atomically
-from .metrics import METRICS, accuracy_matrix
+from .metrics import METRICS, STEP_METRICS, accuracy_matrix
 from .record_schema import RecordData
 
 SCHEMA = 1
@@ -80,6 +80,11 @@ class Record:
             np.asarray(self.data["test_videos"], dtype=np.float64),
             np.asarray(self.data["classes_per_task"], dtype=np.float64),
         )
+
+    def step_metric(self, name: str, readout: str) -> NDArray[np.float64]:
+        """Compute a metric that has a value after every step, of a complete record, as fractions [S]."""
+        totals = np.asarray(self.data["test_videos"], dtype=np.float64)
+        return STEP_METRICS[name].compute(self.matrix(readout), totals)
 
 
 def now() -> str:

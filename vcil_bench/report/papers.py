@@ -21,7 +21,7 @@ from tabulate import tabulate
 
 from vcil_bench.common.config import build
 from vcil_bench.identity import changed_since, fingerprint_now
-from vcil_bench.metrics import METRICS
+from vcil_bench.metrics import METRICS, STEP_METRICS
 from vcil_bench.options import RESULT_NEUTRAL
 from vcil_bench.protocol import load
 from vcil_bench.record import Record
@@ -70,6 +70,7 @@ class TableSpec:
     metrics: dict[str, str] = field(default_factory=dict)
     readouts: dict[str, str] = field(default_factory=dict)
     bwf: bool = False
+    steps: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Column:
         published_metric: The metric's name in ``published.csv``.
         readout: Our readout; None takes the method's headline.
         published_readout: The readout's name there; None takes any.
+        step: The step after which the metric is taken, from 0; None for a metric of the whole run.
     """
 
     protocol: str
@@ -89,12 +91,27 @@ class Column:
     published_metric: str
     readout: str | None
     published_readout: str | None
+    step: int | None = None
 
     @property
     def title(self) -> str:
         """A heading."""
         parts = [self.protocol, self.published_readout or "", "BWF" if self.metric == BWF else ""]
+        if self.step is not None:
+            parts.append(f"{STEP_METRICS[self.metric].title} after task {self.step}")
         return " ".join(part for part in parts if part)
+
+    @property
+    def formula(self) -> str:
+        """The metric in words."""
+        metric = METRICS[self.metric] if self.step is None else STEP_METRICS[self.metric]
+        return f"{metric.title}: {metric.formula}."
+
+    def value(self, record: Record, readout: str) -> float:
+        """Return our number of a finished record, a fraction."""
+        if self.step is None:
+            return record.metric(self.metric, readout)
+        return float(record.step_metric(self.metric, readout)[self.step])
 
 
 @dataclass
@@ -197,8 +214,7 @@ class Table:
     @property
     def caption(self) -> str:
         """The note, and the formula of every metric of ours."""
-        metrics = dict.fromkeys(column.metric for column in self.columns)
-        formulas = " ".join(f"{METRICS[m].title}: {METRICS[m].formula}." for m in metrics)
+        formulas = " ".join(dict.fromkeys(column.formula for column in self.columns))
         return (
             f"{self.spec.note} {formulas} Percent; ours is the mean ± sample standard deviation over the "
             "protocol's seeds, which set initialisation, shuffling and, where the protocol draws one, the class "
@@ -247,6 +263,9 @@ def columns_of(spec: TableSpec) -> list[Column]:
             columns.append(Column(protocol, metric, spec.published_metric, ours, theirs))
         if spec.bwf:
             columns.append(Column(protocol, BWF, "BWF", None, None))
+        for step_metric, theirs in spec.steps.items():
+            for step in range(len(load(protocol).spec.tasks.sizes)):
+                columns.append(Column(protocol, step_metric, f"{theirs} {step}", None, None, step))
     return columns
 
 
@@ -262,6 +281,8 @@ def _table(spec: TableSpec, records: Sequence[Record]) -> Table:
             cells = [_cell(spec, row, column, members) for column in columns]
             lines.append(Line(row.label, *_description(members), cells, notes_of(members)))
     for i, column in enumerate(columns):
+        if column.step is not None:  # a curve is not ranked point by point
+            continue
         cells = [line.cells[i] for line in lines]
         candidates = [Candidate(c.records, c.readout, c.complete and not c.stale) for c in cells]
         rank(candidates, column.metric)
@@ -343,7 +364,7 @@ def _cell(spec: TableSpec, row: RowSpec, column: Column, members: Sequence[Recor
     if mine:
         cell.readout = column.readout or mine[0].data["method"]["readouts"][0]
         cell.records = sorted((r for r in mine if r.complete), key=lambda r: r.data["seed"])
-        cell.values = np.array([100 * r.metric(column.metric, cell.readout) for r in cell.records])
+        cell.values = np.array([100 * column.value(r, cell.readout) for r in cell.records])
         cell.seeds = len(mine[0].data["protocol"]["seeds"])
     if row.published is not None:
         theirs = [
@@ -387,6 +408,7 @@ def frame(table: Table) -> pd.DataFrame:
                     "protocol": column.protocol,
                     "readout": cell.readout or column.readout or "",
                     "metric": column.metric,
+                    "step": "" if column.step is None else column.step,
                     "ours_mean": cell.mean if cell.run else np.nan,
                     "ours_std": cell.deviation if cell.run and cell.deviation is not None else np.nan,
                     "n": len(cell.values),
