@@ -18,7 +18,7 @@ def record_data(
     status: str = "complete",
     **changes: dict[str, Any] | str,
 ) -> RecordData:
-    """Make up the record of a run on real data: two tasks of two classes and one, protocol seeds 1 to 3.
+    """Make up the record of a run on real data: a task of two classes and others of one, protocol seeds 1 to 3.
 
     Args:
         method: Name of a method.
@@ -99,9 +99,9 @@ def record_data(
             "backbone": {"value": None, "origin": "default"},
             "precision": {"value": "fp32", "origin": "default"},
         },
-        "class_order": [2, 0, 1],
-        "class_names": ["a", "b", "c"],
-        "classes_per_task": [2, 1],
+        "class_order": [2, 0, 1, *range(3, len(totals) + 1)],
+        "class_names": list("abcdefgh")[: len(totals) + 1],
+        "classes_per_task": [2, *[1] * (len(totals) - 1)],
         "test_videos": list(totals),
         "steps": [
             {"step": i, "classes_seen": 2 + i, "correct": {"cnn": list(row)}, "costs": dict(costs), "losses": []}
