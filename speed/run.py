@@ -24,6 +24,7 @@ SUBJECTS = {
     "loading": "Loading clips",
     "stpr_step": "A training step of StPR",
     "experts": "Experts at evaluation",
+    "pretrained": "Heads on pretrained features",
     "tcd_step": "A training step of TCD",
     "memory": "Memory",
     "growth": "Growth",
