@@ -340,7 +340,7 @@ def test_what_is_left_out_is_named_with_its_reason(root: Path) -> None:
         "gone": "missing",
     }
     assert [v.id for v in manifest.usable("train")] == ["a0", "a1", "b0", "b1"]
-    with pytest.raises(DataError, match="5 of 9 train videos of folder cannot be used"):
+    with pytest.raises(DataError, match="4 of 8 train videos of folder cannot be used"):
         manifest.check_complete(0.1)
 
 

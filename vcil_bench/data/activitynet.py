@@ -5,12 +5,52 @@ Source: ojedaf/vCLIMB_Benchmark @ 05c14f4a, utils/icarl_dataset_frames_selfsup_v
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 MIN_FRAMES = 8  # an interval of fewer is no sample there
+_VIDEO = re.compile(r"v_[A-Za-z0-9_-]{11}")
+_KEYS = {"t_start", "t_end", "video_duration", "filename", "fps", "video_frames"}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An annotated instance of a class.
+
+    Attributes:
+        video: Name of the video, ``v_`` and its YouTube id.
+        start: Seconds at which the instance begins.
+        end: Seconds at which it ends; not always after ``start``, nor inside the video.
+        duration: Seconds of the whole video.
+        fps: Frames per second of the authors' folders of frames.
+    """
+
+    video: str
+    start: float
+    end: float
+    duration: float
+    fps: float
+
+
+def read_instance(item: Any) -> Instance | None:
+    """Return the instance that an item of the authors' lists says, six texts by name; None where it is none."""
+    if not isinstance(item, dict) or item.keys() != _KEYS:
+        return None
+    if not all(isinstance(text, str) for text in item.values()) or not _VIDEO.fullmatch(item["filename"]):
+        return None
+    try:
+        numbers = [float(item[key]) for key in ("t_start", "t_end", "video_duration", "fps")]
+    except ValueError:
+        return None
+    if not all(map(math.isfinite, numbers)) or min(numbers[2:]) <= 0:
+        return None
+    return Instance(item["filename"], *numbers)
 
 
 def interval_frames(t_start: float, t_end: float, fps: float, num_frames: int) -> range:

@@ -109,7 +109,7 @@ class Manifest:
             DataError: Names the share, the first such video and the ways out.
         """
         for split in ("train", "test"):
-            listed = [v for v in self.videos if v.split == split]
+            listed = [v for v in self.videos if v.split == split and v.excluded is None]
             bad = [(v.id, v.problem) for v in listed if v.problem is not None]
             _refuse_gaps(self.dataset, self.root, split, len(listed), bad, max_missing)
 
@@ -122,7 +122,7 @@ def check_present(adapter: Adapter, root: Path, listed: Sequence[Listed], max_mi
     """
     tree = Tree(root)
     for part in ("train", "test"):
-        wanted = [v for v in listed if v.split == part]
+        wanted = [v for v in listed if v.split == part and v.excluded is None]
         gone = [(v.id, MISSING) for v in wanted if not tree.has(v.path)]
         _refuse_gaps(adapter.name, root, part, len(wanted), gone, max_missing)
 

@@ -167,8 +167,8 @@ def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
         )
     if cut := store.without_frames(manifest):
         raise DataError(
-            f"{store.root}: keeps {store.settings['max_frames']} frames of a video, none in {len(cut)} intervals "
-            f"of {manifest.dataset} (first: {cut[0]}); make a store of all frames: 'vcil-bench prepare "
+            f"{store.root}: keeps {store.settings['max_frames']} frames of a video, none in {len(cut)} "
+            f"intervals of {manifest.dataset} (first: {cut[0]}); make one of all frames: 'vcil-bench prepare "
             f"{manifest.dataset} {manifest.root} --store NEW_FOLDER'"
         )
     return store

@@ -32,10 +32,15 @@ GROUPS = {
     "ucf101": ("source video (gXX in the file names)", False),
     "hmdb51": ("source film (as file names tell it)", True),
     "kinetics400": ("YouTube video", True),
+    "activitynet": ("YouTube video", True),
     "folder": ("group of the CSV", True),
 }
 # Splits whose test videos are the set that the dataset's publishers gave for validation.
-VALIDATION_AS_TEST = {("ssv2", "official"), ("kinetics400", "official")}
+VALIDATION_AS_TEST = {
+    ("ssv2", "official"),
+    ("kinetics400", "official"),
+    *(("activitynet", f"vclimb_{tasks}_{kind}") for tasks in (10, 20) for kind in ("trimmed", "untrimmed")),
+}
 OF_VERDICT: dict[Verdict, Level] = {"known": "warning", "not known": "note", "excluded": "ok"}
 
 
