@@ -61,9 +61,9 @@ class TaskStream:
             by_label: dict[int, list[Sample]] = defaultdict(list)
             for video in manifest.usable(split):
                 label = label_of[video.label]
-                path = str(manifest.root / video.path)
+                path, span = str(manifest.root / video.path), video.span
                 by_label[label].append(
-                    Sample(video.id, path, label, video.facts.frames, sha256=video.facts.sha256)
+                    Sample(video.id, path, label, len(span), sha256=video.facts.sha256, first=span.start)
                 )
             for name, label in label_of.items():
                 if label not in by_label:

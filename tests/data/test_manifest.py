@@ -99,6 +99,7 @@ def test_prepare_writes_manifest_and_report(root: Path, tmp_path: Path) -> None:
     header, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert (header["dataset"], header["kind"], header["root"]) == ("folder", "real", str(root))
     flat = [dataclasses.asdict(v) for v in manifest.videos]
+    assert all(row.pop("interval") is row.pop("excluded") is None for row in flat)  # of whole videos not written
     assert rows == [row | row.pop("facts") for row in flat]
     report = json.loads(path.with_suffix(".report.json").read_text(encoding="utf-8"))
     assert {entry["id"] for entry in report["left_out"]} == said.keys()

@@ -37,11 +37,11 @@ def ucf_lists(tasks: int = 10) -> Lists:
 
 
 def kinetics_lists(tasks: int = 10) -> Lists:
-    """Make lists of all classes from the last to the first, with three kinds of items."""
-    names = load(KINETICS).class_names[::-1]
+    """Make lists of all classes from the last to the first, known ones in front, with three kinds of items."""
+    (source,) = (s for s in vclimb_import.SOURCES if f"vclimb_kinetics400_{tasks}" in s.protocols.values())
+    first = source.in_base_task
+    names = [*first, *(name for name in load(KINETICS).class_names[::-1] if name not in first)]
     per_task = 400 // tasks
-    first = names.index("shuffling cards")
-    names[0], names[first] = names[first], names[0]
     kinds = ("{}", "{}_000010_000020", "data/k400/{}_10_20.mp4")
     return {
         part: [
@@ -61,7 +61,7 @@ def known(monkeypatch: pytest.MonkeyPatch, path: Path, name: str, **changes: Any
     """Take a made file for the authors' file of a protocol, whose blob id the made one does not have."""
     blob = git_blob(path.read_bytes())
     sources = [
-        dataclasses.replace(s, git_blob=blob, videos=None, **changes) if s.protocol == name else s
+        dataclasses.replace(s, git_blob=blob, videos=None, **changes) if name in s.protocols.values() else s
         for s in vclimb_import.SOURCES
     ]
     monkeypatch.setattr(vclimb_import, "SOURCES", tuple(sources))
@@ -81,14 +81,15 @@ def test_blob_ids_are_gits() -> None:
 
 
 def test_every_vclimb_protocol_has_its_file_and_the_same_blob_id() -> None:
-    assert sorted(s.protocol for s in vclimb_import.SOURCES) == [
-        n for n in protocol.names() if n.startswith("vclimb")
-    ]
+    needed = [name for source in vclimb_import.SOURCES for name in source.protocols.values()]
+    assert sorted(needed) == [n for n in protocol.names() if n.startswith("vclimb")]
     for source in vclimb_import.SOURCES:
-        spec = load(source.protocol).spec
-        assert str(spec.dataset.split) == f"vclimb_{len(spec.tasks.sizes)}"
-        if spec.classes.order.kind == "imported":
-            assert (spec.classes.order.file, spec.classes.order.git_blob) == (source.file, source.git_blob)
+        for split, name in source.protocols.items():
+            spec = load(name).spec
+            assert (spec.dataset.name, str(spec.dataset.split)) == (source.dataset, split)
+            assert split.split("_")[1] == str(len(spec.tasks.sizes))
+            if spec.classes.order.kind == "imported":
+                assert (spec.classes.order.file, spec.classes.order.git_blob) == (source.file, source.git_blob)
 
 
 # --- pickles
@@ -199,7 +200,7 @@ def spoilt(change: str) -> object:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("no test", "holds no lists named train, val, test"),
+        ("no test", "its lists are not named train, val, test"),
         ("tasks of lists", "its train is not a list of tasks"),
         ("one task less", r"its tasks have \[11, 10, .* classes, not \[11, 10"),
         ("a class of another task", "its classes are not those of the dataset, each once: 'Hammering'"),
@@ -235,6 +236,39 @@ def test_kinetics_lists_without_the_known_class_in_the_base_task_are_refused(
     path = known(monkeypatch, write(tmp_path / "x.pkl", turned), KINETICS)
     with pytest.raises(VclimbError, match="'shuffling cards' is not in its first task"):
         import_pickle(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("none", None),
+        ("a class of the second task", "'golf chipping' is not in its first task"),
+        ("two classes swapped", "its first task are not in the authors' order: exercising arm, headbanging, "),
+        ("two tasks swapped", "'exercising arm' is not in its first task"),
+    ],
+)
+def test_the_known_task_of_kinetics_in_20_tasks_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, said: str | None
+) -> None:
+    lists = kinetics_lists(20)
+    assert list(lists["train"][0])[2:4] == ["front raises", "golf chipping"]
+    for tasks in lists.values():
+        items = list(tasks[0].items())
+        if change == "a class of the second task":
+            (other, videos), *_ = tasks[1].items()
+            tasks[0] = dict([*items[:3], (other, videos), *items[4:]])
+            tasks[1] = dict([items[3], *list(tasks[1].items())[1:]])
+        elif change == "two classes swapped":
+            tasks[0] = dict([*items[:2], items[3], items[2], *items[4:]])
+        elif change == "two tasks swapped":
+            tasks[0], tasks[1] = tasks[1], tasks[0]
+    path = known(monkeypatch, write(tmp_path / "x.pkl", lists), "vclimb_kinetics400_20")
+    if said is None:
+        assert import_pickle(path).tasks == 20
+        return
+    with pytest.raises(VclimbError, match=said) as error:
+        import_pickle(path)
+    assert str(error.value).endswith(f"download Kinetics400_data_tasks_20.pkl from {vclimb_import.URL}")
 
 
 # --- what an import makes possible

@@ -25,6 +25,7 @@ NAMES = [
     *(f"tcd_hmdb51_{cell}" for cell in ("1x25", "25x1", "5x5")),
     *(f"tcd_ssv2_{cell}" for cell in ("10x9", "5x18")),
     *(f"tcd_ucf101_{cell}" for cell in ("10x5", "2x25", "5x10")),
+    *(f"vclimb_activitynet_{tasks}_{kind}" for tasks in (10, 20) for kind in ("trimmed", "untrimmed")),
     *(f"vclimb_kinetics400_{tasks}" for tasks in (10, 20)),
     *(f"vclimb_ucf101_{tasks}" for tasks in (10, 20)),
 ]
@@ -77,7 +78,7 @@ def test_the_documented_protocols_ship() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_protocol_is_named_for_its_dataset_and_its_tasks(name: str) -> None:
     spec = load(name).spec
-    match = re.fullmatch(r"(?:tcd_|vclimb_)?([a-z0-9]+)_(?:(\d+)x)?(\d+)(?:_seeded)?", name)
+    match = re.fullmatch(r"(?:tcd_|vclimb_)?([a-z0-9]+)_(?:(\d+)x)?(\d+)(?:_seeded|_trimmed|_untrimmed)?", name)
     assert match is not None
     dataset, per_step, steps = match.groups()
     assert (spec.name, spec.dataset.name) == (name, dataset)

@@ -42,6 +42,7 @@ def test_all_recorded_numbers_of_methods_are_accounted_for() -> None:
         "tcd_11",
         "tcd_14",
         "vclimb_16",
+        "vclimb_34",
         "ucf101_groups",
     }  # the README's table: protocols, clips, metrics, splits
     assert of_methods - elsewhere == {check.golden for _, check in CHECKS}

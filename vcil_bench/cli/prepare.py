@@ -133,5 +133,6 @@ def _import_vclimb(options: argparse.Namespace) -> int:
         done = import_pickle(path)
         counts = ", ".join(f"{count} {part}" for part, count in done.videos.items())
         print(f"{path}: {done.classes} classes in {done.tasks} tasks; videos: {counts}")
-        print(f"  kept in {done.folder}; protocol {done.source.protocol} can now be run")
+        protocols = " and ".join(f"protocol {name}" for name in done.source.protocols.values())
+        print(f"  kept in {done.folder}; {protocols} can now be run")
     return ExitCode.DONE

@@ -43,7 +43,7 @@ def _list(options: argparse.Namespace) -> int:
         from vcil_bench import protocol
 
         for name in protocol.names():
-            print(f"{name:28} {protocol.load(name).spec.title}")
+            print(f"{name:32} {protocol.load(name).spec.title}")
     elif options.what == "datasets":
         from vcil_bench.data.datasets import ADAPTERS
 

@@ -41,15 +41,16 @@ VIEWS, PLAIN = -1, -2  # the protocol's test views; one centre crop of one clip
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A labelled video.
+    """A labelled video, or a part of one; its frames count from 0, wherever in the file they begin.
 
     Attributes:
         id: Name within the dataset.
         path: The file, or the folder of its frames; text, since path objects take thrice the memory.
         label: Position of its class in the class order; what a network's outputs are indexed by.
-        frames: Frames that can be decoded.
+        frames: Frames that it has; no others of the file are ever decoded.
         stored: Of an exemplar, the frames that were kept, ascending; no others are ever decoded. None for all.
-        sha256: Hash of its content, by which a frame store knows it.
+        sha256: Hash of the file's content, by which a frame store knows it.
+        first: Place of its frame 0 in the file.
     """
 
     id: str
@@ -58,6 +59,12 @@ class Sample:
     frames: int
     stored: tuple[int, ...] | None = None
     sha256: str = ""
+    first: int = 0
+
+    @property
+    def span(self) -> range:
+        """Its frames as the file counts them."""
+        return range(self.first, self.first + self.frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +139,9 @@ class _Reach:
             )
 
 
-def _content(sample: Sample) -> tuple[str, str, str]:
-    """Return what says which video a sample reads, from its file or from a frame store."""
-    return sample.id, sample.path, sample.sha256
+def _content(sample: Sample) -> tuple[str, str, str, range]:
+    """Return what says which frames of which video a sample reads, from its file or from a frame store."""
+    return sample.id, sample.path, sample.sha256, sample.span
 
 
 class _Clips(Dataset["UserError | None"]):
@@ -183,20 +190,20 @@ class _Clips(Dataset["UserError | None"]):
         indices: NDArray[np.int64],
         window: Callable[[int, int], Box | None] = lambda width, height: None,
     ) -> NDArray[np.uint8]:
-        """Return a window of frames, or all of them, [T, H, W, 3].
+        """Return a window of a sample's frames, or all of them, [T, H, W, 3].
 
         Raises:
             VideoError: Names the video, the cause and the way out.
         """
         try:
             if self.store is not None:
-                return self.store.read(sample.sha256, indices, window)
-            frames = read_frames(sample.path, indices, self.decoder)
+                return self.store.read(sample.sha256, indices + sample.first, window, sample.span)
+            frames = read_frames(sample.path, indices + sample.first, self.decoder)
             box = window(frames.shape[2], frames.shape[1])
             return frames if box is None else box.of(frames)
         except VideoError as error:
             way_out = (
-                f"; {sample.frames} frames were counted: if it has changed since, prepare its dataset again "
+                f"; {sample.span.stop} frames were counted: if it has changed since, prepare its dataset again "
                 "(vcil-bench prepare DATASET ROOT)"
             )
             why = f"video {sample.id!r}: {error}{way_out if self.store is None else ''}"

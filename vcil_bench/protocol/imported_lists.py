@@ -30,14 +30,14 @@ def is_imported(file: str, git_blob: str) -> bool:
     return (folder(file, git_blob) / "order.json").is_file()
 
 
-def write(file: str, git_blob: str, tasks: list[list[str]], videos: dict[str, dict[str, list[str]]]) -> Path:
+def write(file: str, git_blob: str, tasks: list[list[str]], videos: dict[str, dict[str, list[Any]]]) -> Path:
     """Store a list and return its folder.
 
     Args:
         file: Name of the source.
         git_blob: Its git blob id.
         tasks: Class names, task by task, in label order.
-        videos: By part (``train``, ``val``, ``test``) and class.
+        videos: Items by part (``train``, ``val``, perhaps ``test``) and class.
     """
     target = folder(file, git_blob)
     source = {"schema": _SCHEMA, "file": file, "git_blob": git_blob}
@@ -56,8 +56,8 @@ def read_tasks(file: str, git_blob: str) -> list[list[str]]:
     return _read(file, git_blob, "order")
 
 
-def read_videos(file: str, git_blob: str) -> dict[str, dict[str, list[str]]]:
-    """Return the videos of an imported list by part and class.
+def read_videos(file: str, git_blob: str) -> dict[str, dict[str, list[Any]]]:
+    """Return the items of an imported list by part and class.
 
     Raises:
         ImportedError: The stored file is damaged.

@@ -23,7 +23,8 @@ class DatasetSpec:
     """Dataset adapter, its split, and the list that gives class ids their names.
 
     ``split`` is the number of an official split, ``official`` where there is but one, ``vclimb_10`` or
-    ``vclimb_20`` for the vCLIMB authors' own, or for the ``folder`` adapter the CSV's file name.
+    ``vclimb_20`` for the vCLIMB authors' own (of ActivityNet followed by ``_trimmed`` or ``_untrimmed``), or for
+    the ``folder`` adapter the CSV's file name.
     """
 
     name: str
@@ -104,10 +105,10 @@ class ClipSpec:
 class MemorySpec:
     """Exemplar budget: videos per class or in total, and frames kept of each (``all`` or a number).
 
-    ``unit`` has one value, which protocols write out so that another one can be told from it.
+    ``unit`` says what a sample of the dataset is, and so what is counted: a video, or an instance in a video.
     """
 
-    unit: Literal["videos"] = "videos"
+    unit: Literal["videos", "instances"] = "videos"
     per_class: int | None = None
     total: int | None = None
     frames: int | Literal["all"] = "all"

@@ -154,7 +154,7 @@ def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
     """Open the frame store if the run is to read from it.
 
     Raises:
-        UserError: There is none, or it lacks videos.
+        UserError: There is none, or it lacks videos or parts of them.
     """
     if not plan.options.store:
         return None
@@ -165,6 +165,12 @@ def _store(plan: Plan, manifest: Manifest) -> FrameStore | None:
             f"{store.root}: {len(missing)} videos of {manifest.dataset} are not in the frame store (first: "
             f"{missing[0]}); 'vcil-bench prepare {manifest.dataset} {manifest.root} --store' adds them"
         )
+    if cut := store.without_frames(manifest):
+        raise DataError(
+            f"{store.root}: keeps {store.settings['max_frames']} frames of a video, none in {len(cut)} "
+            f"intervals of {manifest.dataset} (first: {cut[0]}); make one of all frames: 'vcil-bench prepare "
+            f"{manifest.dataset} {manifest.root} --store NEW_FOLDER'"
+        )
     return store
 
 
@@ -174,7 +180,7 @@ def _counts(manifest: Manifest) -> str:
     return (
         f"data {manifest.dataset}: {len(manifest.usable('train'))} training and "
         f"{len(manifest.usable('test'))} test videos, {len(left_out)} left out"
-        + (f" (first: {left_out[0].id}: {left_out[0].facts.problem})" if left_out else "")
+        + (f" (first: {left_out[0].id}: {left_out[0].problem})" if left_out else "")
     )
 
 

@@ -101,9 +101,7 @@ def new_record(
             "manifest_sha256": manifest.sha256,
             "train_videos": len(manifest.usable("train")),
             "test_videos": len(manifest.usable("test")),
-            "left_out": [
-                {"id": v.id, "split": v.split, "problem": v.facts.problem} for v in manifest.left_out()
-            ],
+            "left_out": [{"id": v.id, "split": v.split, "problem": v.problem} for v in manifest.left_out()],
             "decoder": resolve_decoder(plan.options.decoder),
             "store": store.describe() if store is not None else None,
             # Part of the evidence: numbers of a split that shares scenes mean something else.

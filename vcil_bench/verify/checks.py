@@ -17,6 +17,7 @@ from typing import Any, Literal
 from vcil_bench.common.errors import UserError
 from vcil_bench.data.datasets import ADAPTERS, Listed
 from vcil_bench.data.manifest import Manifest
+from vcil_bench.data.prepare.odd_intervals import interval_lines, odd_intervals
 from vcil_bench.data.prepare.report import summary
 from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.nets.weights import WeightsInfo
@@ -31,10 +32,15 @@ GROUPS = {
     "ucf101": ("source video (gXX in the file names)", False),
     "hmdb51": ("source film (as file names tell it)", True),
     "kinetics400": ("YouTube video", True),
+    "activitynet": ("YouTube video", True),
     "folder": ("group of the CSV", True),
 }
 # Splits whose test videos are the set that the dataset's publishers gave for validation.
-VALIDATION_AS_TEST = {("ssv2", "official"), ("kinetics400", "official")}
+VALIDATION_AS_TEST = {
+    ("ssv2", "official"),
+    ("kinetics400", "official"),
+    *(("activitynet", f"vclimb_{tasks}_{kind}") for tasks in (10, 20) for kind in ("trimmed", "untrimmed")),
+}
 OF_VERDICT: dict[Verdict, Level] = {"known": "warning", "not known": "note", "excluded": "ok"}
 
 
@@ -64,6 +70,7 @@ def findings(
         *of_protocol(protocol, seeds),
         *of_lists(protocol, manifest.videos),
         *per_task(protocol, usable, seeds),
+        *_of_intervals(manifest.videos),
         *_of_files(manifest),
         of_weights(protocol, weights),
     ]
@@ -91,9 +98,11 @@ def verify(
         return [*result, Finding("note", "videos", text), *judged]
     result += of_lists(protocol, listed)
     if isinstance(files, str):
-        return [*result, *per_task(protocol, listed, seeds), Finding("note", "files", files), *judged]
+        result += [*per_task(protocol, listed, seeds), *_of_intervals(listed)]
+        return [*result, Finding("note", "files", files), *judged]
     usable = [*files.usable("train"), *files.usable("test")]
-    return [*result, *per_task(protocol, usable, seeds), *_of_files(files), *judged]
+    result += [*per_task(protocol, usable, seeds), *_of_intervals(files.videos)]
+    return [*result, *_of_files(files), *judged]
 
 
 def of_protocol(protocol: Protocol, seeds: Sequence[int]) -> list[Finding]:
@@ -147,7 +156,8 @@ def of_lists(protocol: Protocol, videos: Sequence[Listed]) -> list[Finding]:
 
 def per_task(protocol: Protocol, videos: Sequence[Listed], seeds: Sequence[int]) -> list[Finding]:
     """Count training and test videos per task; say which classes differ from the protocol's or lack videos."""
-    counts = Counter((v.split, v.label) for v in videos if v.split in ("train", "test"))
+    used = [v for v in videos if v.split in ("train", "test") and v.excluded is None]
+    counts = Counter((v.split, v.label) for v in used)
     labels = sorted({label for _, label in counts})
     try:
         names = protocol.class_names if protocol.has_class_names else labels
@@ -231,9 +241,14 @@ def _groups(dataset: str, train: Sequence[Listed], test: Sequence[Listed]) -> li
     return result
 
 
+def _of_intervals(videos: Sequence[Listed]) -> list[Finding]:
+    """Say what is odd about the parts of videos that are listed."""
+    return [Finding("note", "intervals", line) for line in interval_lines(odd_intervals(videos))]
+
+
 def _of_files(manifest: Manifest) -> list[Finding]:
     """Say which files cannot be used, and which are the same in training and testing."""
-    left_out = manifest.left_out()
+    left_out = [v for v in manifest.left_out() if v.excluded is None and v.facts.problem is not None]
     number = sum(v.split in ("train", "test") for v in manifest.videos)
     text = f"{number - len(left_out)} of {number} can be decoded in full{_first([v.id for v in left_out])}"
     result = [Finding("note" if left_out else "ok", "files", text)]

@@ -18,6 +18,7 @@ Verdict = Literal["known", "excluded", "not known"]
 # How texts about pretraining name the data sets that protocols test on.
 TESTED = {
     "kinetics400": r"kinetics|\bk[4-7]00\b",
+    "activitynet": r"activitynet|\banet\b",
     "ssv2": r"something-?something|\bssv2\b",
     "ucf101": r"\bucf",
     "hmdb51": r"\bhmdb",

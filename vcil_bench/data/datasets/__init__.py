@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from vcil_bench.common.errors import did_you_mean
 
+from .activitynet import ActivityNet
 from .base import Adapter, DatasetError, Listed, VideosMissing
 from .folder import Folder, Synthetic
 from .hmdb51 import Hmdb51
@@ -18,7 +19,7 @@ from .ucf101 import Ucf101
 __all__ = ["ADAPTERS", "Adapter", "DatasetError", "Listed", "VideosMissing", "adapter"]
 
 ADAPTERS: dict[str, Adapter] = {
-    a.name: a for a in (Ucf101(), Hmdb51(), SomethingV2(), Kinetics400(), Folder(), Synthetic())
+    a.name: a for a in (Ucf101(), Hmdb51(), SomethingV2(), Kinetics400(), ActivityNet(), Folder(), Synthetic())
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,8 +23,28 @@ class NotAList(DatasetError):
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """A part of a video, by time.
+
+    Attributes:
+        start: Seconds at which it begins.
+        end: Seconds at which it ends.
+        duration: Seconds that the list says the whole video has.
+        fps: Frames per second of a folder of frames, which has no rate of its own; None for the rate of the
+            video file.
+        min_frames: With fewer frames it is left out.
+    """
+
+    start: float
+    end: float
+    duration: float
+    fps: float | None = None
+    min_frames: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
-    """A video as the dataset's list names it.
+    """A video, or a part of one, as the dataset's list names it.
 
     Attributes:
         id: Name of the video within its dataset, as the list writes it.
@@ -32,6 +52,8 @@ class Listed:
         label: Class name as the dataset writes it.
         split: ``train``, ``test`` or ``unused``.
         group: What must not be shared by train and test (source video, scene); "" where unknown.
+        interval: The part of the video that it is; None for all of it.
+        excluded: Why a rule of those who published the list leaves it out; None where none does.
     """
 
     id: str
@@ -39,6 +61,8 @@ class Listed:
     label: str
     split: str
     group: str
+    interval: Interval | None = field(default=None, kw_only=True)
+    excluded: str | None = field(default=None, kw_only=True)
 
 
 class VideosMissing(DatasetError):

@@ -10,24 +10,47 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vcil_bench import protocol
 from vcil_bench.common.errors import UserError
+from vcil_bench.data.activitynet import read_instance
 from vcil_bench.protocol import imported_lists
 
 from .plain_pickle import PlainPickleError, load
 
 URL = "https://github.com/ojedaf/vCLIMB_Benchmark/raw/main/data/"
 MAX_BYTES = 256 * 2**20  # ample: the largest file lists some 300,000 short names
-PARTS = {"train": "train", "val": "unused", "test": "test"}  # vCLIMB's results are those on test
-# What an item of a dataset may be; group 1 is what train and test must not share.
-ITEMS = {
-    "ucf101": re.compile(r"v_\w+_(g\d+)_c\d+"),
-    "kinetics400": re.compile(r"(?:.*/)?([A-Za-z0-9_-]{11})(?:_(\d+)_(\d+))?(?:\.(?:mp4|mkv|webm))?"),
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the files of a dataset hold.
+
+    Attributes:
+        parts: Their lists, and what each is here.
+        read: Gives what an item of the lists says; None where it cannot be one.
+    """
+
+    parts: Mapping[str, str]
+    read: Callable[[Any], Any]
+
+
+def _named(pattern: str) -> Callable[[Any], re.Match[str] | None]:
+    """Return a reader of names; group 1 of a match is what train and test must not share."""
+    return lambda item: re.fullmatch(pattern, item) if isinstance(item, str) else None
+
+
+_WITH_TEST = {"train": "train", "val": "unused", "test": "test"}  # vCLIMB's results are those on test
+FORMS = {
+    "ucf101": Form(_WITH_TEST, _named(r"v_\w+_(g\d+)_c\d+")),
+    "kinetics400": Form(
+        _WITH_TEST, _named(r"(?:.*/)?([A-Za-z0-9_-]{11})(?:_(\d+)_(\d+))?(?:\.(?:mp4|mkv|webm))?")
+    ),
+    "activitynet": Form({"train": "train", "val": "test"}, read_instance),  # no other list to test on
 }
 
 
@@ -40,50 +63,100 @@ class Source:
     """One of the authors' files.
 
     Attributes:
-        protocol: The protocol that needs it; it says which tasks and classes are expected.
+        dataset: The dataset.
+        protocols: The protocols that need it, by the dataset's split that it gives; the first says which tasks
+            and classes are expected.
         file: Name in the authors' repository.
         git_blob: ``sha1("blob <size>" + NUL + content)``.
-        videos: Number of videos in train, val and test, where it is known.
-        in_base_task: A class known to be in task 0, where the order is not.
+        videos: Number of items in each part, where it is known.
+        in_base_task: Classes known to be in task 0, in their order, where the whole order is not known.
     """
 
-    protocol: str
+    dataset: str
+    protocols: Mapping[str, str]
     file: str
     git_blob: str
-    videos: tuple[int, int, int] | None = None
-    in_base_task: str | None = None
+    videos: tuple[int, ...] | None = None
+    in_base_task: tuple[str, ...] = ()
 
 
+_K400_BASE_OF_20 = (  # printed in data/Kinetics.ipynb of jong980812/ESSENTIAL @ 56b64ca
+    "exercising arm",
+    "headbanging",
+    "front raises",
+    "golf chipping",
+    "archery",
+    "tango dancing",
+    "massaging back",
+    "cutting pineapple",
+    "writing",
+    "ironing",
+    "surfing crowd",
+    "hockey stop",
+    "extinguishing fire",
+    "playing chess",
+    "cutting watermelon",
+    "blowing leaves",
+    "bowling",
+    "laughing",
+    "shredding paper",
+    "shooting basketball",
+)
 SOURCES = (
     Source(
-        "vclimb_ucf101_10",
+        "ucf101",
+        {"vclimb_10": "vclimb_ucf101_10"},
         "UCF101_data.pkl",
         "e78263025417d4504c2ca775aba39b5570179478",
         videos=(9280, 1314, 2726),
     ),
     Source(
-        "vclimb_ucf101_20",
+        "ucf101",
+        {"vclimb_20": "vclimb_ucf101_20"},
         "UCF101_data_20tasks.pkl",
         "f3fe6f6129e9cd64037556e6b659473c2f0e4835",
         videos=(9280, 1314, 2726),
     ),
     Source(
-        "vclimb_kinetics400_10",
+        "kinetics400",
+        {"vclimb_10": "vclimb_kinetics400_10"},
         "Kinetics400_data_tasks_10.pkl",
         "b0391d965c4e72131c349250d450cb3f467f6465",
-        in_base_task="shuffling cards",
+        in_base_task=("shuffling cards",),
     ),
     Source(
-        "vclimb_kinetics400_20",
+        "kinetics400",
+        {"vclimb_20": "vclimb_kinetics400_20"},
         "Kinetics400_data_tasks_20.pkl",
         "3d8f2652d73546e53e08c4d3071d0c5925477f2b",
+        in_base_task=_K400_BASE_OF_20,
+    ),
+    Source(
+        "activitynet",
+        {
+            "vclimb_10_trimmed": "vclimb_activitynet_10_trimmed",
+            "vclimb_10_untrimmed": "vclimb_activitynet_10_untrimmed",
+        },
+        "ActivityNet_data_10tasks.pkl",
+        "fff5823962b3ee604bfd47c689b5d7ade822847d",
+        videos=(15410, 7654),
+    ),
+    Source(
+        "activitynet",
+        {
+            "vclimb_20_trimmed": "vclimb_activitynet_20_trimmed",
+            "vclimb_20_untrimmed": "vclimb_activitynet_20_untrimmed",
+        },
+        "ActivityNet_data_20tasks.pkl",
+        "44e00968c14eec027d3410ee6677907c6595ac6d",
+        videos=(15410, 7654),
     ),
 )
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import brought: the protocol it serves, the number of videos by part, and where it was written."""
+    """What an import brought: the protocols it serves, the number of items by part, and where it was written."""
 
     source: Source
     classes: int
@@ -130,38 +203,46 @@ def git_blob(content: bytes) -> str:
 def imported_splits(dataset: str) -> list[str]:
     """Return the names of the splits of a dataset whose lists were imported."""
     return [
-        _split(source)
+        split
         for source in SOURCES
-        if _dataset(source) == dataset and imported_lists.is_imported(source.file, source.git_blob)
+        if source.dataset == dataset and imported_lists.is_imported(source.file, source.git_blob)
+        for split in source.protocols
     ]
 
 
-def imported_videos(dataset: str, split: str) -> Iterator[tuple[str, re.Match[str], str]]:
-    """Yield class, item (as matched by ``ITEMS``) and part of every video of an imported split.
+def imported_videos(dataset: str, split: str) -> Iterator[tuple[str, Any, str]]:
+    """Yield class, item (as the dataset's ``FORMS`` reads it) and part of every video of an imported split.
 
     The authors' validation videos are ``unused``: nothing here is chosen by them, and what vCLIMB's page
-    reports is the accuracy on its test videos.
+    reports is the accuracy on its test videos. Only ActivityNet has none and is tested on the others.
     """
     source = _find(dataset, split)
     assert source is not None
     videos = imported_lists.read_videos(source.file, source.git_blob)
-    for part, name in PARTS.items():
+    form = FORMS[dataset]
+    for part, name in form.parts.items():
         for label, items in videos[part].items():
             for item in items:
-                match = ITEMS[dataset].fullmatch(item)
-                assert match is not None  # checked when it was imported
-                yield label, match, name
+                read = form.read(item)
+                assert read is not None  # checked when it was imported
+                yield label, read, name
 
 
-def way_out(dataset: str, split: str, official: str) -> str:
-    """Return what to do about a split that is not there, "" where it is none of the authors'."""
+def way_out(dataset: str, split: str, official: str | None = None) -> str:
+    """Return what to do about a split that is not there, "" where it is none of the authors'.
+
+    Args:
+        dataset: The dataset.
+        split: Its split.
+        official: The split to take instead, where there is an official one.
+    """
     source = _find(dataset, split)
     if source is None:
         return ""
+    instead = f", or take the official one with --set protocol.dataset.split={official} (a derived protocol)"
     return (
         f"; that split is the vCLIMB authors' own and not distributed here: get {URL}{source.file} and import "
-        f"it with 'vcil-bench prepare vclimb --pickle {source.file}', or take the official one with "
-        f"--set protocol.dataset.split={official} (a derived protocol)"
+        f"it with 'vcil-bench prepare vclimb --pickle {source.file}'{instead if official else ''}"
     )
 
 
@@ -169,13 +250,15 @@ class _ShapeError(Exception):
     """What is wrong with the content of a file."""
 
 
-def _checked(content: Any, source: Source) -> tuple[list[list[str]], dict[str, dict[str, list[str]]]]:
+def _checked(content: Any, source: Source) -> tuple[list[list[str]], dict[str, dict[str, list[Any]]]]:
     """Return the tasks and the videos by part and class, once they are what the protocol expects.
 
     The content is ``{part: [{class: [item, ...]}, ...]}`` with a mapping per task, in label order.
     """
-    if not isinstance(content, dict) or content.keys() != PARTS.keys():
-        raise _ShapeError(f"holds no lists named {', '.join(PARTS)}")
+    form = FORMS[source.dataset]
+    parts = list(form.parts)
+    if not isinstance(content, dict) or content.keys() != form.parts.keys():
+        raise _ShapeError(f"its lists are not named {', '.join(parts)}")
     for part, tasks in content.items():
         if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
             raise _ShapeError(f"its {part} is not a list of tasks")
@@ -183,26 +266,27 @@ def _checked(content: Any, source: Source) -> tuple[list[list[str]], dict[str, d
             for label, items in task.items():
                 if not isinstance(label, str) or not isinstance(items, list):
                     raise _ShapeError(f"{part}, task {number}: {label!r} is not a class with a list of videos")
-                strange = [i for i in items if not isinstance(i, str) or not _item(source).fullmatch(i)]
+                strange = [item for item in items if form.read(item) is None]
                 if strange:
                     raise _ShapeError(
                         f"{part}, task {number}, class {label!r}: cannot tell which video {strange[0]!r} is"
                     )
     order = [list(task) for task in content["train"]]
     _check_classes(order, source)
-    for part in ("val", "test"):
+    for part in parts:
         if [set(task) for task in content[part]] != [set(task) for task in order]:
             raise _ShapeError(f"the classes of its {part} tasks are not those of its train tasks")
-    videos = {part: {label: items for task in content[part] for label, items in task.items()} for part in PARTS}
+    videos = {part: {label: items for task in content[part] for label, items in task.items()} for part in parts}
     counts = tuple(sum(map(len, classes.values())) for classes in videos.values())
     if source.videos is not None and counts != source.videos:
-        raise _ShapeError(f"it lists {counts} videos for {tuple(PARTS)}, not {source.videos}")
+        raise _ShapeError(f"it lists {counts} videos for {tuple(parts)}, not {source.videos}")
     return order, videos
 
 
 def _check_classes(order: list[list[str]], source: Source) -> None:
     """Refuse other classes, tasks or, where it is known, another order than the protocol's."""
-    expected = protocol.load(source.protocol)
+    name = next(iter(source.protocols.values()))
+    expected = protocol.load(name)
     sizes = [len(task) for task in order]
     if sizes != expected.spec.tasks.sizes:
         raise _ShapeError(f"its tasks have {sizes} classes, not {expected.spec.tasks.sizes}")
@@ -215,25 +299,18 @@ def _check_classes(order: list[list[str]], source: Source) -> None:
     if expected.spec.classes.order.kind == "listed":
         known = [expected.class_names[i] for i in expected.order(expected.spec.seeds[0])]
         if labels != known:
-            raise _ShapeError(f"its class order is not that of {source.protocol}")
-    if source.in_base_task is not None and source.in_base_task not in order[0]:
-        raise _ShapeError(f"{source.in_base_task!r} is not in its first task")
-
-
-def _dataset(source: Source) -> str:
-    return source.protocol.split("_")[1]
-
-
-def _split(source: Source) -> str:
-    return f"vclimb_{source.protocol.rpartition('_')[2]}"
-
-
-def _item(source: Source) -> re.Pattern[str]:
-    return ITEMS[_dataset(source)]
+            raise _ShapeError(f"its class order is not that of {name}")
+    for label in source.in_base_task:
+        if label not in order[0]:
+            raise _ShapeError(f"{label!r} is not in its first task")
+    if [label for label in order[0] if label in source.in_base_task] != list(source.in_base_task):
+        raise _ShapeError(
+            f"the classes of its first task are not in the authors' order: {', '.join(source.in_base_task)}"
+        )
 
 
 def _find(dataset: str, split: str) -> Source | None:
-    return next((s for s in SOURCES if (_dataset(s), _split(s)) == (dataset, split)), None)
+    return next((s for s in SOURCES if s.dataset == dataset and split in s.protocols), None)
 
 
 def _where(source: Source | None = None) -> str:

@@ -7,6 +7,7 @@ writes one JSON line per video. Facts of files that did not change are reused, s
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,7 @@ def prepare(
         adapter: The dataset.
         root: Its folder.
         split: One of its splits.
-        progress: Called as ``progress(done, total)`` after each video.
+        progress: Called as ``progress(done, total)`` after each file.
         listed: What the split's lists name, where they were read already.
         workers: Processes that decode; None for one per core.
         limit_s: Seconds after which the decoder of a video is killed.
@@ -64,8 +65,17 @@ def prepare(
     with locked(journal, wait_s=PREPARING_S):
         found = _facts(root, listed, journal, progress, workers, limit_s)
     videos = tuple(
-        Video(entry.id, entry.path, entry.label, entry.split, entry.group, facts)
-        for entry, facts in zip(listed, found, strict=True)
+        Video(
+            entry.id,
+            entry.path,
+            entry.label,
+            entry.split,
+            entry.group,
+            found[entry.path],
+            interval=entry.interval,
+            excluded=entry.excluded,
+        )
+        for entry in listed
     )
     manifest = Manifest(adapter.name, adapter.kind, split, root, videos)
     save(manifest, target)
@@ -101,7 +111,10 @@ class _Lines:
         }
         yield json.dumps(header, ensure_ascii=False) + "\n"
         for video in self.manifest.videos:
-            line = {name: getattr(video, name) for name in Listed.__slots__}
+            line = {name: value for name in Listed.__slots__ if (value := getattr(video, name)) is not None}
+            if video.interval is not None:
+                line["interval"] = dataclasses.asdict(video.interval)
+                line["span"] = [video.span.start, video.span.stop]
             line |= {name: getattr(video.facts, name) for name in Facts.__slots__}
             yield json.dumps(line, ensure_ascii=False) + "\n"
 
@@ -113,8 +126,9 @@ def _facts(
     progress: Progress | None,
     workers: int | None,
     limit_s: float,
-) -> list[Facts]:
-    """Return the facts of every listed video, those of unchanged files from the journal."""
+) -> dict[str, Facts]:
+    """Return the facts of every listed file by its path, those of unchanged files from the journal."""
+    paths = list(dict.fromkeys(entry.path for entry in listed))  # a file may be listed by its parts
     found: dict[str, Facts] = {}
     changed: list[str] = []
     done = 0
@@ -123,21 +137,17 @@ def _facts(
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, len(listed))
+            progress(done, len(paths))
 
     with Journal(journal_path) as journal:
-        for entry, state in zip(listed, _states(root, listed), strict=True):
-            old = journal.known.get(entry.path)
+        for path, state in zip(paths, _states(root, paths), strict=True):
+            old = journal.known.get(path)
             if isinstance(state, str):
-                found[entry.path] = Facts(problem=state)
-            elif (
-                old is not None
-                and unchanged(old, state)
-                and _is_final(old, journal.hung_s.get(entry.path), limit_s)
-            ):
-                found[entry.path] = old
+                found[path] = Facts(problem=state)
+            elif old is not None and unchanged(old, state) and _is_final(old, journal.hung_s.get(path), limit_s):
+                found[path] = old
             else:
-                changed.append(entry.path)
+                changed.append(path)
                 continue
             count()
         base = f"{root}{os.sep}"
@@ -147,7 +157,7 @@ def _facts(
             journal.add(path.removeprefix(base), facts, limit_s if hung else None)
             found[path.removeprefix(base)] = facts
             count()
-    return [found[entry.path] for entry in listed]
+    return found
 
 
 def _is_final(facts: Facts, hung_s: float | None, limit_s: float) -> bool:
@@ -164,16 +174,16 @@ def _is_final(facts: Facts, hung_s: float | None, limit_s: float) -> bool:
     return facts.problem is None or bool(facts.sha256) or hung_s == limit_s
 
 
-def _states(root: Path, listed: Sequence[Listed]) -> Iterator[os.stat_result | str]:
+def _states(root: Path, paths: Sequence[str]) -> Iterator[os.stat_result | str]:
     """Yield the state of every file in order, or why there is none.
 
     Threads, a thousand files each at a time: on a network disk every ``stat`` is a round trip.
     """
 
-    def states(entries: Sequence[Listed]) -> list[os.stat_result | str]:
-        return [_state(f"{root}{os.sep}{entry.path}") for entry in entries]
+    def states(some: Sequence[str]) -> list[os.stat_result | str]:
+        return [_state(f"{root}{os.sep}{path}") for path in some]
 
-    chunks = [listed[start : start + 1000] for start in range(0, len(listed), 1000)]
+    chunks = [paths[start : start + 1000] for start in range(0, len(paths), 1000)]
     with ThreadPoolExecutor(max_workers=16) as pool:
         for chunk in pool.map(states, chunks):
             yield from chunk

@@ -15,16 +15,19 @@ import numpy as np
 from vcil_bench.data.datasets import ADAPTERS
 from vcil_bench.data.manifest import MISSING, Manifest, Video
 
+from .odd_intervals import interval_lines, odd_intervals
+
 SHORT = 3  # frames; TCD drops videos of fewer from its training lists
 QUANTILES = (5, 25, 50, 75, 95)  # percent
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
     """Return counts, problem videos and leaks between train and test, as plain data for a report."""
-    counts = Counter((v.split, v.facts.problem is None) for v in manifest.videos)
+    counts = Counter((v.split, v.problem is None) for v in manifest.videos)
     used = [v for v in manifest.videos if v.split in ("train", "test")]
     doubles = _doubles(used)
     published = ADAPTERS[manifest.dataset].published.get(manifest.split)
+    intervals = odd_intervals(manifest.videos)
     return {
         "dataset": manifest.dataset,
         "split": manifest.split,
@@ -37,12 +40,13 @@ def summary(manifest: Manifest) -> dict[str, Any]:
             split: {"usable": counts[split, True], "left_out": counts[split, False]}
             for split in ("train", "test", "unused")
         },
-        "missing": sum(v.facts.problem == MISSING for v in used),
-        "left_out": [{"id": v.id, "problem": v.facts.problem} for v in manifest.left_out()],
+        **({"intervals": intervals} if intervals else {}),
+        "missing": sum(v.problem == MISSING for v in used),
+        "left_out": [{"id": v.id, "problem": v.problem} for v in manifest.left_out()],
         "short": [
-            {"id": v.id, "split": v.split, "frames": v.facts.frames}
+            {"id": v.id, "split": v.split, "frames": len(v.span)}
             for v in used
-            if v.facts.problem is None and v.facts.frames < SHORT
+            if v.problem is None and len(v.span) < SHORT
         ],
         "duplicates": [
             {
@@ -65,6 +69,7 @@ def summary_lines(found: dict[str, Any], limit: int) -> Iterator[str]:
         yield found["lists"]
     for part, count in found["counts"].items():
         yield f"{part}: {count['usable']} usable, {count['left_out']} left out"
+    yield from interval_lines(found.get("intervals", {}))
     if found["missing"]:
         yield f"missing: {found['missing']} of those left out"
     left_out = sorted(found["left_out"], key=lambda v: v["problem"] == MISSING)  # the damaged ones first
@@ -104,10 +109,13 @@ def _sharing_a_group(videos: list[Video]) -> int | None:
 
 
 def _doubles(videos: list[Video]) -> list[list[Video]]:
-    """Return the sets of videos whose files have the same content."""
+    """Return the sets of videos whose files have the same content; a file with several intervals counts once."""
     first: dict[str, Video] = {}
     doubles: dict[str, list[Video]] = {}
+    files = {(v.path, v.split): v for v in reversed(videos) if v.interval is not None}
     for v in videos:
+        if files.get((v.path, v.split), v) is not v:
+            continue
         if v.facts.sha256 and (other := first.setdefault(v.facts.sha256, v)) is not v:
             doubles.setdefault(v.facts.sha256, [other]).append(v)
     return list(doubles.values())
@@ -118,7 +126,7 @@ def statistics(manifest: Manifest) -> dict[str, Any]:
     per_class: dict[str, dict[str, int]] = {}
     for v in manifest.videos:
         counts = per_class.setdefault(v.label, {"train": 0, "test": 0, "unused": 0})
-        counts[v.split] += v.facts.problem is None
+        counts[v.split] += v.problem is None
     return {
         "dataset": manifest.dataset,
         "split": manifest.split,
@@ -154,11 +162,11 @@ def _size(count: int) -> str:
 def _distributions(videos: Sequence[Video]) -> dict[str, Any]:
     if not videos:
         return {"videos": 0}
-    frames = np.array([v.facts.frames for v in videos])
+    frames = np.array([len(v.span) for v in videos])
     quantiles = np.percentile(frames, QUANTILES)
     return {
         "videos": len(videos),
-        "bytes": sum(v.facts.bytes for v in videos),
+        "bytes": sum({v.path: v.facts.bytes for v in videos}.values()),  # parts share their file
         "frames": {
             "min": int(frames.min()),
             "max": int(frames.max()),

@@ -121,6 +121,12 @@ class FrameStore:
         """Return the ids of the usable training and test videos that are not in the store."""
         return [v.id for v in usable(manifest) if not self.blob(v.facts.sha256).is_file()]
 
+    def without_frames(self, manifest: Manifest) -> list[str]:
+        """Return the ids of the usable training and test videos of whose part of a file no frame is kept."""
+        if self.settings["max_frames"] is None:
+            return []
+        return [v.id for v in usable(manifest) if not _holds(v.span, self.numbers(v.facts.frames))]
+
     def numbers(self, frames: int) -> NDArray[np.int64]:
         """Return the ascending numbers of the frames that are kept of a video of so many."""
         most = self.settings["max_frames"]
@@ -189,6 +195,7 @@ class FrameStore:
         sha256: str,
         indices: Sequence[int] | NDArray[np.int64],
         window: Callable[[int, int], Box | None] = lambda width, height: None,
+        within: range | None = None,
     ) -> NDArray[np.uint8]:
         """Read frames of a video; where not all are kept, the nearest that is.
 
@@ -197,12 +204,14 @@ class FrameStore:
             indices: 0-based frame numbers in any order, duplicates allowed.
             window: Says from width and height what to cut out of each; None for all of it. Cut while it is in
                 the processor's cache, a picture costs a fifth less.
+            within: The part of the video to which the nearest frame must belong; None for all of it.
 
         Returns:
             uint8 RGB [len(indices), height, width, 3], of the window.
 
         Raises:
-            VideoError: The video is not in the store, is damaged there, or has no such frame.
+            VideoError: The video is not in the store, is damaged there, or has no such frame, or none is kept of
+                the part.
         """
         path = self.blob(sha256)
         wanted = np.asarray(indices)
@@ -221,7 +230,10 @@ class FrameStore:
                 pixels = np.empty((len(wanted), box.height, box.width, 3), np.uint8)
                 picture = jpeg.room(height, width)
                 done: dict[int, int] = {}
-                for slot, place in enumerate(_nearest(index["number"], wanted).tolist()):
+                places = _nearest(index["number"], wanted, range(frames) if within is None else within)
+                if not len(places):
+                    raise VideoError(f"{path}: no frame is kept of {within}; store more frames of a video")
+                for slot, place in enumerate(places.tolist()):
                     if place in done:
                         pixels[slot] = pixels[done[place]]
                         continue
@@ -256,6 +268,11 @@ def usable(manifest: Manifest) -> list[Video]:
     return [*manifest.usable("train"), *manifest.usable("test")]
 
 
+def _holds(span: range, kept: NDArray[np.int64]) -> bool:
+    """Tell whether any of the frames that are kept is in a span."""
+    return bool(np.any((kept >= span.start) & (kept < span.stop)))
+
+
 def _unpack(content: bytes | memoryview, settings_crc: int) -> tuple[int, int, int, NDArray[np.void]]:
     """Return frames of the video, width, height and the index of a file that begins with ``content``.
 
@@ -272,11 +289,20 @@ def _unpack(content: bytes | memoryview, settings_crc: int) -> tuple[int, int, i
     return frames, width, height, np.frombuffer(content, _ENTRY, stored, _INDEX)
 
 
-def _nearest(numbers: NDArray[np.uint32], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the places in ``numbers`` (ascending) of those nearest to ``wanted``, the earlier of two."""
+def _nearest(numbers: NDArray[np.uint32], wanted: NDArray[np.int64], within: range) -> NDArray[np.int64]:
+    """Return the places in ``numbers`` (ascending) of those nearest to ``wanted``, the earlier of two.
+
+    Args:
+        numbers: Frames that are kept.
+        wanted: Frames that are asked for.
+        within: The part of the video that the nearest must be of; nothing is returned where none is kept of it.
+    """
     kept = numbers.astype(np.int64)
-    after = np.searchsorted(kept, wanted).clip(max=len(kept) - 1)
-    before = (after - 1).clip(min=0)
+    first, stop = np.searchsorted(kept, (within.start, within.stop))
+    if first == stop:
+        return np.empty(0, np.int64)
+    after = np.searchsorted(kept, wanted).clip(first, stop - 1)
+    before = (after - 1).clip(min=first)
     return np.where(wanted - kept[before] <= kept[after] - wanted, before, after)
 
 
