@@ -6,6 +6,7 @@ is trained at all. Later tasks update an analytic head, whose result is that of 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -17,7 +18,7 @@ from vcil_bench.classifier import LINEAR_STD, Classifier, ClassifierConfig
 from vcil_bench.common.config import check_numbers
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import GrowingLinear
-from vcil_bench.nets.network import AdapterConfig
+from vcil_bench.nets.network import FrameFeatures, Tuning
 from vcil_bench.nets.ridge import RecursiveRidge, random_features
 from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task
@@ -33,11 +34,13 @@ class ACILConfig(ClassifierConfig):
         base_training: Train on the base task: ``auto`` does so where the network trains whole, a ResNet, and not
             where it is a frozen CLIP; ``always`` trains a CLIP's adapters too; ``never`` leaves a ResNet as it
             was pretrained.
+        features: What stands for a frame of a CLIP, see ``PretrainedConfig``.
         expansion: Size of the random expansion; 0 leaves it out.
         gamma: Ridge; the code's option, where its class says 1e-3.
     """
 
     base_training: Literal["auto", "always", "never"] = "auto"
+    features: FrameFeatures = "joint"
     expansion: int = 8192
     gamma: float = 0.1
 
@@ -76,9 +79,10 @@ class ACIL(Classifier):
         how = self.config.base_training
         return how == "always" or (how == "auto" and self.model.network.trains_whole)
 
-    def make_adapters(self) -> AdapterConfig | None:
+    def tuning(self) -> Tuning:
         """Leave adapters out where they would not be trained."""
-        return super().make_adapters() if self.config.base_training == "always" else None
+        given = dataclasses.replace(super().tuning(), features=self.config.features)
+        return given if self.config.base_training == "always" else dataclasses.replace(given, adapters=None)
 
     def make_head(self, dim: int) -> GrowingLinear:
         """Return the linear head of the base task's training."""

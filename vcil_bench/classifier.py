@@ -180,21 +180,20 @@ class Classifier(Method):
     def __init__(self, config: Any, context: RunContext) -> None:
         """Make the network from pretrained weights and a head without classes."""
         super().__init__(config, context)
-        network = context.backbone.network(
-            Tuning(
-                adapters=self.make_adapters(),
-                partial_bn=config.partial_bn,
-                final_relu=self.final_relu,
-            )
-        )
+        network = context.backbone.network(self.tuning())
         self.model = ClipClassifier(network, self.make_head(network.dim), config.dropout, context.precision)
 
-    def make_adapters(self) -> AdapterConfig | None:
-        """Return the shape of a CLIP's adapters, or None for none."""
-        return AdapterConfig(
-            bottleneck=self.config.adapter_bottleneck,
-            scale=self.config.adapter_scale,
-            dropout=self.config.adapter_dropout,
+    def tuning(self) -> Tuning:
+        """Return how the network is to be trained."""
+        config = self.config
+        return Tuning(
+            adapters=AdapterConfig(
+                bottleneck=config.adapter_bottleneck,
+                scale=config.adapter_scale,
+                dropout=config.adapter_dropout,
+            ),
+            partial_bn=config.partial_bn,
+            final_relu=self.final_relu,
         )
 
     @abstractmethod
