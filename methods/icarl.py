@@ -12,11 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from vcil_bench.classifier import LINEAR_STD, ClassifierConfig
-from vcil_bench.losses import logit_distillation, multi_class_loss, sigmoid_distillation
+from vcil_bench.losses import (
+    consistency_cross_entropy,
+    logit_distillation,
+    multi_class_loss,
+    sigmoid_distillation,
+)
 from vcil_bench.memory import herding_order, nearest_to_mean_order
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.rehearsal import RehearsalClassifier
@@ -87,7 +91,12 @@ class ICaRL(RehearsalClassifier):
 
 
 def icarl_losses(
-    kind: Literal["vclimb", "paper", "softmax"], logits: Tensor, old_logits: Tensor | None, labels: Tensor
+    kind: Literal["vclimb", "paper", "softmax"],
+    logits: Tensor,
+    old_logits: Tensor | None,
+    labels: Tensor,
+    second: Tensor | None = None,
+    weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """Return the terms of iCaRL's loss, see ``ICaRLConfig.loss``.
 
@@ -96,10 +105,12 @@ def icarl_losses(
         logits: [B, K] of all classes seen.
         old_logits: [B, num_old] of the old model, or None for no distillation.
         labels: [B].
+        second: [B, K] of the second clips, which ``paper`` has no place for; None for none.
+        weight: Of the second clips in the cross-entropy.
     """
     if kind == "paper":
         return {"binary": multi_class_loss(logits, old_logits, labels)}
-    losses = {"cross_entropy": F.cross_entropy(logits, labels)}
+    losses = {"cross_entropy": consistency_cross_entropy(logits, second, labels, weight)}
     if old_logits is not None:
         distil = sigmoid_distillation if kind == "vclimb" else logit_distillation
         losses["distillation"] = distil(logits[:, : old_logits.shape[1]], old_logits)
