@@ -17,7 +17,7 @@ LAYERS = (
     {"grid", "testing", "doctor"},
     {"run", "report"},
     {"methods"},
-    {"classifier", "rehearsal", "registry"},
+    {"classifier", "consolidation", "rehearsal", "registry"},
     {"method"},
     {"memory", "training", "stream", "verify", "trackers", "identity"},
     {"data"},

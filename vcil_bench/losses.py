@@ -294,9 +294,9 @@ def parameter_penalty(
 ) -> Tensor:
     """Squared distance of parameters to those after earlier tasks, each weighted by its importance there.
 
-    ``sum_i sum_p I_i[p] (star_i[p] - theta[p])^2`` over tasks i and parameters p, without a factor 1/2 and with a
-    map of every task. Source: vCLIMB utils/EWC.py and utils/MAS.py, get_regularized_loss. What it costs does grow
-    with the tasks; ``vcil_bench.anchoring`` has the same sum in two maps.
+    ``sum_i sum_p I_i[p] (star_i[p] - theta[p])^2`` over tasks i and parameters p, without a factor 1/2. Its maps
+    and its time grow with the tasks: ``consolidation.QuadraticPenalty`` is the same sum in two maps. Source:
+    vCLIMB utils/EWC.py and utils/MAS.py, get_regularized_loss.
 
     Args:
         parameters: theta by name.

@@ -117,9 +117,9 @@ def clip_positions(
     """Pick a clip from a list of stored frames by vCLIMB's rule.
 
     With ``draws`` position ``k q + draws[k]`` of segments of ``q = floor(L / S)`` frames, without their middles
-    ``floor(s/2 + s k)``, ``s = L / S``. A list shorter than the clip is repeated evenly, ``floor(k L / S)``, where
-    ``segment_indices`` gives the first frame throughout. Source: vCLIMB utils/icarl_dataset_frames_selfsup_v2.py,
-    _sample_indices and _get_val_indices.
+    ``floor(s/2 + s k)``, ``s = L / S``. A list shorter than the clip is repeated evenly, ``floor(k L / S)``,
+    where ``segment_indices`` gives the first frame throughout. Source: vCLIMB
+    utils/icarl_dataset_frames_selfsup_v2.py, _sample_indices and _get_val_indices.
 
     Args:
         num_stored: Length L of the list, at least 1.

@@ -332,6 +332,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Put a module's buffers back afterwards, such as what a pass in training mode does to batch norms."""
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in module.named_buffers():
+            buffer.copy_(before[name])
+
+
 def _network_parameters(module: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of a module's networks, of which a process computes its own clips' share."""
     networks = [m for m in module.modules() if isinstance(m, VideoNetwork)]
