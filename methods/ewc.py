@@ -18,11 +18,7 @@ from vcil_bench.consolidation import ConsolidatingClassifier, ConsolidationConfi
 
 @dataclass(frozen=True, kw_only=True)
 class EWCConfig(ConsolidationConfig):
-    """Hyper-parameters of EWC in vCLIMB, from its configuration for Kinetics.
-
-    The embedded protocols keep its lambda, and no other was tried there: importance is a sum over the batches
-    of a task, and their base task has about as many as a task of vCLIMB on UCF101 (14 and 15).
-    """
+    """Hyper-parameters of EWC in vCLIMB, from its configuration for Kinetics."""
 
     reg_lambda: float = 3000.0
     batch_size: int = 64

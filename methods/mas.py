@@ -17,10 +17,7 @@ from vcil_bench.consolidation import ConsolidatingClassifier, ConsolidationConfi
 
 @dataclass(frozen=True, kw_only=True)
 class MASConfig(ConsolidationConfig):
-    """Hyper-parameters of MAS in vCLIMB, from its configuration for Kinetics.
-
-    The embedded protocols keep its lambda, and no other was tried there, for the reason that EWC's config gives.
-    """
+    """Hyper-parameters of MAS in vCLIMB, from its configuration for Kinetics."""
 
     reg_lambda: float = 3e5
     batch_size: int = 64

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .common.config import ConfigError, check_numbers
+from .data.clips import SecondClip
 from .data.loader import Sample
 from .method import Method, RunContext
 from .nets.heads import Head
@@ -238,7 +239,12 @@ class Classifier(Method):
         return {"cnn": self.model.logits(clips)}
 
     def task_epochs(
-        self, task: Task, samples: Sequence[Sample], optimiser: torch.optim.Optimizer | None = None
+        self,
+        task: Task,
+        samples: Sequence[Sample],
+        optimiser: torch.optim.Optimizer | None = None,
+        *,
+        second: SecondClip | None = None,
     ) -> Iterator[Epoch]:
         """Yield the epochs of a task's training over the samples, at the config's stepped rate.
 
@@ -246,6 +252,7 @@ class Classifier(Method):
             task: The task.
             samples: Its videos, with or without exemplars.
             optimiser: By default ``self.optimiser()``.
+            second: Give batches a second clip of every video; None for none.
         """
         if optimiser is None:
             optimiser = self.optimiser()
@@ -257,6 +264,7 @@ class Classifier(Method):
             batch_size=self.config.batch_size,
             phase=f"task {task.index + 1}",
             drop_last=self.config.drop_last,
+            second=second,
         )
 
     def optimiser(

@@ -7,6 +7,7 @@ a tenth of the cost of converting to float first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -169,6 +170,32 @@ def second_clip_positions(
         return None
     positions = clip_positions(kept, num_segments, draws)
     return positions if released else thinned_indices(num_stored, kept)[positions]
+
+
+@dataclass(frozen=True, slots=True)
+class SecondClip:
+    """A second clip of every training video beside the first, for vCLIMB's temporal consistency.
+
+    Attributes:
+        kept: Frames that the memory keeps of a video, -1 for all, see ``second_clip_positions``.
+        released: As the released code has it, which gives exemplars a blank one.
+    """
+
+    kept: int
+    released: bool = False
+
+    def positions(
+        self, num_stored: int, num_segments: int, rng: np.random.Generator
+    ) -> NDArray[np.int64] | None:
+        """Draw its positions in a video's list of frames, see ``second_clip_positions``."""
+        length = (num_stored if self.kept < 0 else self.kept) // num_segments
+        draws = rng.integers(length, size=num_segments) if length else None
+        return second_clip_positions(num_stored, self.kept, num_segments, draws, self.released)
+
+
+# Of a blank clip: what is nothing behind the networks' normalisation, up to rounding (0.01), where vCLIMB's code
+# puts zeros.
+BLANK = (124, 116, 104)
 
 
 def training_window(width: int, height: int, spec: ClipSpec, rng: np.random.Generator) -> Box | None:
