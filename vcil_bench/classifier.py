@@ -105,8 +105,8 @@ class VCLIMBConfig(ClassifierConfig):
 
 
 # The same for methods that are trained by it on vCLIMB's protocols alone.
-VCLIMB_RECIPE = {
-    field.name: field.default
+VCLIMB_RECIPE: dict[str, Any] = {
+    field.name: list(field.default) if isinstance(field.default, tuple) else field.default
     for field in dataclasses.fields(VCLIMBConfig)
     if field.default != getattr(ClassifierConfig, field.name)
 }
