@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vcil_bench.classifier import TABLE_BACKBONES
 from vcil_bench.common.config import check_numbers
@@ -32,11 +32,13 @@ class FinetuneConfig:
     """Hyper-parameters; optimiser, epochs and shapes are StPR's, those on a table's ResNet the classifiers'.
 
     Attributes:
-        lr, momentum, weight_decay, batch_size: SGD, cosine decay to zero in every task.
+        lr, momentum, weight_decay, batch_size: SGD.
+        schedule: Of the rate in every task: ``cosine`` decay to zero, or ``constant``.
         epochs_first: Epochs of the base task.
         epochs: Epochs of each later task.
         temporal: What stands between frames and head: the temporal ``encoder``, or the ``mean`` over frames,
             which on features of single frames cannot tell the direction of time.
+        dropout: Of the frame features, while training.
         partial_bn: Of a ResNet: keep every batch norm after the first as it is, as the classifiers do.
         adapter_bottleneck, adapter_scale, adapter_dropout: AdaptFormer's.
         encoder_layers, encoder_head_width, encoder_ratio, encoder_dropout: Shape of the temporal encoder.
@@ -46,9 +48,11 @@ class FinetuneConfig:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 40
+    schedule: Literal["cosine", "constant"] = "cosine"
     epochs_first: int = 60
     epochs: int = 30
     temporal: Literal["encoder", "mean"] = "encoder"
+    dropout: float = 0.0
     partial_bn: bool = True
     adapter_bottleneck: int = 64
     adapter_scale: float = 0.1
@@ -67,7 +71,7 @@ class FinetuneConfig:
                 *("encoder_layers", "encoder_head_width", "encoder_ratio"),
             ),
             not_negative=("weight_decay", "adapter_scale"),
-            below_one=("momentum", "adapter_dropout", "encoder_dropout"),
+            below_one=("momentum", "dropout", "adapter_dropout", "encoder_dropout"),
         )
 
 
@@ -108,6 +112,7 @@ class Finetune(Method):
             dropout=config.adapter_dropout,
         )
         self.encoder = context.backbone.network(Tuning(adapters=adapters, partial_bn=config.partial_bn))
+        self.dropout = nn.Dropout(config.dropout)
         dim = self.encoder.dim
         if config.temporal == "encoder":
             self.temporal = TemporalEncoder(
@@ -146,7 +151,7 @@ class Finetune(Method):
         for epoch in self.train_epochs(
             samples,
             optimiser,
-            cosine(optimiser, num_epochs),
+            cosine(optimiser, num_epochs) if config.schedule == "cosine" else None,
             num_epochs=num_epochs,
             batch_size=config.batch_size,
             phase=f"task {task.index + 1}",
@@ -162,6 +167,6 @@ class Finetune(Method):
     def logits(self, clips: Tensor) -> Tensor:
         """Return the logits [B, num_seen] of clips [B, T, 3, S, S]."""
         with self.context.autocast():
-            frames = self.encoder(clips)  # [B, T, D]
+            frames = self.dropout(self.encoder(clips))  # [B, T, D]
             pooled = self.temporal(frames) if self.config.temporal == "encoder" else frames.mean(dim=1)
         return self.head(pooled.float())

@@ -12,19 +12,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from vcil_bench.classifier import LINEAR_STD, ClassifierConfig
-from vcil_bench.losses import logit_distillation, multi_class_loss, sigmoid_distillation
+from vcil_bench.classifier import LINEAR_STD, VCLIMB_RECIPE
+from vcil_bench.common.config import ConfigError
+from vcil_bench.losses import (
+    consistency_cross_entropy,
+    logit_distillation,
+    multi_class_loss,
+    sigmoid_distillation,
+)
 from vcil_bench.memory import herding_order, nearest_to_mean_order
 from vcil_bench.nets.heads import GrowingLinear
-from vcil_bench.rehearsal import RehearsalClassifier
+from vcil_bench.rehearsal import ConsistencyConfig, RehearsalClassifier
 from vcil_bench.stream import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class ICaRLConfig(ClassifierConfig):
+class ICaRLConfig(ConsistencyConfig):
     """Hyper-parameters; TCD's authors did not publish theirs for iCaRL, so the recipe is TCD's own.
 
     Attributes:
@@ -35,13 +40,22 @@ class ICaRLConfig(ClassifierConfig):
         selection: ``herding`` (Alg. 4), or ``nearest_to_mean``, which is nearly what vCLIMB's code does: it
             normalises over the wrong axis and sorts incompletely, so its order is not even defined.
         rehearsal: Train on the exemplars too. Without, they serve the readout only.
-        distillation: Hold the old classes' outputs.
+        distillation: Hold the old classes' outputs, those of first clips if there are two.
     """
 
     loss: Literal["vclimb", "paper", "softmax"] = "vclimb"
     selection: Literal["herding", "nearest_to_mean"] = "herding"
     rehearsal: bool = True
     distillation: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        super().__post_init__()
+        if self.loss == "paper" and self.tc_clip != "off":
+            raise ConfigError(
+                f"tc_clip: {self.tc_clip} needs a cross-entropy, which loss=paper has not; take loss=vclimb, "
+                "loss=softmax or tc_clip=off"
+            )
 
 
 class ICaRL(RehearsalClassifier):
@@ -52,17 +66,7 @@ class ICaRL(RehearsalClassifier):
     readouts = ("nme", "cnn")  # tables give iCaRL by nearest mean only
     splits_batches = True
     Config = ICaRLConfig
-    recipes: ClassVar = {
-        # vCLIMB's configuration of iCaRL on UCF101, taken for Kinetics as well.
-        "vclimb_*": {
-            "weight_decay": 1e-4,
-            "milestones": [10, 20],
-            "dropout": 0.5,
-            "partial_bn": False,
-            "head_lr": 1.0,
-            "batch_size": 50,
-        },
-    }
+    recipes: ClassVar = {"vclimb_*": VCLIMB_RECIPE}
 
     config: ICaRLConfig
 
@@ -74,12 +78,13 @@ class ICaRL(RehearsalClassifier):
         """Update the representation (Alg. 3), then the exemplars (Alg. 4 and 5); ``predict`` is Alg. 1."""
         config = self.config
         old = self.model.frozen_copy() if task.index > 0 and config.distillation else None
-        exemplars = self.memory.samples() if config.rehearsal else []
-        for epoch in self.task_epochs(task, [*task.train, *exemplars]):  # Alg. 3: D <- X and P
+        samples = [*task.train, *(self.memory.samples() if config.rehearsal else [])]  # Alg. 3: D <- X and P
+        for epoch in self.task_epochs(task, samples, second=config.second_clip(self.memory.budget)):
             for batch in epoch:
                 logits = self.model.logits(batch.clips)  # g(x)
+                second = self.model.logits(batch.second) if batch.second is not None else None
                 old_logits = old.logits(batch.clips)[:, : task.num_old] if old is not None else None  # q
-                losses = icarl_losses(config.loss, logits, old_logits, batch.labels)
+                losses = icarl_losses(config.loss, logits, old_logits, batch.labels, second, config.tc_weight)
                 epoch.step(losses, clip_norm=config.clip_norm)
         rank = herding_order if config.selection == "herding" else nearest_to_mean_order
         self.choose_exemplars(task, rank)  # Alg. 4 for the new classes, Alg. 5 for the old
@@ -87,7 +92,12 @@ class ICaRL(RehearsalClassifier):
 
 
 def icarl_losses(
-    kind: Literal["vclimb", "paper", "softmax"], logits: Tensor, old_logits: Tensor | None, labels: Tensor
+    kind: Literal["vclimb", "paper", "softmax"],
+    logits: Tensor,
+    old_logits: Tensor | None,
+    labels: Tensor,
+    second: Tensor | None = None,
+    weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """Return the terms of iCaRL's loss, see ``ICaRLConfig.loss``.
 
@@ -96,10 +106,12 @@ def icarl_losses(
         logits: [B, K] of all classes seen.
         old_logits: [B, num_old] of the old model, or None for no distillation.
         labels: [B].
+        second: [B, K] of the second clips, which ``paper`` has no place for; None for none.
+        weight: Of the second clips in the cross-entropy.
     """
     if kind == "paper":
         return {"binary": multi_class_loss(logits, old_logits, labels)}
-    losses = {"cross_entropy": F.cross_entropy(logits, labels)}
+    losses = {"cross_entropy": consistency_cross_entropy(logits, second, labels, weight)}
     if old_logits is not None:
         distil = sigmoid_distillation if kind == "vclimb" else logit_distillation
         losses["distillation"] = distil(logits[:, : old_logits.shape[1]], old_logits)

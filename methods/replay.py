@@ -1,8 +1,9 @@
 """Naive replay: fine-tuning on the new task's videos mixed with exemplars that were chosen at random.
 
 vCLIMB's baseline of that name, without distillation, balancing or nearest mean: what exemplars alone are worth
-on a protocol. Its recipe there is vCLIMB's own (main.py). Elsewhere it is trained as fine-tuning and joint
-training are, so that the three differ in the videos they may see and in nothing else.
+on a protocol. Its recipe there is vCLIMB's own (main.py; no file gives its epochs and batches, which are taken
+from vCLIMB's iCaRL). Elsewhere it is trained as fine-tuning and joint training are, so that the three differ in
+the videos they may see and in nothing else.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 
-from vcil_bench.memory import ExemplarMemory
+from vcil_bench.classifier import VCLIMB_RECIPE
+from vcil_bench.memory import ExemplarMemory, random_order
 from vcil_bench.method import RunContext
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record_schema import MemoryUse
@@ -33,7 +36,12 @@ class Replay(Finetune):
     paper = "naive replay, as in Villa et al., vCLIMB, CVPR 2022"
     uses_memory = True
     Config = ReplayConfig
-    recipes: ClassVar = {"vclimb_*": {"weight_decay": 1e-4, "partial_bn": False}}
+    recipes: ClassVar = {
+        "vclimb_*": {
+            "schedule": "constant",
+            **{key: VCLIMB_RECIPE[key] for key in ("weight_decay", "batch_size", "dropout", "partial_bn")},
+        },
+    }
 
     def __init__(self, config: ReplayConfig, context: RunContext) -> None:
         """Make fine-tuning's network and an empty memory."""
@@ -49,8 +57,10 @@ class Replay(Finetune):
     def learn(self, task: Task) -> None:
         """Train everything on the task's videos and the exemplars, then keep some of the videos."""
         # Drawn first, where the random state is the same in a run that was cut off and goes on in the training.
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        share = self.memory.share(task.num_seen)
         ranking = {
-            label: torch.randperm(len(self.memory.candidates(label))).tolist()
+            label: random_order(len(self.memory.candidates(label)), share, rng)
             for label in range(task.num_old, task.num_seen)
         }
         self.train_on([*task.train, *self.memory.samples()], task)

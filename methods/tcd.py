@@ -24,7 +24,7 @@ from vcil_bench.nets.heads import CosineHead
 from vcil_bench.nets.network import Features
 from vcil_bench.rehearsal import RehearsalClassifier
 from vcil_bench.stream import Task
-from vcil_bench.training import Epoch, fuses, gradients, sgd
+from vcil_bench.training import Epoch, buffers_kept, fuses, gradients, sgd
 
 # For fp16. The loss is a mean over videos and frames; its gradients by a map's values lie around 1e-9 to 1e-5.
 IMPORTANCE_SCALE = 2.0**16
@@ -236,25 +236,23 @@ class TCD(RehearsalClassifier):
         The network stays as it was, the statistics of its first batch norm too: their code goes on from the
         checkpoint that it wrote before the pass.
         """
-        network = self.model.network
-        statistics = {name: buffer.clone() for name, buffer in network.named_buffers()}
         sums = [torch.zeros_like(m) for m in self.importance_maps()]
-        for batch in self.context.trainer.batches(
+        batches = self.context.trainer.batches(
             samples,
             batch_size=self.config.batch_size,
             phase=f"task {task.index + 1} importance",
             drop_last=self.config.drop_last,
-        ):
-            features = self.model.features_with_maps(batch.clips)
-            frames = self.model.dropout(features.frames)
-            loss = nca_loss(self.model.mean_logits(frames), batch.labels)
-            by_layer = gradients(loss, [*features.maps, frames], scale=IMPORTANCE_SCALE)
-            for total, gradient in zip(sums, by_layer, strict=True):
-                total += accumulate_importance([gradient], authors_code=self.config.authors_code)
+        )
+        with buffers_kept(self.model.network):
+            for batch in batches:
+                features = self.model.features_with_maps(batch.clips)
+                frames = self.model.dropout(features.frames)
+                loss = nca_loss(self.model.mean_logits(frames), batch.labels)
+                by_layer = gradients(loss, [*features.maps, frames], scale=IMPORTANCE_SCALE)
+                for total, gradient in zip(sums, by_layer, strict=True):
+                    total += accumulate_importance([gradient], authors_code=self.config.authors_code)
         for buffer, total in zip(self.importance_maps(), sums, strict=True):
             buffer.copy_(normalise_importance(total))
-        for name, buffer in network.named_buffers():
-            buffer.copy_(statistics[name])
 
 
 class AuthorsSGD(torch.optim.SGD):

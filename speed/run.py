@@ -26,6 +26,7 @@ SUBJECTS = {
     "experts": "Experts at evaluation",
     "pretrained": "Heads on pretrained features",
     "tcd_step": "A training step of TCD",
+    "penalty": "The penalty of EWC over tasks",
     "memory": "Memory",
     "growth": "Growth",
 }

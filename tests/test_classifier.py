@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_runs import clips_of, config_of, context_of, method_class
 
+from vcil_bench.classifier import VCLIMB_RECIPE
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.stream import TaskStream
@@ -51,6 +52,17 @@ def test_logits_are_the_means_over_frames_behind_the_dropout(method: Any, stream
         torch.testing.assert_close(model.logits(clips), each.mean(dim=1))
         torch.testing.assert_close(model.features_with_maps(clips).frames, frames)
         assert not torch.equal(method.train().model.dropout(frames), frames)
+
+
+@pytest.mark.parametrize("method", ["tsm_tiny"], indirect=True)
+def test_without_policies_all_is_trained_alike(method: Any) -> None:
+    assert len({(g["lr"], g["weight_decay"]) for g in method.optimiser().param_groups}) == 4
+    config = dataclasses.replace(method.config, **VCLIMB_RECIPE)
+    method.config = config
+    groups = method.optimiser().param_groups
+    assert {(g["lr"], g["weight_decay"]) for g in groups} == {(1e-3, 1e-4)}
+    stepped = [id(p) for g in groups for p in g["params"]]
+    assert sorted(stepped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
 
 
 def test_groups_that_are_given_stand_in_their_places(method: Any) -> None:

@@ -17,7 +17,7 @@ LAYERS = (
     {"grid", "testing", "doctor"},
     {"run", "report"},
     {"methods"},
-    {"classifier", "pretrained", "rehearsal", "registry"},
+    {"classifier", "consolidation", "pretrained", "rehearsal", "registry"},
     {"method"},
     {"memory", "training", "stream", "verify", "trackers", "identity"},
     {"data"},

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vcil_bench.losses import (
     attention_distillation,
+    consistency_cross_entropy,
     cosine_embedding,
     feature_distillation,
     feature_map_distillation,
@@ -144,6 +145,27 @@ def test_the_default_form_of_icarl_equals_vclimb(step: str, precision: str) -> N
     assert icarl.ICaRLConfig().loss == "vclimb"
     loss = total(icarl.icarl_losses("vclimb", logits, old, data["loss_labels"]))
     check(loss, data[f"loss_plain_{step}_task"], (logits, data[f"loss_plain_{step}_task_grad_logits"]))
+
+
+@DTYPES
+@pytest.mark.parametrize("step", ["first", "later"])
+def test_icarl_with_temporal_consistency_equals_vclimb(step: str, precision: str) -> None:
+    data = tensors("vclimb_17", precision)
+    logits = leaf(data["loss_logits"])
+    old = data["loss_old_logits"][:, : int(data["loss_n_known"])] if step == "later" else None
+    second, weight = data["loss_logits_aug"], float(data["loss_adv_lambda"])
+    loss = total(icarl.icarl_losses("vclimb", logits, old, data["loss_labels"], second, weight))
+    check(loss, data[f"loss_con_{step}_task"], (logits, data[f"loss_con_{step}_task_grad_logits"]))
+
+
+@DTYPES
+def test_the_cross_entropy_of_two_clips_equals_vclimb(precision: str) -> None:
+    data = tensors("vclimb_17", precision)
+    logits, second, labels = data["loss_logits"], data["loss_logits_aug"], data["loss_labels"]
+    weight = float(data["loss_adv_lambda"])
+    close(consistency_cross_entropy(logits, second, labels, weight), data["robust_loss_cr0"])
+    assert torch.equal(consistency_cross_entropy(logits, None, labels, weight), F.cross_entropy(logits, labels))
+    assert torch.equal(consistency_cross_entropy(logits, second, labels, 1.0), F.cross_entropy(second, labels))
 
 
 def test_the_multi_class_form_takes_old_outputs_from_the_old_model_and_new_ones_from_the_label() -> None:

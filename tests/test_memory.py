@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from golden_files import DTYPES, tensors
@@ -20,6 +21,7 @@ from vcil_bench.memory import (
     check_budget,
     herding_order,
     nearest_to_mean_order,
+    random_order,
 )
 from vcil_bench.protocol import ClipSpec, MemorySpec
 from vcil_bench.stream import Task
@@ -150,6 +152,16 @@ def test_herding_makes_up_for_what_is_chosen_where_nearness_does_not() -> None:
 
 
 # --- budgets
+
+
+def test_a_random_order_is_a_choice_without_repetition() -> None:
+    order = random_order(10, 4, np.random.default_rng(1))
+    assert len(order) == len(set(order)) == 4
+    assert set(order) <= set(range(10))
+    assert order == random_order(10, 4, np.random.default_rng(1))
+    assert sorted(random_order(3, 4, np.random.default_rng(1))) == [0, 1, 2]
+    first = [random_order(10, 1, np.random.default_rng(seed))[0] for seed in range(200)]
+    assert set(first) == set(range(10))
 
 
 def test_a_budget_per_class_gives_every_class_its_share_for_good() -> None:

@@ -9,6 +9,7 @@ training and, as a frozen copy, the model to distil from; and SGD with a stepped
 from __future__ import annotations
 
 import copy
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .common.config import ConfigError, check_numbers
+from .data.clips import SecondClip
 from .data.loader import Sample
 from .method import Method, RunContext
 from .nets.heads import Head
@@ -39,6 +41,8 @@ class ClassifierConfig:
         lr_decay: See ``milestones``.
         clip_norm: Largest norm of the gradient.
         head_lr: Factor on the rate of the head.
+        optim_policies: Train batch norms and the head's bias without decay, and that bias at twice the head's
+            rate, as in TCD's get_optim_policies. Without, these are trained like all else.
         dropout: Of the frame features in front of the head, while training.
         partial_bn: Of a ResNet: keep every batch norm after the first as it is.
         drop_last: Leave out an epoch's incomplete last batch, as TCD's loaders do; a batch that is the only
@@ -59,6 +63,7 @@ class ClassifierConfig:
     lr_decay: float = 0.1
     clip_norm: float = 20.0
     head_lr: float = 5.0
+    optim_policies: bool = True
     dropout: float = 0.8
     partial_bn: bool = True
     drop_last: bool = True
@@ -81,6 +86,30 @@ class ClassifierConfig:
         if any(m < 1 for m in self.milestones) or list(self.milestones) != sorted(set(self.milestones)):
             raise ConfigError(f"milestones: {list(self.milestones)} must be ascending epochs from 1")
 
+
+@dataclass(frozen=True, kw_only=True)
+class VCLIMBConfig(ClassifierConfig):
+    """Trained by vCLIMB's recipe, the rate constant and the same for all.
+
+    From its configuration of iCaRL on UCF101, the only published one of a rehearsal method. The file names steps
+    of the rate, and the network factors of rate and decay for some parameters; the code reads neither.
+    """
+
+    weight_decay: float = 1e-4
+    batch_size: int = 50
+    milestones: tuple[int, ...] = ()
+    head_lr: float = 1.0
+    optim_policies: bool = False
+    dropout: float = 0.5
+    partial_bn: bool = False
+
+
+# The same for methods that are trained by it on vCLIMB's protocols alone.
+VCLIMB_RECIPE: dict[str, Any] = {
+    field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+    for field in dataclasses.fields(VCLIMBConfig)
+    if field.default != getattr(ClassifierConfig, field.name)
+}
 
 # The backbones on which the protocols' tables were made. TCD published UCF101 scripts only, with ResNet-34;
 # papers that compare on its other protocols use ResNet-50 (SFCL, and the re-implementation of NinV). vCLIMB's
@@ -135,6 +164,10 @@ class ClipClassifier(nn.Module, Generic[HeadT]):
     def mean_logits(self, frames: Tensor) -> Tensor:
         """Return the head's logits of frame features [B, T, D], averaged over the frames [B, K]."""
         return self.head(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)
+
+    def with_head(self, head: HeadT) -> ClipClassifier[HeadT]:
+        """Return a model of another head on the same network, not on a copy of it."""
+        return ClipClassifier(self.network, head, self.dropout.p, self._precision)
 
     def frozen_copy(self) -> ClipClassifier[HeadT]:
         """Return the model as it is now, without training and dropout: the old model of a distillation.
@@ -209,7 +242,12 @@ class Classifier(Method):
         return {"cnn": self.model.logits(clips)}
 
     def task_epochs(
-        self, task: Task, samples: Sequence[Sample], optimiser: torch.optim.Optimizer | None = None
+        self,
+        task: Task,
+        samples: Sequence[Sample],
+        optimiser: torch.optim.Optimizer | None = None,
+        *,
+        second: SecondClip | None = None,
     ) -> Iterator[Epoch]:
         """Yield the epochs of a task's training over the samples, at the config's stepped rate.
 
@@ -217,6 +255,7 @@ class Classifier(Method):
             task: The task.
             samples: Its videos, with or without exemplars.
             optimiser: By default ``self.optimiser()``.
+            second: Give batches a second clip of every video; None for none.
         """
         if optimiser is None:
             optimiser = self.optimiser()
@@ -228,6 +267,7 @@ class Classifier(Method):
             batch_size=self.config.batch_size,
             phase=f"task {task.index + 1}",
             drop_last=self.config.drop_last,
+            second=second,
         )
 
     def optimiser(
@@ -236,21 +276,21 @@ class Classifier(Method):
         head_groups: Sequence[dict[str, Any]] | None = None,
         extra_groups: Sequence[dict[str, Any]] = (),
     ) -> torch.optim.Optimizer:
-        """Return SGD over everything that requires gradients, the head at its own rate.
+        """Return the optimiser of everything that requires gradients, the head at its own rate.
 
         Args:
             head_groups: Parameter groups in place of ``self.head_groups()``.
             extra_groups: Parameter groups of what is trained beside network and head.
         """
-        config = self.config
         if head_groups is None:
             head_groups = self.head_groups()
+        return self.make_optimiser([*self.network_groups(), *extra_groups, *head_groups])
+
+    def make_optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Return SGD over groups of parameters."""
+        config = self.config
         return sgd(
-            self.context,
-            [*self.network_groups(), *extra_groups, *head_groups],
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
+            self.context, groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
 
     def network_groups(self) -> list[dict[str, Any]]:
@@ -259,6 +299,8 @@ class Classifier(Method):
         trained = [p for p in network.parameters() if p.requires_grad]
         norms = {id(p) for m in network.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
         rate = self.config.lr * (1.0 if network.trains_whole else self.config.adapter_lr)
+        if not self.config.optim_policies:
+            return [{"params": trained, "lr": rate}]
         return [
             {"params": [p for p in trained if id(p) not in norms], "lr": rate},
             {"params": [p for p in trained if id(p) in norms], "weight_decay": 0.0},
@@ -271,6 +313,8 @@ class Classifier(Method):
         """
         rate = self.config.lr * self.config.head_lr
         named = [(name, p) for name, p in self.model.head.named_parameters() if p.requires_grad]
+        if not self.config.optim_policies:
+            return [{"params": [p for _, p in named], "lr": rate}]
         return [
             {"params": [p for name, p in named if name != "bias"], "lr": rate},
             {"params": [p for name, p in named if name == "bias"], "lr": 2 * rate, "weight_decay": 0.0},

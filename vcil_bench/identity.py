@@ -45,6 +45,7 @@ NUMERIC_MODULES = frozenset(
     {
         "vcil_bench.classifier",
         "vcil_bench.common.random_streams",
+        "vcil_bench.consolidation",
         "vcil_bench.data.clips",
         "vcil_bench.data.crops",
         "vcil_bench.data.loader",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -179,6 +179,24 @@ def sigmoid_distillation(logits: Tensor, old_logits: Tensor) -> Tensor:
     return each.sum(dim=1).mean()
 
 
+def consistency_cross_entropy(logits: Tensor, second: Tensor | None, labels: Tensor, weight: float) -> Tensor:
+    """Cross-entropy shared between two clips of every video: vCLIMB's temporal consistency.
+
+    ``weight CE(second) + (1 - weight) CE(logits)``. Source: vCLIMB model/consistency_loss.py, get_robust_loss.
+
+    Args:
+        logits: [B, K] of the clips.
+        second: [B, K] of the second clips; None where there are none, which leaves the plain cross-entropy.
+        labels: [B].
+        weight: Of the second clips.
+
+    Returns:
+        Scalar.
+    """
+    loss = F.cross_entropy(logits, labels)
+    return loss if second is None else weight * F.cross_entropy(second, labels) + (1 - weight) * loss
+
+
 def multi_class_loss(logits: Tensor, old_logits: Tensor | None, labels: Tensor) -> Tensor:
     """Binary cross-entropy of every output: old classes against the old sigmoids, new ones against the label.
 
@@ -301,3 +319,29 @@ def task_cross_entropy(logits: Tensor, labels: Tensor, classes: Sequence[int]) -
     competing = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
     competing[list(classes)] = True
     return F.cross_entropy(logits.masked_fill(~competing, -torch.inf), labels)
+
+
+def parameter_penalty(
+    parameters: Mapping[str, Tensor],
+    centres: Sequence[Mapping[str, Tensor]],
+    importances: Sequence[Mapping[str, Tensor]],
+) -> Tensor:
+    """Squared distance of parameters to those after earlier tasks, each weighted by its importance there.
+
+    ``sum_i sum_p I_i[p] (star_i[p] - theta[p])^2`` over tasks i and parameters p, without a factor 1/2. Its maps
+    and its time grow with the tasks: ``consolidation.QuadraticPenalty`` is the same sum in two maps. Source:
+    vCLIMB utils/EWC.py and utils/MAS.py, get_regularized_loss.
+
+    Args:
+        parameters: theta by name.
+        centres: Per task, star by name; of a parameter that has grown since, the rows that it had.
+        importances: Per task, I by name, of the shape of star.
+
+    Returns:
+        Scalar, without lambda; 0 without a task.
+    """
+    total = next(iter(parameters.values())).new_zeros(())
+    for centre, importance in zip(centres, importances, strict=True):
+        for name, star in centre.items():
+            total = total + (importance[name] * (star - parameters[name][: len(star)]).square()).sum()
+    return total

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -188,6 +189,20 @@ def herding_order(features: Tensor, k: int) -> list[int]:
         left = left.index_fill(0, best, False)
         total = total + unit.index_select(0, best)[0]
     return torch.cat(chosen).tolist() if chosen else []
+
+
+def random_order(count: int, k: int, rng: np.random.Generator) -> list[int]:
+    """Choose videos at random.
+
+    Args:
+        count: Videos of one class.
+        k: How many; all if there are fewer.
+        rng: Generator.
+
+    Returns:
+        Different numbers below ``count``, in the order drawn.
+    """
+    return rng.permutation(count)[:k].tolist()
 
 
 def check_budget(budget: MemorySpec, num_classes: int, method: str) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .common.config import build
+from .data.clips import SecondClip
 from .data.loader import Batch, ClipLoader, Sample
 from .nets.network import Trunk
 from .nets.parallel.batch_part import computing
@@ -143,6 +144,7 @@ class Method(nn.Module, ABC):
         batch_size: int,
         phase: str,
         drop_last: bool = False,
+        second: SecondClip | None = None,
     ) -> Iterator[Epoch]:
         """Yield the epochs of one phase of training: ``for batch in epoch`` and ``epoch.step(losses)`` for each.
 
@@ -160,6 +162,7 @@ class Method(nn.Module, ABC):
             batch_size: Videos per step; the last batch of an epoch may be smaller.
             phase: Name of the phase, which keys its random draws; different for every phase of a task.
             drop_last: Leave out an incomplete last batch, unless it would be the only one.
+            second: Give batches a second clip of every video, ``batch.second``; None for none.
 
         Raises:
             TrainingError: A loss term of an epoch is not finite; names the terms.
@@ -173,6 +176,7 @@ class Method(nn.Module, ABC):
             batch_size=batch_size,
             phase=phase,
             drop_last=drop_last,
+            second=second,
         )
 
     def memory_use(self) -> MemoryUse:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .classifier import Classifier
-from .data.clips import exemplar_indices
+from .classifier import Classifier, ClassifierConfig
+from .common.config import ConfigError
+from .data.clips import SecondClip, exemplar_indices
 from .memory import ExemplarMemory
 from .method import RunContext
 from .nets.heads import CosineHead, class_means, imprinted_proxies, nearest_mean_scores
@@ -26,12 +28,48 @@ from .stream import Task
 Ranking = Callable[[Tensor, int], list[int]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConsistencyConfig(ClassifierConfig):
+    """vCLIMB's temporal consistency, for methods whose loss has a cross-entropy.
+
+    Attributes:
+        tc_clip: Share the cross-entropy with a second clip of every video, at the cost of a second forward and
+            backward pass in each step. ``spread``: of the video thinned out to the frames that the memory keeps
+            of one, as it was meant, and where no more are there the first clip again. ``released``: of as many
+            frames from the video's beginning, and where no more are there, as of every exemplar, a blank clip,
+            as the released code has it. If the memory keeps all frames, either is another draw of the video.
+            ``off``: none.
+        tc_weight: Weight of the second clip in the cross-entropy; the first has the rest.
+    """
+
+    tc_clip: Literal["off", "spread", "released"] = "off"
+    tc_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        super().__post_init__()
+        if not 0 <= self.tc_weight <= 1:
+            raise ConfigError(f"tc_weight: {self.tc_weight} must be from 0 to 1")
+
+    def second_clip(self, budget: MemorySpec) -> SecondClip | None:
+        """Return the second clip to ask the loader for.
+
+        Args:
+            budget: The exemplars', which says how many frames are kept of a video.
+        """
+        if self.tc_clip == "off":
+            return None
+        kept = -1 if budget.frames == "all" else int(budget.frames)
+        return SecondClip(kept, released=self.tc_clip == "released")
+
+
 class RehearsalClassifier(Classifier):
     """A classifier with exemplars; ``learn`` chooses them and ends in ``update_exemplar_means``.
 
     Attributes:
         memory: The exemplars.
-        exemplar_means: Unit class means of the exemplars' features [K, D], as of the last task learnt.
+        exemplar_means: Unit class means of the exemplars' features [K, D], as of the last task learnt; only with
+            the readout ``nme``, without which ``learn`` ends in the choice of exemplars.
     """
 
     readouts: ClassVar[tuple[str, ...]] = ("cnn", "nme")
@@ -44,22 +82,23 @@ class RehearsalClassifier(Classifier):
         super().__init__(config, context)
         assert isinstance(context.budget, MemorySpec)  # refused before any work where there is none
         self.memory = ExemplarMemory(context.budget, context.loader.spec)
-        self.register_buffer("exemplar_means", torch.empty(0, context.backbone.dim))
+        if "nme" in self.readouts:
+            self.register_buffer("exemplar_means", torch.empty(0, context.backbone.dim))
 
     def grow(self, task: Task) -> None:
         """Add outputs, room for exemplars, and rows for class means."""
         super().grow(task)
         self.memory.grow(task)
-        self.exemplar_means = F.pad(self.exemplar_means, (0, 0, 0, task.num_new))
+        if "nme" in self.readouts:
+            self.exemplar_means = F.pad(self.exemplar_means, (0, 0, 0, task.num_new))
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
         """Score clips by the head (``cnn``) and by the nearest mean of exemplars (``nme``)."""
-        assert self.exemplar_means.any(), "class means are all zero: learn must end in update_exemplar_means"
         frames = self.model.frame_features(clips)
-        scores = {
-            "cnn": self.model.mean_logits(frames),
-            "nme": nearest_mean_scores(frames.mean(dim=1), self.exemplar_means),  # iCaRL, Alg. 1
-        }
+        scores = {"cnn": self.model.mean_logits(frames)}
+        if "nme" in self.readouts:
+            assert self.exemplar_means.any(), "class means are all zero: learn must end in update_exemplar_means"
+            scores["nme"] = nearest_mean_scores(frames.mean(dim=1), self.exemplar_means)  # iCaRL, Alg. 1
         return {name: scores[name] for name in self.readouts}
 
     def memory_use(self) -> MemoryUse:

@@ -7,10 +7,13 @@ from golden_files import golden
 
 from vcil_bench.data import clips
 from vcil_bench.data.clips import (
+    clip_positions,
     evaluation_crops,
     planes,
+    second_clip_positions,
     segment_indices,
     segment_starts,
+    thinned_indices,
     training_pixels,
     training_window,
 )
@@ -98,6 +101,54 @@ def test_a_video_shorter_than_its_segments_repeats_frames() -> None:
 def test_no_frames_or_no_segments_are_refused(frames: int, segments: int) -> None:
     with pytest.raises(ValueError, match="cannot take"):
         segment_indices(frames, segments)
+
+
+# --- vCLIMB's clips, whose frames count from 1 in the recorded numbers; 0 stands for a blank clip
+
+VCLIMB_ROWS = range(len(golden("vclimb_33")["num_frames"]))
+
+
+def stored_list(data: dict[str, np.ndarray], row: int) -> np.ndarray:
+    """Return the frames that are there of a video, from 1: thinned out if it is in a memory of few frames."""
+    frames, kept = int(data["num_frames"][row]), int(data["frames_kept"][row])
+    if kept > 0 and data["is_memory"][row]:
+        return thinned_indices(frames, kept) + 1
+    return np.arange(frames) + 1
+
+
+@pytest.mark.parametrize("row", VCLIMB_ROWS)
+def test_clips_of_stored_frames_equal_vclimb(row: int) -> None:
+    data = golden("vclimb_33")
+    if data["num_frames"][row] < 8:
+        assert not data["stored_frames"][row].any()  # such a video is dropped
+        return
+    stored = stored_list(data, row)
+    np.testing.assert_array_equal(stored, data["stored_frames"][row][data["stored_frames"][row] > 0])
+    positions = clip_positions(len(stored), 8, data["own_clip_draws"][row])
+    assert positions.dtype == np.int64
+    np.testing.assert_array_equal(stored[positions], data["clip_frames"][row])
+    np.testing.assert_array_equal(stored[clip_positions(len(stored), 8)], data["val_frames"][row])
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("row", VCLIMB_ROWS)
+def test_second_clips_equal_vclimb_as_meant_and_as_released(row: int, released: bool) -> None:
+    data = golden("vclimb_33")
+    if data["num_frames"][row] < 8:
+        return
+    stored, kept = stored_list(data, row), int(data["frames_kept"][row])
+    expected = data["aug_frames" if released else "own_aug_frames_intended"][row]
+    positions = second_clip_positions(len(stored), kept, 8, data["own_aug_draws"][row], released)
+    if positions is None:
+        assert not expected.any()
+    else:
+        np.testing.assert_array_equal(stored[positions], expected)
+
+
+def test_a_list_shorter_than_the_clip_takes_no_draws() -> None:
+    assert clip_positions(4, 8).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert clip_positions(4, 8, np.full(8, -1)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert clip_positions(3, 8).tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
 
 
 # --- which window

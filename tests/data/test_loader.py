@@ -20,6 +20,7 @@ from tiny_dataset import Tiny
 from vcil_bench.common.errors import TrainingError
 from vcil_bench.common.random_streams import numpy_stream
 from vcil_bench.data import loader as loader_module
+from vcil_bench.data.clips import BLANK, SecondClip
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import Batch, ClipLoader, Sample
 from vcil_bench.data.prepare import prepare
@@ -63,6 +64,8 @@ def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one.clips, other.clips)
         assert torch.equal(one.labels, other.labels)
+        assert (one.second is None) == (other.second is None)
+        assert one.second is None or other.second is None or torch.equal(one.second, other.second)
 
 
 # --- what is in the batches
@@ -159,6 +162,117 @@ def test_batches_are_planned_when_they_are_needed(
 
 def test_samples_are_slim(samples: list[Sample]) -> None:
     assert not hasattr(samples[0], "__dict__")
+
+
+# --- two clips a sample
+
+ALL, EIGHT = SecondClip(kept=-1), SecondClip(kept=8)
+
+
+@pytest.fixture
+def pixels_tell_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a pixel be the number of its frame."""
+
+    def numbered(path: str, indices: np.ndarray, decoder: str) -> np.ndarray:
+        return np.broadcast_to(np.asarray(indices, np.uint8)[:, None, None, None], (len(indices), 48, 48, 3))
+
+    monkeypatch.setattr(loader_module, "read_frames", numbered)
+
+
+def frames_of(clips: torch.Tensor) -> list[list[int]]:
+    return clips[..., 0, 0, 0].tolist()
+
+
+@pytest.mark.parametrize("second", [ALL, EIGHT, SecondClip(kept=8, released=True)])
+def test_a_second_clip_leaves_the_first_and_the_order_as_they_are(
+    samples: list[Sample], second: SecondClip
+) -> None:
+    without = list(clip_loader().training(samples, 2, 5, "task 1"))
+    both = list(clip_loader().training(samples, 2, 5, "task 1", second=second))
+    assert all(batch.second is None for batch in without)
+    assert_equal([dataclasses.replace(batch, second=None) for batch in both], without)
+    for batch in both:
+        assert batch.second is not None
+        assert batch.second.shape == batch.clips.shape
+        assert not torch.equal(batch.second, batch.clips)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_second_clips_are_the_same_from_workers_and_from_the_middle(samples: list[Sample], workers: int) -> None:
+    alone = list(clip_loader().training(samples, 2, 5, "task 1", second=EIGHT))
+    loader = clip_loader(workers=workers)
+    assert_equal(list(loader.training(samples, 2, 5, "task 1", second=EIGHT)), alone)
+    assert_equal(list(loader.training(samples, 2, 5, "task 1", second=EIGHT, start=(1, 1))), alone[4:])
+    assert_equal(list(loader.training(samples, 1, 5, "x")), list(clip_loader().training(samples, 1, 5, "x")))
+
+
+def test_processes_share_second_clips_as_they_do_the_first(samples: list[Sample]) -> None:
+    whole = list(clip_loader().training(samples, 1, 5, "task 1", second=EIGHT))
+    shares = [
+        list(clip_loader(team=Team(rank, 2)).training(samples, 1, 5, "task 1", second=EIGHT)) for rank in (0, 1)
+    ]
+    for number, batch in enumerate(whole):
+        together = torch.cat([share[number].second for share in shares])  # type: ignore[misc]
+        assert batch.second is not None
+        assert torch.equal(together[: len(batch.second)], batch.second)
+
+
+@pytest.mark.usefixtures("pixels_tell_the_frame")
+def test_a_second_clip_is_of_what_a_memory_would_keep(samples: list[Sample]) -> None:
+    """Videos have 12 frames; of 8 that are kept, each of 4 segments has two."""
+    kept = (0, 2, 3, 5, 6, 8, 9, 11)
+    drawn: dict[SecondClip, set[tuple[int, ...]]] = {}
+    for second in (EIGHT, SecondClip(8, released=True), ALL):
+        batches = clip_loader().training(samples, 3, 12, "x", second=second)
+        drawn[second] = {tuple(f) for b in batches if b.second is not None for f in frames_of(b.second)}
+        assert len(drawn[second]) > 4
+    for clip in drawn[EIGHT]:
+        assert all(frame in kept[2 * k : 2 * k + 2] for k, frame in enumerate(clip))
+    for clip in drawn[SecondClip(8, released=True)]:  # the same places, in the video's own frames
+        assert all(frame in (2 * k, 2 * k + 1) for k, frame in enumerate(clip))
+    for clip in drawn[ALL]:
+        assert all(3 * k <= frame < 3 * k + 3 for k, frame in enumerate(clip))
+
+
+@pytest.mark.usefixtures("pixels_tell_the_frame")
+@pytest.mark.parametrize("released", [False, True])
+def test_what_has_no_more_frames_than_are_kept_repeats_its_clip_or_has_a_blank_one(
+    samples: list[Sample], released: bool
+) -> None:
+    exemplar = dataclasses.replace(samples[0], stored=(1, 4, 7, 10))
+    short = dataclasses.replace(samples[1], frames=8)
+    (batch,) = clip_loader().training([exemplar, short], 1, 2, "x", second=SecondClip(8, released))
+    assert batch.second is not None
+    if released:
+        assert batch.second.movedim(2, -1).flatten(0, -2).unique(dim=0).tolist() == [[124, 116, 104]]
+    else:
+        assert torch.equal(batch.second, batch.clips)
+
+
+def test_a_blank_clip_is_nothing_behind_a_networks_normalisation() -> None:
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    assert ((torch.tensor(BLANK) / 255 - mean) / std).abs().max() < 0.01
+
+
+def test_two_clips_are_read_at_once(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    original = loader_module.read_frames
+
+    def counted(path: str, indices: np.ndarray, decoder: str) -> np.ndarray:
+        reads.append(len(indices))
+        return original(path, indices, decoder)
+
+    monkeypatch.setattr(loader_module, "read_frames", counted)
+    list(clip_loader().training(samples, 1, 12, "x", second=EIGHT))
+    assert reads == [8] * 12
+
+
+def test_second_clips_come_from_a_store_as_well(samples: list[Sample], store: FrameStore) -> None:
+    (batch,) = clip_loader(store=store).training(samples, 1, 12, "x", second=EIGHT)
+    (decoded,) = clip_loader().training(samples, 1, 12, "x", second=EIGHT)
+    assert batch.second is not None
+    assert decoded.second is not None
+    assert (batch.second.float() - decoded.second.float()).abs().mean() < 8  # JPEG
 
 
 # --- workers

@@ -22,7 +22,13 @@ from vcil_bench.stream import TaskStream
 # One variant per switch value, and per term with its weight taken away. Switches of the classifiers' base, whose
 # code is one for all, are tried under lwf.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "lwf": [{"loss": "softmax"}, {"partial_bn": False}, {"drop_last": False}, {"dropout": 0.0}],
+    "lwf": [
+        {"loss": "softmax"},
+        {"partial_bn": False},
+        {"optim_policies": False},
+        {"drop_last": False},
+        {"dropout": 0.0},
+    ],
     "lwm": [{"loss": "softmax"}, {"attention": 0.0}],
     "icarl": [
         {"loss": "paper"},
@@ -30,7 +36,22 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"rehearsal": False},
         {"distillation": False},
         {"selection": "nearest_to_mean"},
+        {"tc_clip": "spread"},
+        {"tc_clip": "released"},
     ],
+    "bic": [
+        {"bias": False},
+        {"distillation": False},
+        {"temperature": 20.0},
+        {"held_out": 0.0},
+        {"held_out": 0.6, "released": True},
+        {"tc_clip": "spread"},
+        {"tc_clip": "released"},
+        {"optim_policies": True},
+        {"partial_bn": True},
+    ],
+    "ewc": [{"reg_lambda": 0.0}, {"released": True}, {"optim_policies": True}, {"partial_bn": True}],
+    "mas": [{"reg_lambda": 0.0}, {"released": True}, {"optim_policies": True}, {"partial_bn": True}],
     "ucir": [{"less_forget": 0.0}, {"ranking": 0.0}],
     "podnet": [
         {"pod_spatial": 0.0},
@@ -62,6 +83,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 # A rate at which a second of training moves the scores, and enough epochs for what starts with the second.
 LIVELY = {"lr": 0.02, "dropout": 0.2, "epochs": 3, "batch_size": 4}
+# Of those whose steps do not grow with the gradients, a lower rate.
+RATES = {"ewc": {"lr": 0.005}, "mas": {"lr": 0.005}}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +96,8 @@ def _method(name: str, changes: dict[str, Any], trunk: Any, stream: TaskStream, 
     # Two exemplars of three videos, so that there is a choice, and that some are left out.
     cls = method_class(name)
     budget = {"memory__per_class": 2}
-    return learn(cls, config_of(cls, **(LIVELY | changes)), trunk, stream, tiny, 3, **budget)
+    config = config_of(cls, **(LIVELY | RATES.get(name, {}) | changes))
+    return learn(cls, config, trunk, stream, tiny, 3, **budget)
 
 
 def _scores(name: str, changes: dict[str, Any], trunk: Any, stream: TaskStream, tiny: Any) -> torch.Tensor:

@@ -12,6 +12,7 @@ from small_runs import config_of, context_of, learn, method_class, stream_of
 from vcil_bench.memory import exemplars_of
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.run import seeded
+from vcil_bench.training import Epoch
 
 REPLAY = method_class("replay")
 
@@ -64,5 +65,27 @@ def test_it_is_trained_as_the_bounds_are(name: str) -> None:
     assert dataclasses.asdict(ours) == dataclasses.asdict(theirs)
 
 
-def test_on_vclimbs_protocols_it_decays_as_their_code_does() -> None:
-    assert REPLAY.resolve_config("vclimb_ucf101_10", {})[0].weight_decay == 1e-4
+def test_on_vclimbs_protocols_it_is_trained_as_their_code_does(tiny: Any) -> None:
+    config = REPLAY.resolve_config("vclimb_ucf101_10", {})[0]
+    assert (config.schedule, config.lr, config.momentum, config.weight_decay) == ("constant", 1e-3, 0.9, 1e-4)
+    assert (config.dropout, config.partial_bn) == (0.5, False)
+    icarl = method_class("icarl").resolve_config("vclimb_ucf101_10", {})[0]
+    assert (config.epochs, config.batch_size) == (icarl.epochs, icarl.batch_size)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_rate_stays_where_it_is_told_to(
+    schedule: str, tiny: Any, trunk: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    update = Epoch.update
+
+    def noted(epoch: Any, *more: Any) -> None:
+        rates.append(epoch._optimiser.param_groups[0]["lr"])
+        update(epoch, *more)
+
+    monkeypatch.setattr(Epoch, "update", noted)
+    config = config_of(REPLAY, schedule=schedule, epochs_first=3)
+    learn(REPLAY, config, trunk, stream_of(tiny), tiny, steps=1)
+    assert rates[0] == config.lr
+    assert (len(set(rates)) == 1) == (schedule == "constant")

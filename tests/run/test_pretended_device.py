@@ -249,6 +249,9 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("tcd", {"precision": "fp16"}),
     ("tcd", {"precision": "fp16", "authors_code": True}),
     ("tcd", {"precision": "bf16", "authors_code": True, "proxies": 1}),
+    ("ewc", {"precision": "fp16"}),
+    ("mas", {"precision": "fp16"}),
+    ("bic", {"precision": "fp16", "tc_clip": "spread"}),
 ]
 
 

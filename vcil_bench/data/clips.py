@@ -7,6 +7,7 @@ a tenth of the cost of converting to float first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -93,6 +94,108 @@ def spread_indices(stored: Sequence[int], num_segments: int) -> NDArray[np.int64
     places = np.linspace(0, num_segments - 1, len(frames))
     nearest = np.abs(places[None, :] - np.arange(num_segments)[:, None]).argmin(axis=1)
     return frames[nearest]
+
+
+def thinned_indices(num_frames: int, kept: int) -> NDArray[np.int64]:
+    """Thin a video out to ``kept`` frames at even distances; frames repeat where it has fewer.
+
+    ``floor(s/2 + s x)`` with ``s = F / kept``. Source: vCLIMB utils/icarl_dataset_frames_selfsup_v2.py.
+
+    Args:
+        num_frames: Frames F of the video, at least 1.
+        kept: How many are left, at least 1.
+
+    Returns:
+        [kept] ascending 0-based frame indices.
+    """
+    step = num_frames / kept
+    return np.floor(step / 2 + step * np.arange(kept)).astype(np.int64)
+
+
+def clip_positions(
+    num_stored: int, num_segments: int, draws: Sequence[int] | NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Pick a clip from a list of stored frames by vCLIMB's rule.
+
+    With ``draws`` position ``k q + draws[k]`` of segments of ``q = floor(L / S)`` frames, without their middles
+    ``floor(s/2 + s k)``, ``s = L / S``. A list shorter than the clip is repeated evenly, ``floor(k L / S)``,
+    where ``segment_indices`` gives the first frame throughout. Source: vCLIMB
+    utils/icarl_dataset_frames_selfsup_v2.py, _sample_indices and _get_val_indices.
+
+    Args:
+        num_stored: Length L of the list, at least 1.
+        num_segments: Segments S.
+        draws: [S] integers in 0..q-1, or None for the rule of validation; a short list takes none.
+
+    Returns:
+        [S] ascending 0-based positions in the list.
+    """
+    k = np.arange(num_segments)
+    length = num_stored // num_segments
+    if length == 0:
+        return k * num_stored // num_segments
+    if draws is None:
+        return thinned_indices(num_stored, num_segments)
+    return k * length + np.asarray(draws)
+
+
+def second_clip_positions(
+    num_stored: int,
+    kept: int,
+    num_segments: int,
+    draws: Sequence[int] | NDArray[np.int64] | None,
+    released: bool = False,
+) -> NDArray[np.int64] | None:
+    """Pick the second clip of vCLIMB's temporal consistency: the video as its memory would keep it.
+
+    The list of frames is thinned out to ``kept`` frames, and a clip is taken of these. The released code looks
+    the clip's positions up in the list before it is thinned out, so that the clip is of the video's first
+    ``kept`` frames. Source: vCLIMB utils/icarl_dataset_frames_selfsup_v2.py.
+
+    Args:
+        num_stored: Length L of the list.
+        kept: Frames that the memory keeps of a video, -1 for all: then the clip is another draw of the first's
+            rule.
+        num_segments: Segments S.
+        draws: As in ``clip_positions``, for a list of ``kept`` frames.
+        released: As the released code has it.
+
+    Returns:
+        [S] positions in the list; None where it has no more than ``kept`` frames, so that the second clip is to
+        be the first (the released code has a blank one).
+    """
+    if kept < 0:
+        return clip_positions(num_stored, num_segments, draws)
+    if num_stored <= kept:
+        return None
+    positions = clip_positions(kept, num_segments, draws)
+    return positions if released else thinned_indices(num_stored, kept)[positions]
+
+
+@dataclass(frozen=True, slots=True)
+class SecondClip:
+    """A second clip of every training video beside the first, for vCLIMB's temporal consistency.
+
+    Attributes:
+        kept: Frames that the memory keeps of a video, -1 for all, see ``second_clip_positions``.
+        released: As the released code has it, which gives exemplars a blank one.
+    """
+
+    kept: int
+    released: bool = False
+
+    def positions(
+        self, num_stored: int, num_segments: int, rng: np.random.Generator
+    ) -> NDArray[np.int64] | None:
+        """Draw its positions in a video's list of frames, see ``second_clip_positions``."""
+        length = (num_stored if self.kept < 0 else self.kept) // num_segments
+        draws = rng.integers(length, size=num_segments) if length else None
+        return second_clip_positions(num_stored, self.kept, num_segments, draws, self.released)
+
+
+# Of a blank clip: what is nothing behind the networks' normalisation, up to rounding (0.01), where vCLIMB's code
+# puts zeros.
+BLANK = (124, 116, 104)
 
 
 def training_window(width: int, height: int, spec: ClipSpec, rng: np.random.Generator) -> Box | None:

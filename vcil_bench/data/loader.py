@@ -35,6 +35,8 @@ from .video import VideoError, read_frames, resolve_decoder
 from .worker_pool import AHEAD, Crew
 from .worker_watchdog import Watch
 
+Window = Callable[[int, int], Box | None]  # what to cut out of frames of a width and height, None for all
+Drawn = tuple[NDArray[np.int64], np.random.Generator]  # frames of a clip, and what draws its crop
 Item = tuple[int, int]  # (epoch, position in the sample list), or one of the next two in the epoch's place
 VIEWS, PLAIN = -1, -2  # the protocol's test views; one centre crop of one clip
 
@@ -76,12 +78,14 @@ class Job:
         shape: Of what is decoded of a sample, [(V,) T, S, S, 3].
         place: Number of the first clip in memory.
         clips: Epoch (or ``VIEWS``, ``PLAIN``), position in the pass's list, and sample.
+        second: The second clip of each, None for none.
     """
 
     phase: str
     shape: tuple[int, ...]
     place: int
     clips: list[tuple[int, int, Sample]]
+    second: clip_rules.SecondClip | None
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,13 @@ class Batch:
             last clip to the same number for all.
         labels: [B] int64, positions in the class order; of the whole batch always.
         part: Which clips of the batch these are, where processes share it; None where they are all.
+        second: A second clip of each, where the pass was asked for it; None else.
     """
 
     clips: Tensor
     labels: Tensor
     part: BatchPart | None = None
+    second: Tensor | None = None
 
 
 @dataclass
@@ -163,18 +169,20 @@ class _Clips(Dataset["UserError | None"]):
         try:
             for place, (epoch, position, sample) in enumerate(job.clips, job.place):
                 with self.watch.at(position):
-                    places[place] = self._clip(job.phase, epoch, sample)
+                    places[place] = self._clip(job.phase, epoch, sample, job.second)
         except UserError as error:
             return error.with_traceback(None)  # its frames would keep the workers alive
         return None
 
-    def _clip(self, phase: str, epoch: int, sample: Sample) -> Tensor:
+    def _clip(self, phase: str, epoch: int, sample: Sample, second: clip_rules.SecondClip | None) -> Tensor:
         spec = self.spec
         if epoch >= 0:
             rng = numpy_stream(self.seed, "clip", phase, epoch, sample.id)
             indices = self._indices(sample, rng)
-            frames = self._read(sample, indices, lambda w, h: clip_rules.training_window(w, h, spec, rng))
-            return clip_rules.training_pixels(frames, spec, rng)
+            if second is None:
+                return self._training_clips(sample, [(indices, rng)])[0]
+            other = numpy_stream(self.seed, "second clip", phase, epoch, sample.id)
+            return self._two_clips(sample, (indices, rng), second, other)
         frames = self._read(sample, self._indices(sample, None))
         if epoch == PLAIN:
             return clip_rules.evaluation_crops(frames, spec, crops=1)[0]
@@ -184,23 +192,58 @@ class _Clips(Dataset["UserError | None"]):
             clips = torch.cat([clips, clip_rules.evaluation_crops(frames, spec, spec.test_views.crops)])
         return clips  # [clips * crops, T, S, S, 3]
 
-    def _read(
-        self,
-        sample: Sample,
-        indices: NDArray[np.int64],
-        window: Callable[[int, int], Box | None] = lambda width, height: None,
-    ) -> NDArray[np.uint8]:
-        """Return a window of a sample's frames, or all of them, [T, H, W, 3].
+    def _two_clips(
+        self, sample: Sample, first: Drawn, second: clip_rules.SecondClip, rng: np.random.Generator
+    ) -> Tensor:
+        """Return a sample's clip and its second one [2, T, S, S, 3]."""
+        stored = np.arange(sample.frames) if sample.stored is None else np.asarray(sample.stored)
+        positions = second.positions(len(stored), self.spec.frames, rng)
+        if positions is not None:
+            return torch.stack(self._training_clips(sample, [first, (stored[positions], rng)]))
+        (clip,) = self._training_clips(sample, [first])
+        if second.released:
+            return torch.stack([clip, torch.tensor(clip_rules.BLANK, dtype=torch.uint8).expand_as(clip)])
+        return torch.stack([clip, clip])
+
+    def _training_clips(self, sample: Sample, drawn: list[Drawn]) -> list[Tensor]:
+        """Return training clips [T, S, S, 3] of a video that is decoded once."""
+        spec = self.spec
+
+        def window(rng: np.random.Generator) -> Window:
+            return lambda width, height: clip_rules.training_window(width, height, spec, rng)
+
+        read = self._read_each(sample, [(indices, window(rng)) for indices, rng in drawn])
+        return [
+            clip_rules.training_pixels(frames, spec, rng) for frames, (_, rng) in zip(read, drawn, strict=True)
+        ]
+
+    def _read(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return frames [T, H, W, 3]."""
+        return self._read_each(sample, [(indices, lambda width, height: None)])[0]
+
+    def _read_each(
+        self, sample: Sample, wanted: list[tuple[NDArray[np.int64], Window]]
+    ) -> list[NDArray[np.uint8]]:
+        """Return each of some lists of frames [T, H, W, 3], of its window.
 
         Raises:
             VideoError: Names the video, the cause and the way out.
         """
         try:
             if self.store is not None:
-                return self.store.read(sample.sha256, indices + sample.first, window, sample.span)
-            frames = read_frames(sample.path, indices + sample.first, self.decoder)
-            box = window(frames.shape[2], frames.shape[1])
-            return frames if box is None else box.of(frames)
+                return [
+                    self.store.read(sample.sha256, sample.first + indices, window, sample.span)
+                    for indices, window in wanted
+                ]
+            places = sample.first + np.concatenate([indices for indices, _ in wanted])
+            frames = read_frames(sample.path, places, self.decoder)
+            read, start = [], 0
+            for indices, window in wanted:
+                part = frames[start : start + len(indices)]
+                box = window(part.shape[2], part.shape[1])
+                read.append(part if box is None else box.of(part))
+                start += len(indices)
+            return read
         except VideoError as error:
             way_out = (
                 f"; {sample.span.stop} frames were counted: if it has changed since, prepare its dataset again "
@@ -294,6 +337,7 @@ class ClipLoader:
         *,
         drop_last: bool = False,
         start: tuple[int, int] = (0, 0),
+        second: clip_rules.SecondClip | None = None,
     ) -> Iterator[Batch]:
         """Yield the batches of all epochs one after the other, each epoch in its own shuffled order.
 
@@ -304,6 +348,7 @@ class ClipLoader:
             phase: Part of every draw's key.
             drop_last: Leave out an incomplete last batch, unless it would be the only one.
             start: Epoch and batch of it to begin with; what follows is what an undisturbed run has there.
+            second: Also decode a second clip of every video; the first is the same without it.
         """
         per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
 
@@ -315,8 +360,8 @@ class ClipLoader:
                     yield [(epoch, position) for position in part.tolist()]
 
         self._check(samples)
-        shape = (min(batch_size, len(samples)),)
-        return self._batches(samples, plan(), shape, phase, self._team)
+        shape = min(batch_size, len(samples)), *(() if second is None else (2,))
+        return self._batches(samples, plan(), shape, phase, self._team, second)
 
     def views(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
         """Yield the test views of the samples in order; clips are [B, V, T, 3, S, S]."""
@@ -347,8 +392,9 @@ class ClipLoader:
         shape: tuple[int, ...],
         phase: str,
         team: Team,
+        second: clip_rules.SecondClip | None = None,
     ) -> Iterator[Batch]:
-        """Yield what is planned; ``shape`` is the number of clips in the largest batch, and of views in each."""
+        """Yield what is planned; ``shape`` counts the samples of the largest batch, and the clips of each."""
         # A pass takes a number from torch's generator; what dropout draws depends on it.
         torch.empty((), dtype=torch.int64).random_()
         size, side = max(1, _share(shape[0], team.size)), self.spec.size
@@ -366,7 +412,7 @@ class ClipLoader:
                 own = [(epoch, position, samples[position]) for epoch, position in _part(batch, team)]
                 for part in range(parts):
                     start, end = (len(own) * n // parts for n in (part, part + 1))
-                    yield Job(phase, sample_shape, number % places * size + start, own[start:end])
+                    yield Job(phase, sample_shape, number % places * size + start, own[start:end], second)
 
         def names(positions: Sequence[int]) -> str:
             return ", ".join(f"{samples[p].id!r} ({samples[p].path})" for p in positions) or "no video"
@@ -390,7 +436,8 @@ class ClipLoader:
             count = _share(len(told), team.size)
             clips = clip_rules.planes(self._on_device(memory[first : first + count]))
             part = BatchPart(team.rank * count, count, len(told), team) if team.size > 1 else None
-            batch = Batch(clips, self._on_device(torch.tensor(told)), part)
+            first_clips, others = (clips, None) if second is None else (clips[:, 0], clips[:, 1])
+            batch = Batch(first_clips, self._on_device(torch.tensor(told)), part, others)
             if self._workers and not labels:  # workers have jobs ahead: this batch is the last
                 self._idle[:] = [crew]
                 del crew, memory

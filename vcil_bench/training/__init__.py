@@ -1,10 +1,11 @@
-"""Training loop: ``Trainer`` with its epochs and steps, SGD and schedules; checkpoints lie beside them.
+"""Training loop: ``Trainer`` with its epochs and steps, SGD, Adagrad and schedules; checkpoints lie beside them.
 
 The loop itself stays in the method: ``for epoch in self.train_epochs(...): for batch in epoch: ...``.
 """
 
 from vcil_bench.common.errors import TrainingError as TrainingError
 
+from .optimisers import adagrad as adagrad
 from .optimisers import cosine as cosine
 from .optimisers import fuses as fuses
 from .optimisers import gradients as gradients
@@ -12,4 +13,5 @@ from .optimisers import multistep as multistep
 from .optimisers import sgd as sgd
 from .trainer import Epoch as Epoch
 from .trainer import Trainer as Trainer
+from .trainer import buffers_kept as buffers_kept
 from .trainer import evaluating as evaluating

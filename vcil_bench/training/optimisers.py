@@ -1,4 +1,4 @@
-"""SGD and learning rate schedules as the methods of this field take them; gradients beside those of the loss."""
+"""SGD, Adagrad and learning rate schedules as this field takes them; gradients beside those of the loss."""
 
 from __future__ import annotations
 
@@ -49,6 +49,17 @@ def sgd(
     return torch.optim.SGD(
         groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fuses(context) or None
     )
+
+
+def adagrad(groups: list[dict[str, Any]], *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return Adagrad over groups of parameters.
+
+    Args:
+        groups: For torch.
+        lr: Learning rate, of groups that name none.
+        weight_decay: Weight decay, of groups that name none.
+    """
+    return torch.optim.Adagrad(groups, lr=lr, weight_decay=weight_decay)
 
 
 def fuses(context: Computes) -> bool:

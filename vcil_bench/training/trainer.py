@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from vcil_bench.common.errors import TrainingError, UserError
+from vcil_bench.data.clips import SecondClip
 from vcil_bench.data.loader import Batch, ClipLoader, Sample, batches_per_epoch
 from vcil_bench.nets.network import VideoNetwork
 from vcil_bench.nets.parallel.batch_part import computing, current_part
@@ -162,6 +163,7 @@ class Trainer:
         batch_size: int,
         phase: str,
         drop_last: bool = False,
+        second: SecondClip | None = None,
     ) -> Iterator[Epoch]:
         """Yield the epochs of one phase of training, with a progress bar that shows the losses.
 
@@ -177,6 +179,7 @@ class Trainer:
             batch_size: Videos per step; the last batch of an epoch may be smaller.
             phase: Name of the phase, which keys its random draws; different for every phase of a task.
             drop_last: Leave out an incomplete last batch, unless it would be the only one.
+            second: Give batches a second clip of every video.
 
         Raises:
             TrainingError: A loss term of an epoch is not finite; names the terms.
@@ -190,7 +193,13 @@ class Trainer:
         elif reached.epoch or reached.step:
             self._say(f"phase {phase!r}: continuing at epoch {reached.epoch + 1}, step {reached.step + 1}")
         stream = self.loader.training(
-            samples, num_epochs, batch_size, phase, drop_last=drop_last, start=(reached.epoch, reached.step)
+            samples,
+            num_epochs,
+            batch_size,
+            phase,
+            drop_last=drop_last,
+            start=(reached.epoch, reached.step),
+            second=second,
         )
         # Workers start with the first batch, and torch draws a seed for them: so that comes before the random
         # generators are put back.
@@ -330,6 +339,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         module.train(was_training)
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Put a module's buffers back afterwards, such as what a pass in training mode does to batch norms."""
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in module.named_buffers():
+            buffer.copy_(before[name])
 
 
 def _network_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -67,7 +67,7 @@ def test_torchrun_gives_the_counts_of_one_process(method: str, tiny: Any, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.training
-@pytest.mark.parametrize("method", ["tcd", "icarl"])
+@pytest.mark.parametrize("method", ["tcd", "icarl", "ewc", "bic"])
 def test_a_batch_norm_in_training_sees_the_batch_of_all_processes(
     method: str, tiny: Any, tmp_path: Path
 ) -> None:
