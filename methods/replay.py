@@ -1,8 +1,8 @@
 """Naive replay: fine-tuning on the new task's videos mixed with exemplars that were chosen at random.
 
 vCLIMB's baseline of that name, without distillation, balancing or nearest mean: what exemplars alone are worth
-on a protocol. Its recipe there is vCLIMB's own (main.py). Elsewhere it is trained as fine-tuning and joint
-training are, so that the three differ in the videos they may see and in nothing else.
+on a protocol. It is trained as fine-tuning and joint training are, so that the three differ in the videos they
+may see and in nothing else; on vCLIMB's protocols weight decay and batch norms are vCLIMB's.
 """
 
 from __future__ import annotations

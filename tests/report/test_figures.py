@@ -300,6 +300,20 @@ def test_a_methods_variants_have_a_figure_of_their_own(tmp_path: Path) -> None:
         "variants/alpha.svg": ["alpha a=1"],
     }
     assert shown(changed) == {"curves.svg": ["alpha a=1"]}  # there is nothing else to show
+    assert shown(changed, other) == {"curves.svg": ["alpha a=1", "beta"]}
+
+
+def test_a_bound_on_another_backbone_stands_among_the_methods_under_its_name(tmp_path: Path) -> None:
+    other = {"name": "tsm_tiny", "source": "embedded", "sha256": "3" * 64, "pretraining": "pictures"}
+    found = [
+        saved(tmp_path / "r", method="joint"),
+        saved(tmp_path / "r", method="joint", variant="backbone=tsm_tiny+lr=0.1", weights=other),
+    ]
+    drawn = figures.write_all(group(*found), tmp_path / "out", Kept(tmp_path / "out"))
+    curves = (tmp_path / "out" / "curves.svg").read_text()
+    assert "joint on tsm_tiny" in curves
+    assert "lr=0.1" not in curves
+    assert not [picture for picture in drawn.pictures if picture.kind == "variants"]
 
 
 def test_write_all_writes_what_it_can_and_says_what_not(tmp_path: Path) -> None:

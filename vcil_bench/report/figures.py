@@ -61,7 +61,7 @@ class Drawn:
     """What ``write_all`` wrote, and what it could not draw.
 
     Attributes:
-        pictures: Figures of the methods' default runs first, then of each method's variants, then of each row.
+        pictures: Figures of all methods first, then of each method's variants, then of each row.
         notes: One line per figure that is missing or lacks seeds.
     """
 
@@ -77,8 +77,8 @@ class Drawn:
 def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
     """Write every figure of a group; those of variants and of single rows go into folders of their own.
 
-    Figures of several methods show each by its default run alone, if there is one of any: the variants of an
-    ablation would hide the comparison.
+    Figures of several methods show each by its default run alone, where there is one on the same backbone: the
+    variants of an ablation would hide the comparison.
 
     Args:
         group: Records that may share a table.
@@ -92,7 +92,8 @@ def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
     drawn = [row for row in lines if row.complete]
     notes = [f"{_row_name(row)}: no finished run" for row in lines if not row.complete]
     pictures = []
-    plain = [row for row in drawn if row.variant == "default"] or drawn
+    default = {(row.method, row.backbone) for row in drawn if row.variant == "default"}
+    plain = [row for row in drawn if row.variant == "default" or (row.method, row.backbone) not in default]
     for kind, make, caption in (
         ("curves", curves_figure, "Accuracy over all classes seen, and mean forgetting, after every task."),
         ("task_forgetting", task_forgetting_figure, "Accuracy of every task after each step."),
@@ -106,7 +107,7 @@ def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
     for method in dict.fromkeys(row.method for row in drawn if row not in plain):
         compared = [row for row in drawn if row.method == method]
         files = kept.draw(
-            folder / "variants" / _safe(method),
+            folder / "variants" / _file_name([method]),
             group.title,
             compared,
             partial(curves_figure, compared, group.title),
@@ -139,17 +140,17 @@ def file_names(rows: Sequence[Row]) -> list[str]:
     names = []
     for row, key in zip(rows, keys, strict=True):
         parts = (*key, row.backbone) if same[key] > 1 else key
-        # Two dashes separate, so that none may be inside a part or at its ends.
-        clean = [_safe(part) for part in parts]
-        name = "--".join(clean)
-        if clean != list(parts) or len(name) > NAME_LENGTH:
-            name = f"{name[:NAME_LENGTH]}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
-        names.append(name)
+        names.append(_file_name(parts))
     return names
 
 
-def _safe(part: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._=+-]+|-{2,}", "_", part).strip("-")
+def _file_name(parts: Sequence[str]) -> str:
+    """Join parts by two dashes, so that none may be inside a part or at its ends."""
+    clean = [re.sub(r"[^A-Za-z0-9._=+-]+|-{2,}", "_", part).strip("-") for part in parts]
+    name = "--".join(clean)
+    if clean != list(parts) or len(name) > NAME_LENGTH:
+        name = f"{name[:NAME_LENGTH]}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
+    return name
 
 
 def task_forgetting_figure(rows: Sequence[Row], title: str) -> Figure | None:
