@@ -205,6 +205,15 @@ class TestSaving:
         (error,) = errors
         assert str(bad) in str(error)
 
+    def test_a_shipped_record_gives_way_to_the_same_run_on_the_same_protocol_alone(self, tmp_path: Path) -> None:
+        shipped = records.record_path(tmp_path / "reference", "made_up", "alpha", "default", 1)
+        own = records.record_path(tmp_path, "made_up", "alpha", "default", 1)
+        records.save(shipped, record_data())
+        records.save(own, record_data(protocol={"fingerprint": "of an earlier version"}))
+        assert [r.path for r in records.load_all(tmp_path)[0]] == sorted([own, shipped])
+        records.save(own, record_data())
+        assert [r.path for r in records.load_all(tmp_path)[0]] == [own]
+
 
 def test_predictions_of_a_run_give_its_counts(tiny: Tiny, tmp_path: Path) -> None:
     assert tiny.run("zero_shot", tmp_path, "--set", "weights=random") == 0

@@ -160,19 +160,27 @@ def load(path: Path) -> Record:
 def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
     """Read every record below a results folder, sorted by path; superseded ones are passed over.
 
-    Records in its folder ``reference``, which come with the harness, count where there is none of the same run.
+    Records in its folder ``reference``, which come with the harness, count where there is none of the same run
+    on the same protocol: one of an earlier version of the protocol hides nothing.
 
     Returns:
         The records and, for each file that could not be read, its error.
     """
-    records, errors = [], []
-    made_here = {path.relative_to(results): path for path in results.glob("*/*/*.json")}
-    shipped = {path.relative_to(results / REFERENCE): path for path in (results / REFERENCE).glob("*/*/*.json")}
-    for path in sorted((shipped | made_here).values()):
+    shipped, errors = _load_below(results / REFERENCE)
+    made_here, others = _load_below(results)
+    ran = {(place, record.data["protocol"]["fingerprint"]) for place, record in made_here.items()}
+    kept = [r for place, r in shipped.items() if (place, r.data["protocol"]["fingerprint"]) not in ran]
+    return sorted([*kept, *made_here.values()], key=lambda record: record.path), [*errors, *others]
+
+
+def _load_below(folder: Path) -> tuple[dict[Path, Record], list[RecordError]]:
+    """Read the records of a folder by their places in it, and the errors of those that cannot be read."""
+    records, errors = {}, []
+    for path in sorted(folder.glob("*/*/*.json")):
         try:
             record = load(path)
             _check_place(record)
-            records.append(record)
+            records[path.relative_to(folder)] = record
         except RecordError as error:
             errors.append(error)
     return records, errors

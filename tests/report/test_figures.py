@@ -283,6 +283,39 @@ def test_file_names_are_safe_and_differ() -> None:
     assert figures.file_names([row("lr=1e-3")]) == ["alpha--lr=1e-3--cnn"]
 
 
+def test_a_methods_variants_have_a_figure_of_their_own(tmp_path: Path) -> None:
+    default, changed, other = (
+        saved(tmp_path / "r", method=method, variant=variant)
+        for method, variant in (("alpha", "default"), ("alpha", "a=1"), ("beta", "default"))
+    )
+
+    def shown(*found: Record) -> dict[str, list[str]]:
+        drawn = figures.write_all(group(*found), tmp_path / "out", Kept(tmp_path / "out"))
+        texts = {p.svg: p.svg.read_text() for p in drawn.pictures if p.kind in ("curves", "variants")}
+        names = ("alpha a=1", "beta")
+        return {str(f.relative_to(tmp_path / "out")): [n for n in names if n in t] for f, t in texts.items()}
+
+    assert shown(default, changed, other) == {
+        "curves.svg": ["beta"],
+        "variants/alpha.svg": ["alpha a=1"],
+    }
+    assert shown(changed) == {"curves.svg": ["alpha a=1"]}  # there is nothing else to show
+    assert shown(changed, other) == {"curves.svg": ["alpha a=1", "beta"]}
+
+
+def test_a_bound_on_another_backbone_stands_among_the_methods_under_its_name(tmp_path: Path) -> None:
+    other = {"name": "tsm_tiny", "source": "embedded", "sha256": "3" * 64, "pretraining": "pictures"}
+    found = [
+        saved(tmp_path / "r", method="joint"),
+        saved(tmp_path / "r", method="joint", variant="backbone=tsm_tiny+lr=0.1", weights=other),
+    ]
+    drawn = figures.write_all(group(*found), tmp_path / "out", Kept(tmp_path / "out"))
+    curves = (tmp_path / "out" / "curves.svg").read_text()
+    assert "joint on tsm_tiny" in curves
+    assert "lr=0.1" not in curves
+    assert not [picture for picture in drawn.pictures if picture.kind == "variants"]
+
+
 def test_write_all_writes_what_it_can_and_says_what_not(tmp_path: Path) -> None:
     results, out = tmp_path / "results", tmp_path / "out"
     one = group(

@@ -328,7 +328,22 @@ def test_runs_on_the_embedded_clips_stand_in_columns_and_lines_of_their_own(tmp_
         run = {column.protocol for column, cell in zip(table.columns, line.cells, strict=True) if cell.run}
         assert run == {"synthetic_3x4" if line.backbone == "clip_tiny" else "tcd_ucf101_10x5"}
         for column, cell in zip(table.columns, line.cells, strict=True):
-            assert cell.published is None or column.protocol != "synthetic_3x4"
+            on_paper = column.protocol != "synthetic_3x4" and column.metric != papers.BWF
+            assert (cell.published is not None) == (line.backbone == "clip_vit_b16" and on_paper)
+
+
+def test_published_numbers_never_stand_in_a_line_of_runs_on_embedded_clips(tmp_path: Path) -> None:
+    embedded: Any = {
+        "protocol_name": "synthetic_3x4",
+        "data": {"kind": "synthetic"},
+        "weights": {"name": "clip_tiny", "source": "embedded", "pretraining": "rendered still pictures"},
+        "readouts": ["text"],
+    }
+    table = _table([_write(tmp_path, "stpr", seed, **embedded) for seed in SEEDS], "stpr_components")
+    full = [line for line in table.lines if line.label == "full"]
+    assert [line.backbone for line in full] == ["–", "clip_tiny"]
+    assert [any(cell.published is not None for cell in line.cells) for line in full] == [True, False]
+    assert [any(cell.run for cell in line.cells) for line in full] == [False, True]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("synthetic_3x4", "real"), ("tcd_ucf101_10x5", "synthetic")])

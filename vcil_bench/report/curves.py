@@ -79,9 +79,18 @@ def curves_figure(rows: Sequence[Row], title: str) -> Figure | None:
 
 
 def legends(rows: Sequence[Row]) -> list[str]:
-    """Return a name per row, with its finished seeds if some are missing, its backbone if names are equal."""
+    """Return a name per row, with its finished seeds if some are missing, its backbone if names are equal.
+
+    A method's only run on a backbone that was chosen for it is named by the backbone, whatever else was set.
+    """
     same = Counter(row.name for row in rows)
-    names = [f"{row.name} {row.backbone}" if same[row.name] > 1 else row.name for row in rows]
+    beside = Counter((row.method, row.readout, row.backbone) for row in rows)
+    names = []
+    for row in rows:
+        if "backbone=" in row.variant and beside[row.method, row.readout, row.backbone] == 1:
+            names.append(row.name.replace(row.variant, f"on {row.backbone}"))
+        else:
+            names.append(f"{row.name} {row.backbone}" if same[row.name] > 1 else row.name)
     return [
         f"{name} ({len(row.complete)}/{row.seeds} seeds)" if row.incomplete else name
         for name, row in zip(names, rows, strict=True)

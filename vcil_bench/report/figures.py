@@ -42,11 +42,11 @@ class Picture:
     """A figure on disk.
 
     Attributes:
-        kind: ``curves``, ``task_forgetting``, ``cost``, ``accuracy_matrix`` or ``confusion``.
+        kind: ``curves``, ``task_forgetting``, ``cost``, ``variants``, ``accuracy_matrix`` or ``confusion``.
         caption: What it shows, one sentence.
         svg: The vector file.
         png: The same in pixels.
-        row: The row it shows, None where it shows all of a group.
+        row: The row it shows, None where it shows several.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Drawn:
     """What ``write_all`` wrote, and what it could not draw.
 
     Attributes:
-        pictures: Figures of all rows first, then those of each row.
+        pictures: Figures of all methods first, then of each method's variants, then of each row.
         notes: One line per figure that is missing or lacks seeds.
     """
 
@@ -75,7 +75,10 @@ class Drawn:
 
 
 def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
-    """Write every figure of a group; those of single rows go into folders of their own.
+    """Write every figure of a group; those of variants and of single rows go into folders of their own.
+
+    Figures of several methods show each by its default run alone, where there is one on the same backbone: the
+    variants of an ablation would hide the comparison.
 
     Args:
         group: Records that may share a table.
@@ -89,16 +92,27 @@ def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
     drawn = [row for row in lines if row.complete]
     notes = [f"{_row_name(row)}: no finished run" for row in lines if not row.complete]
     pictures = []
+    default = {(row.method, row.backbone) for row in drawn if row.variant == "default"}
+    plain = [row for row in drawn if row.variant == "default" or (row.method, row.backbone) not in default]
     for kind, make, caption in (
         ("curves", curves_figure, "Accuracy over all classes seen, and mean forgetting, after every task."),
         ("task_forgetting", task_forgetting_figure, "Accuracy of every task after each step."),
         ("cost", cost_figure, "Accuracy against exemplars kept, trainable parameters and training time."),
     ):
-        files = kept.draw(folder / kind, group.title, drawn, partial(make, drawn, group.title))
+        files = kept.draw(folder / kind, group.title, plain, partial(make, plain, group.title))
         if files:
             pictures.append(_picture(kind, caption, files))
         elif drawn:
             notes.append(f"{kind}: its numbers are in no record")
+    for method in dict.fromkeys(row.method for row in drawn if row not in plain):
+        compared = [row for row in drawn if row.method == method]
+        files = kept.draw(
+            folder / "variants" / _file_name([method]),
+            group.title,
+            compared,
+            partial(curves_figure, compared, group.title),
+        )
+        pictures.append(_picture("variants", f"Accuracy and forgetting of {method}'s variants.", files))
     for row, name in zip(drawn, file_names(drawn), strict=True):
         title, stem = _row_name(row), folder / "accuracy_matrix" / name
         files = kept.draw(stem, group.title, [row], partial(accuracy_matrix_figure, row, group.title))
@@ -126,13 +140,17 @@ def file_names(rows: Sequence[Row]) -> list[str]:
     names = []
     for row, key in zip(rows, keys, strict=True):
         parts = (*key, row.backbone) if same[key] > 1 else key
-        # Two dashes separate, so that none may be inside a part or at its ends.
-        clean = [re.sub(r"[^A-Za-z0-9._=+-]+|-{2,}", "_", part).strip("-") for part in parts]
-        name = "--".join(clean)
-        if clean != list(parts) or len(name) > NAME_LENGTH:
-            name = f"{name[:NAME_LENGTH]}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
-        names.append(name)
+        names.append(_file_name(parts))
     return names
+
+
+def _file_name(parts: Sequence[str]) -> str:
+    """Join parts by two dashes, so that none may be inside a part or at its ends."""
+    clean = [re.sub(r"[^A-Za-z0-9._=+-]+|-{2,}", "_", part).strip("-") for part in parts]
+    name = "--".join(clean)
+    if clean != list(parts) or len(name) > NAME_LENGTH:
+        name = f"{name[:NAME_LENGTH]}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
+    return name
 
 
 def task_forgetting_figure(rows: Sequence[Row], title: str) -> Figure | None:

@@ -8,6 +8,7 @@ stand in lines of their own, and are ranked only against runs whose weights saw 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import defaultdict
 from collections.abc import Sequence
@@ -277,9 +278,12 @@ def _table(spec: TableSpec, records: Sequence[Record]) -> Table:
         for record in records:
             if _belongs(record, row, spec):
                 alike[_likeness(record)].append(record)
-        for members in [alike[key] for key in sorted(alike)] or [[]]:
-            cells = [_cell(spec, row, column, members) for column in columns]
-            lines.append(Line(row.label, *_description(members), cells, notes_of(members)))
+        if not alike or (row.published is not None and not any(kind == "real" for kind, *_ in alike)):
+            alike["real",] = []  # what was published never stands in a line of runs on rendered clips
+        for key in sorted(alike):
+            shown = row if key[0] == "real" else dataclasses.replace(row, published=None)
+            cells = [_cell(spec, shown, column, alike[key]) for column in columns]
+            lines.append(Line(row.label, *_description(alike[key]), cells, notes_of(alike[key])))
     for i, column in enumerate(columns):
         if column.step is not None:  # a curve is not ranked point by point
             continue
@@ -315,13 +319,13 @@ def _kind_of(protocol: str) -> str:
 
 
 def _likeness(record: Record) -> tuple[str, ...]:
-    """Return what separates lines: a backbone of one's own choice, precision, stored frames, pretraining data.
+    """Return what separates lines: kind of data, a backbone of one's choice, how it computed, pretraining.
 
     A method's own backbone and the budget follow from the protocol and stand in one line.
     """
     data = record.data
     chosen = data["weights"]["name"] if data["options"]["backbone"]["origin"] == "command line" else ""
-    return chosen, _computing(record), data["weights"]["pretraining"]
+    return data["data"]["kind"], chosen, _computing(record), data["weights"]["pretraining"]
 
 
 def _computing(record: Record) -> str:

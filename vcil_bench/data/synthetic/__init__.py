@@ -3,14 +3,15 @@
 A fresh clone must run from end to end with nothing to download, through the same files, decoder and
 manifest as a real dataset. The 24 classes are 6 objects x 4 motions, built so that time matters:
 
-* Only the order of the frames tells the motion. The object goes along the named direction, at a pace that
-  changes, and weaves across it by half of that way or more, there and back: a shuffled clip has no direction,
-  and a clip played backwards is one of the opposite class. Paths lie anywhere in the picture, so a single place
-  says little of a motion: the first one tells less than half. (Each frame is encoded on its own as well.)
+* Only the order of the frames tells the direction. The object goes along the named way, at a pace that changes,
+  and weaves across it by half of that way or more, there and back; a clip played backwards is one of the
+  opposite class. What is left without the order is the axis, since a path is longer than wide, and what a place
+  near the border says of the way that is left from there: places without order tell half of the motions, the
+  first place alone less than half. (Each frame is encoded on its own as well.)
 * Clips of one class differ in size, angle, shade, place, length and pace of the path, background and light; some
   have a smaller object of another kind on a path of its own, some a post in front.
-* Training and test clips share no random draw; their backgrounds come from different families, and the shades
-  of objects and backgrounds from different ranges.
+* Training and test clips share no random draw; their backgrounds come from different families. Shades lie around
+  the named colours, in test clips further away, so that about nine in ten are unlike any of training.
 * Every clip is drawn by its own generator, keyed by (split, class, index): a clip is the same
   whatever else is rendered before it.
 """
