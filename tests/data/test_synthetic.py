@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -122,6 +125,36 @@ def test_rendering_twice_gives_the_same_frames(
     assert len(rows) == 48
     for row in rows:
         np.testing.assert_array_equal(decode(tmp_path / "again" / row["path"]), decode(rendered / row["path"]))
+
+
+RENDER = """
+import hashlib
+from vcil_bench.data import synthetic
+digest = hashlib.sha256()
+for split in ("train", "test"):
+    for number in range(len(synthetic.CLASS_NAMES)):
+        for index in range(4):
+            digest.update(synthetic.clip_frames(split, number, index).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_clips_do_not_depend_on_the_processor() -> None:
+    """Numpy takes its plainest kernels where the better ones are put out of use."""
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+    usable = " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name))
+    digests = [
+        subprocess.run(
+            [sys.executable, "-c", RENDER],
+            env={**os.environ, "NPY_DISABLE_CPU_FEATURES": disabled},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for disabled in ("", usable)
+    ]
+    assert digests[0] == digests[1]
 
 
 def test_encoding_keeps_the_picture(rendered: Path) -> None:

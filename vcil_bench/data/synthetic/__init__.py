@@ -103,12 +103,14 @@ def trajectory(rng: np.random.Generator, motion: str) -> drawing.Array:
     along, across = np.array(drawing.MOTIONS[motion]), np.abs(drawing.MOTIONS[motion][::-1])
     time = np.linspace(0, 1, NUM_FRAMES)
     length = rng.uniform(*LENGTH)
-    progress = time + rng.uniform(-PACE, PACE) * np.sin(2 * np.pi * time) / (2 * np.pi) - 0.5
+    pace = rng.uniform(-PACE, PACE)
+    progress = time + pace * drawing.settled(np.sin(2 * np.pi * time)) / (2 * np.pi) - 0.5
     # A triangle wave: as often at one place as at any other, and in the same places going and coming.
     weaving = (2 * np.abs(2 * time - 1) - 1) * rng.choice([-1, 1]) * rng.uniform(*WEAVE) / 2
     path = length * (progress[:, None] * along + weaving[:, None] * across)
     margin = BORDER - path.min(0), drawing.SIZE - BORDER - path.max(0)
-    return (path + rng.uniform(*margin)).astype(np.float32)
+    placed: drawing.Array = path + rng.uniform(*margin)
+    return placed
 
 
 def clip_frames(split: str, class_id: int, index: int) -> NDArray[np.uint8]:

@@ -6,6 +6,9 @@ functions of explicit parameters and a generator, and each user draws its own pa
 
 All coordinates are in pixels, x to the right and y downwards, and may lie outside the picture; all colours are
 RGB in [0, 1].
+
+Pictures must not depend on the processor. Sums, products, quotients and square roots are the same everywhere;
+sine, exponential and the like, whose last digits are not, are rounded (``settled``), and all is float64.
 """
 
 from __future__ import annotations
@@ -41,7 +44,16 @@ MOTIONS: dict[str, tuple[int, int]] = {
     "down": (0, 1),
 }
 
-_GRID = np.arange(SIZE, dtype=np.float32)
+_GRID = np.arange(SIZE, dtype=np.float64)
+
+
+def settled(values: Any) -> Any:
+    """Round away the digits in which processors differ."""
+    return np.round(values, 9)
+
+
+def _length(x: Array, y: Array) -> Array:
+    return np.sqrt(x * x + y * y)  # hypot is not the same everywhere
 
 
 def _square(x: Array, y: Array, r: float) -> Array:
@@ -49,7 +61,7 @@ def _square(x: Array, y: Array, r: float) -> Array:
 
 
 def _circle(x: Array, y: Array, r: float) -> Array:
-    return np.hypot(x, y) - r
+    return _length(x, y) - r
 
 
 def _triangle(x: Array, y: Array, r: float) -> Array:
@@ -60,11 +72,11 @@ def _triangle(x: Array, y: Array, r: float) -> Array:
 def _star(x: Array, y: Array, r: float) -> Array:
     # Folding the angle leaves one tenth of the star, the side from an outer to an inner corner.
     outer, inner, tenth = 1.4 * r, 0.62 * r, np.pi / 5
-    angle = np.abs((np.arctan2(x, -y) + tenth) % (2 * tenth) - tenth)
-    rho = np.hypot(x, y)
-    side_x, side_y = inner * np.cos(tenth) - outer, inner * np.sin(tenth)
-    along_x, along_y = rho * np.cos(angle) - outer, rho * np.sin(angle)
-    return (side_y * along_x - side_x * along_y) / float(np.hypot(side_x, side_y))
+    angle = np.abs((settled(np.arctan2(x, -y)) + tenth) % (2 * tenth) - tenth)
+    rho = _length(x, y)
+    side_x, side_y = inner * settled(np.cos(tenth)) - outer, inner * settled(np.sin(tenth))
+    along_x, along_y = rho * settled(np.cos(angle)) - outer, rho * settled(np.sin(angle))
+    return (side_y * along_x - side_x * along_y) / _length(side_x, side_y)
 
 
 def _cross(x: Array, y: Array, r: float) -> Array:
@@ -74,7 +86,7 @@ def _cross(x: Array, y: Array, r: float) -> Array:
 
 
 def _ring(x: Array, y: Array, r: float) -> Array:
-    return np.abs(np.hypot(x, y) - 0.9 * r) - 0.28 * r
+    return np.abs(_length(x, y) - 0.9 * r) - 0.28 * r
 
 
 def _diamond(x: Array, y: Array, r: float) -> Array:
@@ -83,11 +95,11 @@ def _diamond(x: Array, y: Array, r: float) -> Array:
 
 def _heart(x: Array, y: Array, r: float) -> Array:
     body = (np.abs(x) + np.abs(y) - r) * 0.707
-    return np.minimum(body, np.hypot(np.abs(x) - r / 2, y + r / 2) - 0.707 * r)
+    return np.minimum(body, _length(np.abs(x) - r / 2, y + r / 2) - 0.707 * r)
 
 
 def _crescent(x: Array, y: Array, r: float) -> Array:
-    return np.maximum(np.hypot(x, y) - 1.15 * r, 0.95 * r - np.hypot(x - 0.6 * r, y))
+    return np.maximum(_length(x, y) - 1.15 * r, 0.95 * r - _length(x - 0.6 * r, y))
 
 
 def _bar(x: Array, y: Array, r: float) -> Array:
@@ -129,10 +141,10 @@ def object_mask(shape: str, centres: Array, radius: float, angle: float = 0.0) -
     Returns:
         Coverage of each pixel [T, 64, 64] in [0, 1], with a soft edge one pixel wide.
     """
-    x, y = _offsets(np.asarray(centres, dtype=np.float32))
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    x, y = _offsets(np.asarray(centres, dtype=np.float64))
+    cos, sin = settled(np.cos(angle)), settled(np.sin(angle))
     distance = SHAPES[shape](cos * x + sin * y, cos * y - sin * x, radius)
-    return np.clip(0.5 - distance, 0.0, 1.0).astype(np.float32)
+    return np.clip(0.5 - distance, 0.0, 1.0)
 
 
 def trail_mask(motion: str, centre: Array, radius: float, length: float, period: float) -> Array:
@@ -148,27 +160,27 @@ def trail_mask(motion: str, centre: Array, radius: float, length: float, period:
     Returns:
         Coverage of each pixel [64, 64] in [0, 1].
     """
-    x, y = (offset[0] for offset in _offsets(np.asarray(centre, dtype=np.float32)[None]))
+    x, y = (offset[0] for offset in _offsets(np.asarray(centre, dtype=np.float64)[None]))
     step_x, step_y = MOTIONS[motion]
     behind = -(step_x * x + step_y * y)
     across = np.abs(x if step_x == 0 else y)
-    lines = 0.75 + 0.25 * np.cos(2 * np.pi * across / period)
+    lines = 0.75 + 0.25 * settled(np.cos(2 * np.pi * across / period))
     fade = np.clip(1.3 * (radius + length - behind) / length, 0.0, 1.0)
     inside = (behind > 0) & (across < radius)
-    return (lines * fade * inside).astype(np.float32)
+    return lines * fade * inside
 
 
 def post_mask(rng: np.random.Generator) -> Array:
     """Draw a straight post across the picture, which hides what is behind it, [64, 64] in [0, 1]."""
     across = _rotated(rng)[0]
-    return np.clip(rng.uniform(*POST_WIDTH) / 2 + 0.5 - np.abs(across), 0.0, 1.0).astype(np.float32)
+    return np.clip(rng.uniform(*POST_WIDTH) / 2 + 0.5 - np.abs(across), 0.0, 1.0)
 
 
 def shifted(rng: np.random.Generator, colour: Array, shift: tuple[float, float]) -> Array:
     """Move a colour [3] in a random direction of RGB by a random distance between the two of ``shift``."""
-    direction = rng.standard_normal(3)
-    moved = colour + direction / np.linalg.norm(direction) * rng.uniform(*shift)
-    return np.clip(moved, 0.0, 1.0).astype(np.float32)
+    direction = settled(rng.standard_normal(3))
+    moved = colour + direction / np.sqrt((direction * direction).sum()) * rng.uniform(*shift)
+    return np.clip(moved, 0.0, 1.0)
 
 
 def shade(rng: np.random.Generator, colour: str, shift: tuple[float, float]) -> Array:
@@ -185,12 +197,12 @@ def _rotated(rng: np.random.Generator) -> tuple[Array, Array]:
     """Return pixel coordinates [64, 64] in a randomly turned and shifted frame."""
     angle, (shift_x, shift_y) = rng.uniform(0, 2 * np.pi), rng.uniform(0, SIZE, 2)
     x, y = _GRID[None, :] - shift_x, _GRID[:, None] - shift_y
-    cos, sin = np.cos(angle), np.sin(angle)
-    return (cos * x + sin * y).astype(np.float32), (cos * y - sin * x).astype(np.float32)
+    cos, sin = settled(np.cos(angle)), settled(np.sin(angle))
+    return cos * x + sin * y, cos * y - sin * x
 
 
 def _plain(rng: np.random.Generator) -> Array:
-    return np.zeros((SIZE, SIZE), dtype=np.float32)
+    return np.zeros((SIZE, SIZE))
 
 
 def _gradient(rng: np.random.Generator) -> Array:
@@ -198,7 +210,7 @@ def _gradient(rng: np.random.Generator) -> Array:
 
 
 def _stripes(rng: np.random.Generator) -> Array:
-    wave = np.sin(2 * np.pi * _rotated(rng)[0] / rng.uniform(7, 20))
+    wave = settled(np.sin(2 * np.pi * _rotated(rng)[0] / rng.uniform(7, 20)))
     return np.clip(wave * rng.uniform(1, 4), -1, 1)
 
 
@@ -210,25 +222,25 @@ def _checker(rng: np.random.Generator) -> Array:
 
 def _noise(rng: np.random.Generator) -> Array:
     frequency = np.fft.fftfreq(SIZE)
-    power = np.hypot(frequency[:, None], frequency[None, :])
+    power = _length(frequency[:, None], frequency[None, :])
     spectrum = np.fft.fft2(rng.standard_normal((SIZE, SIZE)))
-    return np.fft.ifft2(spectrum * np.exp(-((power * rng.uniform(8, 16)) ** 2))).real
+    return settled(np.fft.ifft2(spectrum * np.exp(-((power * rng.uniform(8, 16)) ** 2))).real)
 
 
 def _radial(rng: np.random.Generator) -> Array:
-    return np.hypot(*_rotated(rng))
+    return _length(*_rotated(rng))
 
 
 def _waves(rng: np.random.Generator) -> Array:
     x, y = _rotated(rng)
-    bent = x + rng.uniform(2, 5) * np.sin(2 * np.pi * y / rng.uniform(16, 32))
-    return np.sin(2 * np.pi * bent / rng.uniform(9, 22))
+    bent = x + rng.uniform(2, 5) * settled(np.sin(2 * np.pi * y / rng.uniform(16, 32)))
+    return settled(np.sin(2 * np.pi * bent / rng.uniform(9, 22)))
 
 
 def _dots(rng: np.random.Generator) -> Array:
     pitch = rng.uniform(9, 18)
     x, y = (np.abs(axis % pitch - pitch / 2) for axis in _rotated(rng))
-    return np.clip(rng.uniform(0.2, 0.36) * pitch - np.hypot(x, y), 0, 1)
+    return np.clip(rng.uniform(0.2, 0.36) * pitch - _length(x, y), 0, 1)
 
 
 def _patches(rng: np.random.Generator) -> Array:
@@ -274,7 +286,7 @@ def background(rng: np.random.Generator, family: str, shift: tuple[float, float]
     low, high = float(pattern.min()), float(pattern.max())
     pattern = (pattern - low) / max(high - low, 1e-6)
     first, second = muted(rng, shift), muted(rng, shift)
-    return (first + pattern[..., None] * (second - first)).astype(np.float32)
+    return first + pattern[..., None] * (second - first)
 
 
 def to_uint8(image: Array) -> NDArray[np.uint8]:
