@@ -296,22 +296,26 @@ def test_other_objects_are_unlike_those_of_the_classes_and_smaller() -> None:
     assert synthetic.OTHER_RADIUS[1] < synthetic.RADIUS[0]
 
 
-def test_shades_of_test_clips_are_mostly_unlike_those_of_training() -> None:
-    """Distance to the shades that training draws around; a shift along them is what makes some alike."""
+def test_shades_of_test_clips_are_unlike_those_of_training() -> None:
+    """Distance to the line from black through a colour, by which brightness and light move a shade."""
     rng = np.random.default_rng(0)
 
-    def alike(drawn: list[NDArray[np.floating]], around: NDArray[np.floating], most: float) -> float:
-        apart = np.linalg.norm(np.stack(drawn)[:, None] - around[None], axis=2).min(axis=1)
-        return float((apart <= most).mean())
+    def apart(drawn: list[NDArray[np.floating]], colour: NDArray[np.floating]) -> NDArray[np.floating]:
+        along = np.stack(drawn) @ colour / (colour @ colour)
+        return np.linalg.norm(np.stack(drawn) - along[:, None] * colour, axis=1)
 
-    for colour, _ in synthetic.OBJECTS:
-        shades = [drawing.shade(rng, colour, synthetic.OBJECT_SHIFT["test"]) for _ in range(1000)]
-        around = np.linspace(0.85, 1, 61)[:, None] * np.array(drawing.COLOURS[colour])
-        # White ends at 1, so that a shift beyond it is cut off.
-        assert alike(shades, around, synthetic.OBJECT_SHIFT["train"][1]) < (0.25 if colour == "white" else 0.15)
-    greys = np.linspace(0.22, 0.66, 221)[:, None] * np.ones(3)
-    muted = [drawing.muted(rng, synthetic.BACKGROUND_SHIFT["test"]) for _ in range(1000)]
-    assert alike(muted, greys, synthetic.BACKGROUND_SHIFT["train"][1]) < 0.18
+    for name, _ in synthetic.OBJECTS:
+        of = {
+            split: apart([drawing.shade(rng, name, shift) for _ in range(2000)], np.array(drawing.COLOURS[name]))
+            for split, shift in synthetic.OBJECT_SHIFT.items()
+        }
+        assert of["train"].max() <= synthetic.OBJECT_SHIFT["train"][1] + 1e-9
+        assert of["test"].min() > of["train"].max()
+    greys = {
+        split: apart([drawing.muted(rng, shift) for _ in range(2000)], np.ones(3))
+        for split, shift in synthetic.BACKGROUND_SHIFT.items()
+    }
+    assert greys["test"].min() > greys["train"].max()
 
 
 def test_shapes_have_about_the_same_area() -> None:

@@ -10,8 +10,8 @@ manifest as a real dataset. The 24 classes are 6 objects x 4 motions, built so t
   first place alone less than half. (Each frame is encoded on its own as well.)
 * Clips of one class differ in size, angle, shade, place, length and pace of the path, background and light; some
   have a smaller object of another kind on a path of its own, some a post in front.
-* Training and test clips share no random draw; their backgrounds come from different families. Shades lie around
-  the named colours, in test clips further away, so that about nine in ten are unlike any of training.
+* Training and test clips share no random draw; their backgrounds come from different families, and their shades
+  of objects and backgrounds from different tints, whatever the brightness.
 * Every clip is drawn by its own generator, keyed by (split, class, index): a clip is the same
   whatever else is rendered before it.
 """

@@ -177,10 +177,17 @@ def post_mask(rng: np.random.Generator) -> Array:
 
 
 def shifted(rng: np.random.Generator, colour: Array, shift: tuple[float, float]) -> Array:
-    """Move a colour [3] in a random direction of RGB by a random distance between the two of ``shift``."""
-    direction = settled(rng.standard_normal(3))
-    moved = colour + direction / np.sqrt((direction * direction).sum()) * rng.uniform(*shift)
-    return np.clip(moved, 0.0, 1.0)
+    """Move a colour [3] to another tint by a random distance in RGB between the two of ``shift``.
+
+    The way is square to the line from black through the colour, so that neither brightness nor light brings a
+    moved colour back. Where it leaves what can be shown, the shade is lightened or darkened along that line.
+    """
+    way = settled(rng.standard_normal(3))
+    way = way - colour * ((way * colour).sum() / (colour * colour).sum())
+    moved = colour + way * (rng.uniform(*shift) / np.sqrt((way * way).sum()))
+    moved = moved + colour * max(0.0, float((-moved / colour).max()))
+    shade: Array = moved / max(1.0, float(moved.max()))
+    return shade
 
 
 def shade(rng: np.random.Generator, colour: str, shift: tuple[float, float]) -> Array:
