@@ -37,7 +37,7 @@ from vcil_bench.common.files import StorageError, check_writable
 from . import drawing
 
 # Raise it with every change of the drawn data; it enters the folder name, so old and new never mix.
-VERSION = 2
+VERSION = 3
 FOLDER_NAME = f"synthetic-motion-v{VERSION}"
 
 OBJECTS: tuple[tuple[str, str], ...] = (
