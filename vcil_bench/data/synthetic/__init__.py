@@ -11,7 +11,7 @@ manifest as a real dataset. The 24 classes are 6 objects x 4 motions, built so t
 * Clips of one class differ in size, angle, shade, place, length and pace of the path, background and light; some
   have a smaller object of another kind on a path of its own, some a post in front.
 * Training and test clips share no random draw; their backgrounds come from different families. Shades lie around
-  the named colours, in test clips further away, so that about nine in ten are unlike any of training.
+  the named colours, in test clips further away, so that most are unlike any of training.
 * Every clip is drawn by its own generator, keyed by (split, class, index): a clip is the same
   whatever else is rendered before it.
 """
