@@ -460,7 +460,7 @@ def test_every_method_has_records_of_all_orders_and_the_bounds_on_both_networks(
         for record in reference_records()
         if record.data["protocol"]["label"] == protocol and record.complete
         # A method as it is, or a bound on the other network with the recipe of that network's methods.
-        if record.data["variant"] == "default" or "backbone=" in record.data["variant"]
+        if record.data["variant"] == "default" or record.chosen_backbone
     )
     methods = {name: entry.cls for name, entry in registry.find_all().items() if entry.origin == "built-in"}
     wanted = {name: 3 for name in methods}

@@ -25,7 +25,7 @@ def load_records(folder: str | Path = "results") -> list[Record]:
     """Return every record below a results folder, sorted by path; partial and failed runs are among them.
 
     A record that came with the harness (``reference/``) is left out where the folder has its own of the same
-    run; a file that cannot be read is left out with a warning that names it.
+    run on the same version of the protocol; a file that cannot be read is left out with a warning that names it.
 
     Args:
         folder: The folder that ``vcil-bench run --results`` wrote to.

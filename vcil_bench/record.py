@@ -68,6 +68,12 @@ class Record:
         protocol = self.data["protocol"]
         return protocol["name"] if protocol["origin"].startswith("protocols/") else protocol["origin"]
 
+    @property
+    def chosen_backbone(self) -> str:
+        """The backbone that the command line named, empty where the method took its own."""
+        chosen = self.data["options"]["backbone"]["origin"] == "command line"
+        return self.data["weights"]["name"] if chosen else ""
+
     def matrix(self, readout: str) -> NDArray[np.float64]:
         """Return the accuracy matrix [S, S] of a complete record, fractions."""
         correct = [step["correct"][readout] for step in self.data["steps"]]

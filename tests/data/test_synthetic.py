@@ -296,6 +296,19 @@ def test_other_objects_are_unlike_those_of_the_classes_and_smaller() -> None:
     assert synthetic.OTHER_RADIUS[1] < synthetic.RADIUS[0]
 
 
+def test_some_clips_hold_another_object_and_some_a_post(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects, posts = [], []
+    draw_object, draw_post = drawing.object_mask, drawing.post_mask
+    monkeypatch.setattr(
+        drawing, "object_mask", lambda shape, **keys: (objects.append(shape), draw_object(shape, **keys))[1]
+    )
+    monkeypatch.setattr(drawing, "post_mask", lambda rng: (posts.append(1), draw_post(rng))[1])
+    for index in range(100):
+        synthetic.clip_frames("train", index % len(synthetic.CLASS_NAMES), index)
+    assert 30 < len(objects) - 100 < 70
+    assert 30 < len(posts) < 70
+
+
 def test_shades_of_test_clips_are_unlike_those_of_training() -> None:
     """Distance to the line from black through a colour, by which brightness and light move a shade."""
     rng = np.random.default_rng(0)

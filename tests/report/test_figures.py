@@ -307,7 +307,13 @@ def test_a_bound_on_another_backbone_stands_among_the_methods_under_its_name(tmp
     other = {"name": "tsm_tiny", "source": "embedded", "sha256": "3" * 64, "pretraining": "pictures"}
     found = [
         saved(tmp_path / "r", method="joint"),
-        saved(tmp_path / "r", method="joint", variant="backbone=tsm_tiny+lr=0.1", weights=other),
+        saved(
+            tmp_path / "r",
+            method="joint",
+            variant="backbone=tsm_tiny+lr=0.1",
+            weights=other,
+            options={"backbone": {"value": "tsm_tiny", "origin": "command line"}},
+        ),
     ]
     drawn = figures.write_all(group(*found), tmp_path / "out", Kept(tmp_path / "out"))
     curves = (tmp_path / "out" / "curves.svg").read_text()

@@ -18,6 +18,12 @@ from vcil_bench.protocol import load
 from vcil_bench.report import latex, papers
 
 SEEDS = (1000, 1993, 2021)
+EMBEDDED: Any = {
+    "protocol_name": "synthetic_3x4",
+    "data": {"kind": "synthetic"},
+    "weights": {"name": "clip_tiny", "source": "embedded", "pretraining": "rendered still pictures"},
+    "readouts": ["text"],
+}
 
 
 def _write(folder: Path, method: str, seed: int, **more: Any) -> record.Record:
@@ -309,18 +315,12 @@ def test_pdflatex_compiles_the_tables(tmp_path: Path) -> None:
 
 
 def test_runs_on_the_embedded_clips_stand_in_columns_and_lines_of_their_own(tmp_path: Path) -> None:
-    embedded: Any = {
-        "protocol_name": "synthetic_3x4",
-        "data": {"kind": "synthetic"},
-        "weights": {"name": "clip_tiny", "source": "embedded", "pretraining": "rendered still pictures"},
-        "readouts": ["text"],
-    }
     real: Any = {
         "protocol_name": "tcd_ucf101_10x5",
         "weights": {"name": "clip_vit_b16", "source": "openai", "pretraining": "WIT"},
         "readouts": ["text"],
     }
-    made = [_write(tmp_path, "stpr", seed, **kind) for seed in SEEDS for kind in (embedded, real)]
+    made = [_write(tmp_path, "stpr", seed, **kind) for seed in SEEDS for kind in (EMBEDDED, real)]
     table = _table(made, "stpr_components")
     ours = [line for line in table.lines if line.label == "full"]
     assert {line.backbone for line in ours} == {"clip_tiny", "clip_vit_b16"}
@@ -333,13 +333,7 @@ def test_runs_on_the_embedded_clips_stand_in_columns_and_lines_of_their_own(tmp_
 
 
 def test_published_numbers_never_stand_in_a_line_of_runs_on_embedded_clips(tmp_path: Path) -> None:
-    embedded: Any = {
-        "protocol_name": "synthetic_3x4",
-        "data": {"kind": "synthetic"},
-        "weights": {"name": "clip_tiny", "source": "embedded", "pretraining": "rendered still pictures"},
-        "readouts": ["text"],
-    }
-    table = _table([_write(tmp_path, "stpr", seed, **embedded) for seed in SEEDS], "stpr_components")
+    table = _table([_write(tmp_path, "stpr", seed, **EMBEDDED) for seed in SEEDS], "stpr_components")
     full = [line for line in table.lines if line.label == "full"]
     assert [line.backbone for line in full] == ["–", "clip_tiny"]
     assert [any(cell.published is not None for cell in line.cells) for line in full] == [True, False]

@@ -87,8 +87,8 @@ def legends(rows: Sequence[Row]) -> list[str]:
     beside = Counter((row.method, row.readout, row.backbone) for row in rows)
     names = []
     for row in rows:
-        if "backbone=" in row.variant and beside[row.method, row.readout, row.backbone] == 1:
-            names.append(row.name.replace(row.variant, f"on {row.backbone}"))
+        if row.has_chosen_backbone and beside[row.method, row.readout, row.backbone] == 1:
+            names.append(row.name_by_backbone)
         else:
             names.append(f"{row.name} {row.backbone}" if same[row.name] > 1 else row.name)
     return [

@@ -94,6 +94,9 @@ def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
     pictures = []
     default = {(row.method, row.backbone) for row in drawn if row.variant == "default"}
     plain = [row for row in drawn if row.variant == "default" or (row.method, row.backbone) not in default]
+    of_variants = dict.fromkeys(
+        row.method for row in drawn if row.variant != "default" and (row.method, row.backbone) in default
+    )
     for kind, make, caption in (
         ("curves", curves_figure, "Accuracy over all classes seen, and mean forgetting, after every task."),
         ("task_forgetting", task_forgetting_figure, "Accuracy of every task after each step."),
@@ -104,7 +107,7 @@ def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
             pictures.append(_picture(kind, caption, files))
         elif drawn:
             notes.append(f"{kind}: its numbers are in no record")
-    for method in dict.fromkeys(row.method for row in drawn if row not in plain):
+    for method in of_variants:
         compared = [row for row in drawn if row.method == method]
         files = kept.draw(
             folder / "variants" / _file_name([method]),

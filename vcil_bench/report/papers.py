@@ -324,8 +324,7 @@ def _likeness(record: Record) -> tuple[str, ...]:
     A method's own backbone and the budget follow from the protocol and stand in one line.
     """
     data = record.data
-    chosen = data["weights"]["name"] if data["options"]["backbone"]["origin"] == "command line" else ""
-    return data["data"]["kind"], chosen, _computing(record), data["weights"]["pretraining"]
+    return data["data"]["kind"], record.chosen_backbone, _computing(record), data["weights"]["pretraining"]
 
 
 def _computing(record: Record) -> str:

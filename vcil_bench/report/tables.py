@@ -70,12 +70,21 @@ class Row:
     @property
     def name(self) -> str:
         """A name for legends."""
-        parts = [self.method]
-        if self.variant != "default":
-            parts.append(self.variant)
-        if len(self._readouts()) > 1:
-            parts.append(self.readout)
-        return " ".join(parts)
+        return self._named("" if self.variant == "default" else self.variant)
+
+    @property
+    def name_by_backbone(self) -> str:
+        """A shorter name, for the only variant on its backbone."""
+        return self._named(f"on {self.backbone}")
+
+    @property
+    def has_chosen_backbone(self) -> bool:
+        """Whether it ran on a backbone that the command line named."""
+        return any(record.chosen_backbone for record in (*self.complete, *self.unfinished))
+
+    def _named(self, what: str) -> str:
+        readout = self.readout if len(self._readouts()) > 1 else ""
+        return " ".join(part for part in (self.method, what, readout) if part)
 
     @property
     def notes(self) -> str:
