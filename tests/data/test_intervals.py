@@ -33,6 +33,7 @@ from vcil_bench.data.video import VideoError
 from vcil_bench.memory import ExemplarMemory
 from vcil_bench.protocol import ClipSpec, MemorySpec, Protocol
 from vcil_bench.protocol import spec as protocol_spec
+from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task, TaskStream
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -221,7 +222,7 @@ def test_exemplars_keep_frames_of_their_interval_alone(root: Path, kept: Any) ->
         rule = exemplar_indices(sample.frames, 2).repeat(2) if kept == 2 else segment_indices(sample.frames, 4)
         assert shown(batch.clips[0]) == [NUMBERS[sample.id][i] for i in rule]
     frames = 4 if kept == 2 else sum(len(SPANS[name]) for name in expected)
-    assert dataclasses.astuple(memory.use()) == (2, frames, frames * 3 * SIZE**2)
+    assert memory.use() == MemoryUse(videos=2, frames=frames, bytes=frames * 3 * SIZE**2)
 
 
 def test_a_task_gives_no_reach_beyond_its_intervals(root: Path) -> None:

@@ -188,4 +188,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def test_the_readme_stays_short() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 110
+    """What is written by hand: its table of methods grows with them."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    by_hand = re.sub(r"<!-- generated: .*?<!-- end: .*?-->", "", text, flags=re.DOTALL)
+    assert len(by_hand.splitlines()) <= 90

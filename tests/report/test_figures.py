@@ -367,7 +367,7 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
 
 def test_a_single_task_can_be_drawn(tmp_path: Path) -> None:
     data = record_data(correct=[[2]], totals=[4])
-    data["classes_per_task"] = [3]
+    data["classes_per_task"], data["class_order"], data["class_names"] = [3], [2, 0, 1], ["a", "b", "c"]
     data["steps"][0]["costs"] |= costs(0, 0, 0.0)  # type: ignore[typeddict-item]
     path = records.record_path(tmp_path, "made_up", "alpha", "default", 1)
     data["steps"][0]["classes_seen"] = 3
