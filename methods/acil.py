@@ -20,6 +20,7 @@ from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import GrowingLinear
 from vcil_bench.nets.network import FrameFeatures, Tuning
 from vcil_bench.nets.ridge import RecursiveRidge, random_features
+from vcil_bench.pretrained import needs_of_features
 from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task
 
@@ -72,6 +73,11 @@ class ACIL(Classifier):
         self.ridge = RecursiveRidge(config.expansion or dim, config.gamma)
         if not self.trains:
             self.model.requires_grad_(False)
+
+    @classmethod
+    def needs_with(cls, config: ACILConfig) -> frozenset[str]:
+        """Ask for a projection where features before it are wanted."""
+        return cls.needs | needs_of_features(config.features)
 
     @property
     def trains(self) -> bool:

@@ -7,6 +7,7 @@ this follows: ojedaf/vCLIMB_Benchmark @ 05c14f4a, model/iCaRL_bic_v2.py and main
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,11 +41,11 @@ class BiCConfig(VCLIMBConfig, ConsistencyConfig):
             holds out one of ten. 0 trains the correction on the videos that trained the network.
         distillation: Hold the old classes' logits, with the share of old classes for its weight.
         temperature: Of the distillation.
-        bias: Correct the logits. Without, the second stage is left out.
+        bias: Correct the logits. Without, the second stage is left out, and no video is held out for it.
         bias_lr: Rate of the correction's SGD, without momentum or decay, for as many epochs as the network's.
         released: Split as the released code does, where of a class with a single video none trains the network.
-            Without, that video does. If then no video of an old class is held out, the new classes' logits are
-            left as they are: those of new classes alone would only raise them.
+            Without, that video does. If then no video of an old class is held out, none of a new one is, and the
+            new classes' logits are left as they are: held-out videos of new classes alone would only raise them.
     """
 
     held_out: float = 0.1
@@ -109,7 +110,7 @@ class BiC(RehearsalClassifier):
         config, model = self.config, self.model
         samples = [*task.train, *self.memory.samples()]
         held_out: list[Sample] = []
-        if task.index > 0:
+        if task.index > 0 and config.bias:
             samples, held_out = hold_out(samples, config.held_out, task.num_old, released=config.released)
         old = model.frozen_copy() if task.index > 0 and config.distillation else None
         second_clip = config.second_clip(self.memory.budget)
@@ -136,6 +137,7 @@ class BiC(RehearsalClassifier):
         if not samples:
             return
         newest = [self.alphas[-1], self.betas[-1]]
+        self.zero_grad(set_to_none=True)  # or processes would go on summing up what is left of the network's
         optimiser = sgd(self.context, newest, lr=config.bias_lr, momentum=0.0, weight_decay=0.0)
         model.eval()
         for epoch in self.train_epochs(
@@ -233,6 +235,8 @@ def network_terms(
         temperature: Of the distillation.
     """
     share = num_old / logits.shape[1]
+    if num_old == 0:
+        return {"cross_entropy": consistency_cross_entropy(logits, second, labels, weight)}
     distillation = logit_distillation(logits[:, :num_old], old_logits[:, :num_old], temperature)
     cross_entropy = consistency_cross_entropy(logits, second, labels, weight)
     return {"cross_entropy": (1 - share) * cross_entropy, "distillation": share * distillation}
@@ -262,16 +266,18 @@ def hold_out(
         of_class[sample.label].append(sample)
     first, rest = [], []
     for videos in of_class.values():
-        count = int(len(videos) * (1 - share))
+        count = math.floor(round(len(videos) * (1 - share), 9))  # 1 - 0.8 is a little less than 0.2
         if not released:
             count = max(1, count)
         first += videos[:count]
         rest += videos[count:]
     if not first:
+        most = max(len(videos) for videos in of_class.values())
         raise TrainingError(
-            "method 'bic': with released=true and one video of each class, all are held out and none trains the "
-            "network; leave released at false, or keep more exemplars (--set protocol.memory.per_class=5)"
+            f"method 'bic': with released=true and held_out={share}, all of at most {most} videos of a class "
+            "are held out and none trains the network; leave released at false, lower held_out, or keep more "
+            "exemplars (--set protocol.memory.per_class=5)"
         )
     if not released and all(sample.label >= num_old for sample in rest):
-        rest = []
+        return list(samples), []
     return first, rest

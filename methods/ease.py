@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 class EASEConfig(PretrainedConfig):
     """Hyper-parameters; the defaults are the authors' on CIFAR (exps/ease.json).
 
+    A clip is tested in as many passes through the network as there were tasks, one more with ``beta``.
+
     Attributes:
         epochs: Epochs of each later task.
         alpha: Weight of the subspaces of other tasks, shared among as many as there are before the present one.

@@ -6,7 +6,7 @@ Nothing is trained (``adapt=none``, the default), or the network on the first ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +41,9 @@ class FeCAMConfig(FirstTaskConfig):
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
         super().__post_init__()
-        check_numbers(self, not_negative=("alpha",))
+        check_numbers(self, positive=("alpha",))
         if self.tukey is not None and not 0 < self.tukey <= 1:
-            raise ConfigError(f"tukey: {self.tukey} must be above 0 and at most 1, or none for no transform")
+            raise ConfigError(f"tukey: {self.tukey} must be above 0 and at most 1, or null for no transform")
 
 
 class FeCAM(FirstTaskMethod):
@@ -58,14 +58,14 @@ class FeCAM(FirstTaskMethod):
     config: FeCAMConfig
     precisions: Tensor
 
+    @classmethod
+    def needs_with(cls, config: Any) -> frozenset[str]:
+        """Ask for features that can be raised to a power where they are to be."""
+        return super().needs_with(config) | ({"non_negative"} if config.tukey is not None else set())
+
     def __init__(self, config: FeCAMConfig, context: RunContext) -> None:
         """Make the network, and start without classes."""
         super().__init__(config, context)
-        if config.tukey is not None and not self.network.trains_whole:
-            raise ConfigError(
-                f"tukey: {config.tukey} raises features to a power, and those of {context.backbone.name} can be "
-                "negative; leave tukey out, or take a ResNet (--set backbone=tsm_resnet34)"
-            )
         self.statistics = ClassStatistics(self.network.dim, config.covariance)
         self.register_buffer("precisions", torch.zeros_like(self.statistics.covariances))
 
@@ -73,7 +73,10 @@ class FeCAM(FirstTaskMethod):
         """Make room for the new classes' statistics and for what is computed from them."""
         super().grow(task)
         self.statistics.grow(task.num_new)
-        self.precisions = torch.zeros_like(self.statistics.covariances)
+        added = len(self.statistics.covariances) - len(self.precisions)  # none of the one that is pooled
+        self.precisions = torch.cat(
+            [self.precisions, self.precisions.new_zeros(added, *self.precisions.shape[1:])]
+        )
 
     def take_in(self, task: Task, features: Tensor, labels: Tensor) -> None:
         """Set the new classes' statistics, and invert what videos are read out by."""
@@ -84,7 +87,8 @@ class FeCAM(FirstTaskMethod):
         else:  # covariances of the powers, but means of the features themselves, as in models/base.py
             self.statistics.take_in(features.pow(tukey), labels, new)
             self.statistics.means[new.start :] = prototypes(features, labels, new.stop)[new.start :]
-        for i, spread in enumerate(self.statistics.covariances.double()):  # one by one: inverting takes memory
+        for i in range(len(self.precisions)) if self.config.covariance == "pooled" else new:
+            spread = self.statistics.covariances[i].double()  # one by one: inverting takes memory
             self.precisions[i] = self._inverse(spread).to(self.precisions)
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vcil_bench.classifier import TABLE_BACKBONES
-from vcil_bench.common.config import check_numbers
+from vcil_bench.common.config import ConfigError, check_numbers
 from vcil_bench.data.loader import Sample
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.heads import GrowingLinear
@@ -40,6 +40,9 @@ class FinetuneConfig:
             which on features of single frames cannot tell the direction of time.
         dropout: Of the frame features, while training.
         partial_bn: Of a ResNet: keep every batch norm after the first as it is, as the classifiers do.
+        clip_norm: Largest norm of the gradient; None for any.
+        drop_last: Leave out an epoch's incomplete last batch, unless it is the only one.
+        head_std: Deviation of the head's new weights, whose bias then starts at 0; None for torch's own start.
         adapter_bottleneck, adapter_scale, adapter_dropout: AdaptFormer's.
         encoder_layers, encoder_head_width, encoder_ratio, encoder_dropout: Shape of the temporal encoder.
     """
@@ -54,6 +57,9 @@ class FinetuneConfig:
     temporal: Literal["encoder", "mean"] = "encoder"
     dropout: float = 0.0
     partial_bn: bool = True
+    clip_norm: float | None = None
+    drop_last: bool = False
+    head_std: float | None = None
     adapter_bottleneck: int = 64
     adapter_scale: float = 0.1
     adapter_dropout: float = 0.1
@@ -73,6 +79,10 @@ class FinetuneConfig:
             not_negative=("weight_decay", "adapter_scale"),
             below_one=("momentum", "dropout", "adapter_dropout", "encoder_dropout"),
         )
+        for key in ("clip_norm", "head_std"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{key}: {value} must be above 0, or null for none")
 
 
 # Of ``ClassifierConfig``, by which the other rows of TCD's and vCLIMB's tables are trained here.
@@ -122,7 +132,7 @@ class Finetune(Method):
                 ratio=config.encoder_ratio,
                 dropout=config.encoder_dropout,
             )
-        self.head = GrowingLinear(dim)
+        self.head = GrowingLinear(dim, config.head_std)
 
     def grow(self, task: Task) -> None:
         """Add the new classes' outputs."""
@@ -155,10 +165,11 @@ class Finetune(Method):
             num_epochs=num_epochs,
             batch_size=config.batch_size,
             phase=f"task {task.index + 1}",
+            drop_last=config.drop_last,
         ):
             for batch in epoch:
                 loss = F.cross_entropy(self.logits(batch.clips), batch.labels)
-                epoch.step({"cross_entropy": loss})
+                epoch.step({"cross_entropy": loss}, clip_norm=config.clip_norm)
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
         """Score clips by the head's logits."""

@@ -30,7 +30,9 @@ class RanPACConfig(FirstTaskConfig):
     Attributes:
         expansion: Size M of the random expansion, which costs M x M numbers; 0 leaves it out.
         ridge: None chooses among powers of ten by the last fifth of each task's shuffled videos, as published;
-            a number holds it, and makes the result independent of the order of the tasks.
+            a number holds it, and makes the result independent of the order of the tasks. Where there is nothing
+            to choose by, in a task of one class or of fewer than five videos, we keep the ridge of the task
+            before; the first task's is chosen whatever it holds.
     """
 
     expansion: int = 10_000
@@ -41,7 +43,7 @@ class RanPACConfig(FirstTaskConfig):
         super().__post_init__()
         check_numbers(self, not_negative=("expansion",))
         if self.ridge is not None and self.ridge <= 0:
-            raise ConfigError(f"ridge: {self.ridge} must be above 0, or none to choose it per task")
+            raise ConfigError(f"ridge: {self.ridge} must be above 0, or null to choose it per task")
 
 
 class RanPAC(FirstTaskMethod):
@@ -58,6 +60,7 @@ class RanPAC(FirstTaskMethod):
     gram: Tensor
     cross: Tensor
     weight: Tensor
+    ridge: Tensor
 
     def __init__(self, config: RanPACConfig, context: RunContext) -> None:
         """Make the network, draw the projection, and start without samples."""
@@ -68,6 +71,7 @@ class RanPAC(FirstTaskMethod):
         self.register_buffer("gram", torch.zeros(size, size, dtype=torch.float64))
         self.register_buffer("cross", torch.zeros(size, 0, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(0, size))
+        self.register_buffer("ridge", torch.zeros((), dtype=torch.float64))
 
     def grow(self, task: Task) -> None:
         """Add the new classes' columns; no sample so far is theirs."""
@@ -81,10 +85,11 @@ class RanPAC(FirstTaskMethod):
         targets = F.one_hot(labels, task.num_seen).double()
         self.gram += expanded.T @ expanded
         self.cross += expanded.T @ targets
-        ridge = self.config.ridge
-        if ridge is None:
-            ridge = choose_ridge(expanded, targets, RIDGES)
-        self.weight.copy_(solve_ridge(self.gram, self.cross, ridge))
+        if self.config.ridge is not None:
+            self.ridge.fill_(self.config.ridge)
+        elif task.index == 0 or (task.num_new > 1 and len(labels) >= 5):
+            self.ridge.fill_(choose_ridge(expanded, targets, RIDGES))
+        self.weight.copy_(solve_ridge(self.gram, self.cross, float(self.ridge)))
 
     def predict(self, clips: Tensor) -> dict[str, Tensor]:
         """Score clips by the linear prediction."""

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from vcil_bench.classifier import VCLIMB_RECIPE
+from vcil_bench.classifier import LINEAR_STD, VCLIMB_RECIPE, ClassifierConfig
 from vcil_bench.memory import ExemplarMemory, random_order
 from vcil_bench.method import RunContext
 from vcil_bench.protocol import MemorySpec
@@ -39,6 +39,9 @@ class Replay(Finetune):
     recipes: ClassVar = {
         "vclimb_*": {
             "schedule": "constant",
+            "clip_norm": ClassifierConfig.clip_norm,
+            "drop_last": True,
+            "head_std": LINEAR_STD,
             **{key: VCLIMB_RECIPE[key] for key in ("weight_decay", "batch_size", "dropout", "partial_bn")},
         },
     }

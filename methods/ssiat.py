@@ -46,7 +46,8 @@ class SSIATConfig(PretrainedConfig):
         shift: Move the means of old classes.
         paired: Measure the shift on the same plain clip before and after. The released code draws both from the
             shuffled and augmented training loader, so that it takes one video from another.
-        alignment_epochs, alignment_lr: Of the alignment of all heads; 0 epochs leave it out.
+        alignment_epochs, alignment_lr: Of the alignment of all heads; 0 epochs leave it out, and then a class
+            that is a task of its own keeps a random weight.
         samples_per_class: Gaussian samples of a class in each epoch of the alignment.
         covariance: One for each ``class``, K x D x D numbers; ``pooled``, one for all; ``diagonal``, variances.
         released_scaling: Take the task of a class by the size of the present task, as the released code does.

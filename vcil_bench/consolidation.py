@@ -22,7 +22,7 @@ from .common.config import ConfigError, check_numbers
 from .method import RunContext
 from .nets.heads import GrowingLinear
 from .stream import Task
-from .training import adagrad, buffers_kept, gradients
+from .training import TrainingError, adagrad, buffers_kept, gradients
 
 # For fp16. Gradients of a mean over videos by the parameters of a layer lie around 1e-7 to 10.
 IMPORTANCE_SCALE = 2.0**10
@@ -245,6 +245,11 @@ class ConsolidatingClassifier(Classifier):
             model = model.with_head(head)
         with buffers_kept(model.network):
             importance = self.importance(self._gradients(task, model))
+        if not torch.stack([each.isfinite().all() for each in importance.values()]).all():
+            raise TrainingError(
+                f"method {self.name!r}: the importance of parameters to task {task.index + 1} is not finite; "
+                "take another precision (--set precision=fp32)"
+            )
         self.penalty.consolidate(trained(model), importance)
 
     def _gradients(self, task: Task, model: ClipClassifier[GrowingLinear]) -> Iterator[dict[str, Tensor]]:

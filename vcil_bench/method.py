@@ -184,6 +184,11 @@ class Method(nn.Module, ABC):
         return MemoryUse()
 
     @classmethod
+    def needs_with(cls, config: Any) -> frozenset[str]:
+        """Return what its backbone must provide with a config: ``needs``, unless a value of it asks for more."""
+        return cls.needs
+
+    @classmethod
     def backbone_for(cls, protocol: str) -> tuple[str, str]:
         """Return the backbone a method takes on a protocol by itself, and where that was said."""
         name, origin = cls.backbone, "default"

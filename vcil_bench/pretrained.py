@@ -74,7 +74,8 @@ class FirstTaskConfig(PretrainedConfig):
 
     Attributes:
         adapt: ``none``: the pretrained network as it is. ``first``: trained on the first task by cross-entropy
-            under a cosine head, which is thrown away, and frozen from then on; of a CLIP the adapters alone.
+            under a cosine head, which is thrown away, and frozen from then on; of a CLIP the adapters alone. A
+            first task of one class has nothing to tell apart and trains nothing.
     """
 
     adapt: Literal["none", "first"] = "none"
@@ -86,6 +87,11 @@ class PretrainedMethod(Method):
     splits_batches = True
 
     config: PretrainedConfig
+
+    @classmethod
+    def needs_with(cls, config: Any) -> frozenset[str]:
+        """Ask for a projection where features before it are wanted."""
+        return cls.needs | needs_of_features(config.features)
 
     @abstractmethod
     def features(self, clips: Tensor) -> Tensor:
@@ -148,7 +154,7 @@ class FirstTaskMethod(PretrainedMethod):
         """Train the network on the first task if asked to, then take the task's features in."""
         # Drawn first: a run that goes on inside the training finds the random state here as it was.
         order = torch.randperm(len(task.train))
-        if task.index == 0 and self.config.adapt == "first":
+        if task.index == 0 and self.config.adapt == "first" and task.num_new > 1:
             self._adapt(task)
         features, labels = self.features_of(task.train)
         order = order.to(labels.device)
@@ -185,6 +191,11 @@ class FirstTaskMethod(PretrainedMethod):
             for batch in epoch:
                 logits = self.base_head(self.network_features(batch.clips))
                 epoch.step({"cross_entropy": F.cross_entropy(logits, batch.labels)})
+
+
+def needs_of_features(features: FrameFeatures) -> frozenset[str]:
+    """Return what a backbone must provide for a choice of frame features, see ``Method.needs``."""
+    return frozenset({"projection"} if features == "unprojected" else ())
 
 
 def _network(config: PretrainedConfig, context: RunContext, *, trains: bool) -> VideoNetwork:

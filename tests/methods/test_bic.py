@@ -116,11 +116,24 @@ def test_few_exemplars_keep_all_but_one_for_the_network(count: int, for_network:
         assert len(rest) == 2 * (count - for_network)
 
 
+@pytest.mark.parametrize(("share", "number", "kept"), [(0.8, 100, 20), (0.9, 100, 10), (0.3, 90, 63)])
+def test_shares_are_exact(share: float, number: int, kept: int) -> None:
+    first, rest = hold_out(videos({0: number}), share, 1)
+    assert (len(first), len(rest)) == (kept, number - kept)
+
+
+def test_without_old_classes_the_loss_of_the_network_is_the_cross_entropy() -> None:
+    logits, labels = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0])
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(network_loss(logits, logits, labels, 0), expected)
+
+
 def test_a_single_exemplar_trains_the_network_or_as_released_the_correction() -> None:
     samples = videos({0: 1, 1: 20})
     first, rest = hold_out(samples, 0.1, 1)
     assert "c0v0" in names(first)
     assert rest == []  # without an old class the correction would only raise the new
+    assert names(first) == names(samples)  # nor is a new one's kept from the network then
     first, rest = hold_out(samples, 0.1, 1, released=True)
     assert "c0v0" in names(rest)
     assert {s.label for s in first} == {1}

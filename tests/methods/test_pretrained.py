@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from vcil_bench.common.config import ConfigError
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.network import Tuning
+from vcil_bench.run.plan import RunError, make_plan
 
 # One variant per switch value, and per number that takes a part away.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -168,18 +170,44 @@ def test_ease_adds_a_subspace_a_task_and_leaves_the_old_adapters(trunk: Any, tin
 
 
 @pytest.mark.parametrize(
-    ("name", "other", "changes", "message"),
+    ("name", "other", "changes", "lacking"),
     [
-        ("simplecil", "tsm_tiny", {"features": "unprojected"}, "tsm_tiny has no projection"),
-        ("fecam", "clip_tiny", {"tukey": 0.5}, "can be negative"),
+        ("simplecil", "tsm_tiny", {"features": "unprojected"}, "projection"),
+        ("acil", "tsm_tiny", {"features": "unprojected"}, "projection"),
+        ("fecam", "clip_tiny", {"tukey": 0.5}, "non_negative"),
     ],
 )
-def test_what_a_backbone_cannot_do_is_said_when_the_method_is_made(
-    name: str, other: str, changes: dict[str, Any], message: str, tiny: Any
+def test_what_a_backbone_cannot_do_is_said_before_any_work(
+    name: str, other: str, changes: dict[str, Any], lacking: str, tmp_path: Path
 ) -> None:
-    cls = method_class(name)
-    with pytest.raises(ConfigError, match=message):
-        cls(config_of(cls, **changes), context_of(backbone(other).load(None), tiny.protocol))
+    with pytest.raises(RunError, match=f"needs a backbone with {lacking}; '{other}' provides"):
+        make_plan(
+            name,
+            "synthetic_3x4",
+            seed=1,
+            assignments={"backbone": other} | changes,
+            results=tmp_path,
+            device="cpu",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_base_task_of_one_class_leaves_the_network_as_it_was_pretrained(trunk: Any, tiny: Any) -> None:
+    cls = method_class("ranpac")
+    stream = stream_of(tiny, sizes=(1, 3))
+    method = learn(cls, config_of(cls, adapt="first"), trunk, stream, tiny, steps=1)
+    start = cls(config_of(cls, adapt="first"), context_of(trunk, tiny.protocol))
+    for key, value in method.network.state_dict().items():
+        if "adapt" not in key:
+            assert torch.equal(value, start.network.state_dict()[key])
+
+
+def test_a_task_with_nothing_to_choose_by_keeps_the_ridge(trunk: Any, tiny: Any) -> None:
+    cls = method_class("ranpac")
+    stream = stream_of(tiny, sizes=(2, 1, 1))
+    chosen = [float(learn(cls, config_of(cls), trunk, stream, tiny, steps=n).ridge) for n in (1, 2, 3)]
+    assert chosen[0] > 0
+    assert chosen == [chosen[0]] * 3
 
 
 @pytest.mark.parametrize(
@@ -188,6 +216,7 @@ def test_what_a_backbone_cannot_do_is_said_when_the_method_is_made(
         ("ranpac", {"ridge": 0.0}),
         ("ranpac", {"expansion": -1}),
         ("fecam", {"tukey": 2.0}),
+        ("fecam", {"alpha": 0.0}),
         ("acil", {"gamma": 0.0}),
     ],
 )

@@ -107,6 +107,7 @@ class RecursiveRidge(nn.Module):
         """Append classes; that no sample so far is theirs is what a weight of zero says."""
         self.weight = F.pad(self.weight, (0, 0, 0, num_new))
 
+    @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Take samples in.
 

@@ -140,7 +140,7 @@ def make_plan(
     if options.backbone is None and adapter(loaded.spec.dataset.name).kind == "synthetic":
         chosen = backbone(chosen.embedded_sibling)
         option_origins["backbone"] = "embedded data"
-    _check_fit(entry, loaded, chosen)
+    _check_fit(entry, config, loaded, chosen)
     _check_parts(entry, options)
     named = {k: v for k, v in (option_values | config_values).items() if k not in RESULT_NEUTRAL}
     check_writable(results)
@@ -189,15 +189,17 @@ def plain_values(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def _check_fit(entry: Entry, protocol: Protocol, chosen: Backbone) -> None:
+def _check_fit(entry: Entry, config: Any, protocol: Protocol, chosen: Backbone) -> None:
     """Refuse a backbone that lacks what the method needs, or that takes frames of another size."""
     assert entry.cls is not None
-    lacking = entry.cls.needs - chosen.provides
+    needs = entry.cls.needs_with(config)
+    lacking = needs - chosen.provides
     if lacking:
+        by_values = "" if lacking & entry.cls.needs else " with these values of its keys"
         raise RunError(
-            f"method {entry.name!r} needs a backbone with {', '.join(sorted(lacking))}; {chosen.name!r} "
-            f"provides {', '.join(sorted(chosen.provides))}; choose one of: "
-            f"{', '.join(name for name, other in BACKBONES.items() if entry.cls.needs <= other.provides)}"
+            f"method {entry.name!r}{by_values} needs a backbone with {', '.join(sorted(lacking))}; "
+            f"{chosen.name!r} provides {', '.join(sorted(chosen.provides))}; choose one of: "
+            f"{', '.join(name for name, other in BACKBONES.items() if needs <= other.provides) or 'none'}"
         )
     if entry.cls.uses_memory:
         if protocol.spec.memory is None:

@@ -134,8 +134,9 @@ class Subject:
         """
         self.cls = cls
         self.file = Path(inspect.getfile(cls))
-        self.backbone = _chosen_backbone(cls, on)
         self.config_values = quick_values(cls) | dict(config or {})
+        self.needs = cls.needs_with(cls.resolve_config(PROTOCOL, self.config_values)[0])
+        self.backbone = _chosen_backbone(cls, on, self.needs)
         self.data = SmallData(_empty(folder / "videos"))
         self.trunk = loaded(self.backbone)
         self.pretrained = [p.detach().clone() for p in _pretrained(self.trunk)]
@@ -487,7 +488,7 @@ def runs_on_its_backbones(subject: Subject) -> str:
     """Every backbone that ships with the package and provides what ``needs`` names carries the method."""
     works = []
     for name, other in BACKBONES.items():
-        if not subject.cls.needs <= other.provides:
+        if not subject.needs <= other.provides:
             continue
         if name not in (other.embedded_sibling, subject.backbone.name):
             continue
@@ -499,7 +500,7 @@ def runs_on_its_backbones(subject: Subject) -> str:
                     advice = "name what the method needs of a backbone in `needs`"
                     raise Broken(f"readout {readout!r} is not finite on {name}", advice, "predict")
         works.append(name)
-    fits = [name for name, other in BACKBONES.items() if subject.cls.needs <= other.provides]
+    fits = [name for name, other in BACKBONES.items() if subject.needs <= other.provides]
     return f"ran on {', '.join(works)}; fits {', '.join(fits)}"
 
 
@@ -573,16 +574,16 @@ def run_check(check: Check, subject: Subject, passed: set[str]) -> CheckResult:
     return CheckResult(check.name, "ok", told or "")
 
 
-def _chosen_backbone(cls: type[Method], on: str | None) -> Backbone:
+def _chosen_backbone(cls: type[Method], on: str | None, needs: frozenset[str]) -> Backbone:
     """Return the backbone to check a method on.
 
     Raises:
         UserError: It lacks what the method needs.
     """
     chosen = backbone(on if on is not None else backbone(cls.backbone_for(PROTOCOL)[0]).embedded_sibling)
-    lacking = sorted(cls.needs - chosen.provides)
+    lacking = sorted(needs - chosen.provides)
     if lacking:
-        fits = [name for name, other in BACKBONES.items() if cls.needs <= other.provides]
+        fits = [name for name, other in BACKBONES.items() if needs <= other.provides]
         raise UserError(
             f"method {cls.name!r} needs a backbone with {', '.join(lacking)}, {chosen.name!r} has none; "
             f"those that fit: {', '.join(fits) or 'none'}"

@@ -38,7 +38,7 @@ class _TimmResNet(Backbone):
         shift: Whether frames exchange channels.
     """
 
-    provides = frozenset({"maps"})
+    provides = frozenset({"maps", "non_negative"})
     image_size = 224
     embedded_sibling = "tsm_tiny"
     architecture: ClassVar[str]
@@ -142,7 +142,7 @@ class TSMTiny(Backbone):
 
     name = "tsm_tiny"
     summary = "small ResNet with temporal shift (4 blocks) shipped with the package, 64 px, trained whole"
-    provides = frozenset({"maps"})
+    provides = frozenset({"maps", "non_negative"})
     image_size = 64
     own_source = "embedded"
     embedded_sibling = "tsm_tiny"
