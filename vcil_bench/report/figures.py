@@ -100,7 +100,11 @@ def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
     for kind, make, caption in (
         ("curves", curves_figure, "Accuracy over all classes seen, and mean forgetting, after every task."),
         ("task_forgetting", task_forgetting_figure, "Accuracy of every task after each step."),
-        ("cost", cost_figure, "Accuracy against exemplars kept, trainable parameters and training time."),
+        (
+            "cost",
+            cost_figure,
+            "Accuracy against exemplars and statistics kept, trainable parameters and training time.",
+        ),
     ):
         files = kept.draw(folder / kind, group.title, plain, partial(make, plain, group.title))
         if files:
@@ -299,7 +303,7 @@ def cost_figure(rows: Sequence[Row], title: str) -> Figure | None:
         for axes, kind in zip(panels, COSTS, strict=True):
             drawn_costs = []
             for row, style in zip(drawn, styles, strict=True):
-                if kind.key == "exemplars" and _keeps_all(row):
+                if kind.key == "memory" and _keeps_all(row):
                     continue
                 values = np.array(
                     [(costs(r)[kind.key], 100 * r.metric(headline, row.readout)) for r in row.complete]
@@ -339,21 +343,21 @@ class Cost:
 
 
 COSTS = (
-    Cost("exemplars", "exemplars kept after the last task", "B"),
+    Cost("memory", "exemplars and statistics kept after the last task", "B"),
     Cost("trainable", "trainable parameters after the last task", ""),
     Cost("train", "training, all tasks", "s"),
 )
 
 
 def costs(record: Record) -> dict[str, float]:
-    """Return a finished record's bytes of exemplars, trainable parameters and seconds of training.
+    """Return a finished record's bytes of memory, trainable parameters and seconds of training.
 
-    Exemplars and parameters are those after the last task, the seconds are summed over tasks.
+    Memory and parameters are those after the last task, the seconds are summed over tasks.
     """
     steps = record.data["steps"]
     last = steps[-1]["costs"]
     return {
-        "exemplars": float(last["memory"]["bytes"]),
+        "memory": float(last["memory"]["bytes"] + last["memory"].get("statistics_bytes", 0)),
         "trainable": float(last["trainable"]),
         "train": float(sum(step["costs"]["train_s"] for step in steps)),
     }

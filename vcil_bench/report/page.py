@@ -279,6 +279,7 @@ def _memory(records: Iterable[Record]) -> dict[str, int] | None:
         "videos": max(use["videos"] for use in uses),
         "frames": max(use["frames"] for use in uses),
         "bytes": max(use["bytes"] for use in uses),
+        "statistics_bytes": max(use.get("statistics_bytes", 0) for use in uses),
     }
 
 

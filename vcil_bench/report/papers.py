@@ -23,6 +23,7 @@ from tabulate import tabulate
 from vcil_bench.common.config import build
 from vcil_bench.identity import changed_since, fingerprint_now
 from vcil_bench.metrics import METRICS, STEP_METRICS
+from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.options import RESULT_NEUTRAL
 from vcil_bench.protocol import load
 from vcil_bench.record import Record
@@ -53,6 +54,7 @@ class RowSpec:
     readouts: list[str] = field(default_factory=list)
     config: dict[str, Value] = field(default_factory=dict)
     overrides: dict[str, Value] = field(default_factory=dict)
+    provides: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +304,9 @@ def _belongs(record: Record, row: RowSpec, spec: TableSpec) -> bool:
     if data["method"]["name"] != row.method or protocol["name"] not in spec.protocols:
         return False
     if protocol["overrides"] != row.overrides:
+        return False
+    backbone = BACKBONES.get(data["weights"]["name"])
+    if row.provides is not None and (backbone is None or row.provides not in backbone.provides):
         return False
     if fingerprint_now(protocol["name"], row.overrides) != protocol["fingerprint"]:
         return False

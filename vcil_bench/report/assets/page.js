@@ -126,8 +126,8 @@
       sort: (row) => lower(row.pretraining), cell: (row) => shown(row.pretraining),
     },
     {
-      key: "memory", kind: "number memory", title: () => "Exemplars",
-      sort: (row) => row.memory && row.memory.bytes, cell: (row) => memoryCell(row.memory),
+      key: "memory", kind: "number memory", title: () => "Memory",
+      sort: (row) => row.memory && row.memory.bytes + row.memory.statistics_bytes, cell: (row) => memoryCell(row.memory),
     },
     { key: "train", number: true, title: () => "Training", sort: (row) => row.train_s, cell: (row) => duration(row.train_s) },
     {
@@ -166,8 +166,12 @@
 
   function memoryCell(use) {
     if (!use) return "–";
-    if (!use.videos && !use.bytes) return "none";
-    const parts = [`${plural(use.videos, "video")},`, `${plural(use.frames, "frame")},`, bytes(use.bytes)];
+    const parts = [];
+    if (use.videos || use.bytes) {
+      parts.push(`${plural(use.videos, "video")},`, `${plural(use.frames, "frame")},`, bytes(use.bytes));
+    }
+    if (use.statistics_bytes) parts.push("statistics,", bytes(use.statistics_bytes));
+    if (!parts.length) return "none";
     return parts.flatMap((part) => [el("span", { class: "whole", text: part }), " "]);
   }
 
