@@ -78,6 +78,25 @@ def test_every_method_keeps_the_contract_on_every_backbone(name: str, on: str) -
     assert {result.name for result in results if result.outcome == "skipped"} <= passed_over
 
 
+@pytest.mark.parametrize(
+    ("name", "on", "config"),
+    [
+        ("simplecil", "clip_tiny", {"adapt": "first"}),
+        ("ranpac", "tsm_tiny", {"adapt": "first"}),
+        ("fecam", "tsm_tiny", {"adapt": "first", "tukey": 0.5}),
+        ("acil", "tsm_tiny", {}),
+        ("ssiat", "clip_tiny", {}),
+        ("ease", "clip_tiny", {}),
+    ],
+)
+def test_what_is_trained_on_the_first_task_alone_goes_on_where_it_was_stopped(
+    name: str, on: str, config: dict[str, Any]
+) -> None:
+    outcomes = {result.name: result for result in check_method(name, on, config=config)}
+    assert outcomes["resumes_inside_a_task"].outcome == "ok", str(outcomes["resumes_inside_a_task"])
+    assert "failed" not in {result.outcome for result in outcomes.values()}
+
+
 def test_evaluation_counts_by_task(trunk: Any, stream: TaskStream, tiny: Any) -> None:
     """A method that always answers label 1 is right for exactly the test videos of that class."""
 

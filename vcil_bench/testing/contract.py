@@ -439,21 +439,24 @@ def resumes_between_tasks(subject: Subject) -> None:
 def resumes_inside_a_task(subject: Subject) -> str:
     """Stopped twice while it trains, a run resumes from the saved step and ends bit for bit the same."""
     learnt = subject.learnt
-    batches = learnt.batches[-1]
-    if batches < 2:
-        raise NotApplicable("the second task takes fewer than two training batches")
+    long = [index for index, batches in enumerate(learnt.batches) if batches > 1]
+    if not long:
+        raise NotApplicable("no task takes two training batches")
+    at = long[-1]
+    batches = learnt.batches[at]
     stops = [batches // 2, max(1, (batches - batches // 2) // 2)]
-    resumed = subject.runs.resume_with_stops(learnt.states[0], subject.tasks(), subject.folder(), stops)
+    before = learnt.states[at - 1] if at else None
+    resumed = subject.runs.resume_with_stops(before, subject.tasks()[: at + 1], subject.folder(), stops)
     _refuse_difference(
         "stopped and resumed while training, the task ended in another",
         "what learn carries from one training step to the next must be a parameter or a buffer; in a resumed "
         "run the loop skips the steps that were done",
-        learnt.states[-1],
+        learnt.states[at],
         resumed.states[-1],
-        learnt.losses[-1],
+        learnt.losses[at],
         resumed.losses[-1],
     )
-    return f"stopped at 2 of {batches} batches"
+    return f"stopped at 2 of {batches} batches of task {at + 1}"
 
 
 @_check("one class with one video leaves nothing to contrast, and no variance", ("scores_are_finite",))

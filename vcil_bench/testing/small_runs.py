@@ -158,11 +158,13 @@ class SmallRuns:
         self._learn_next(learnt, tasks[-1], stop)
         return learnt
 
-    def resume_with_stops(self, state: State, tasks: list[Task], folder: Path, stops: list[int]) -> Learnt:
+    def resume_with_stops(
+        self, state: State | None, tasks: list[Task], folder: Path, stops: list[int]
+    ) -> Learnt:
         """Do as ``resume``, but interrupt the training and resume from what it saved.
 
         Args:
-            state: The state dict after all tasks but the last.
+            state: The state dict after all tasks but the last; None where there is one task.
             tasks: The tasks.
             folder: An empty folder for the states' files.
             stops: Batches after which each session but the last is interrupted.
@@ -184,7 +186,7 @@ class SmallRuns:
 
     def restored(
         self,
-        state: State,
+        state: State | None,
         tasks: list[Task],
         folder: Path,
         *,
@@ -194,9 +196,11 @@ class SmallRuns:
     ) -> Method:
         """Construct the method anew, replay ``grow`` and load a state through a file, as a resumed run does."""
         folder.mkdir(parents=True, exist_ok=True)
+        method = self.construct(seed, stop, saved)
+        if state is None:
+            return method
         path = folder / "state.safetensors"
         checkpoint.write(path, state, {})
-        method = self.construct(seed, stop, saved)
         for task in tasks:
             self.grow(method, task)
         method.load_state_dict(checkpoint.read(path)[0])
