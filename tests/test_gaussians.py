@@ -45,16 +45,17 @@ def test_a_class_without_samples_and_one_of_a_single_sample() -> None:
 def test_statistics_kept_over_tasks(spread: Spread) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(30, 4, generator=generator)
-    y = torch.arange(30) % 3
+    y = torch.tensor([0] * 5 + [1] * 15 + [2] * 10)
     kept = ClassStatistics(4, spread, jitter=0.1)
     for new in (range(2), range(2, 3)):
         kept.grow(len(new))
         some = (y >= new.start) & (y < new.stop)
         kept.take_in(x[some], y[some], new)
     means, covariances = class_gaussians(x.double(), y, 3)
+    scatter = ((torch.tensor([5, 15, 10]) - 1)[:, None, None] * covariances).sum(dim=0, keepdim=True)
     expected = {
         "class": covariances + 0.1 * torch.eye(4),
-        "pooled": covariances.mean(dim=0, keepdim=True) + 0.1 * torch.eye(4),  # classes of one size
+        "pooled": scatter / (30 - 3) + 0.1 * torch.eye(4),
         "diagonal": covariances.diagonal(dim1=1, dim2=2) + 0.1,
     }[spread]
     torch.testing.assert_close(kept.means, means.float())
