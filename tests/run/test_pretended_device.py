@@ -286,7 +286,10 @@ def run(name: str | Path, tiny: Any, results: Path, *, on: str = "cuda", **optio
     """Run two tasks of a method, on the backbone that is not CLIP where it can, and return the record."""
     cls = registry.find(str(name)).cls
     assert cls is not None
-    chosen = "clip_tiny" if "text" in cls.needs or "micro_batch" in options else "tsm_tiny"
+    keys = {field.name for field in dataclasses.fields(cls.Config)}
+    needs = cls.needs_with(config_of(cls, **{key: value for key, value in options.items() if key in keys}))
+    fits = needs <= BACKBONES["tsm_tiny"].provides and "micro_batch" not in options
+    chosen = "tsm_tiny" if fits else "clip_tiny"
     values = {"backbone": chosen, "max_tasks": 2, "workers": 0, "eval_batch": 3, **quick(cls), **options}
     plan = make_plan(str(name), str(tiny.protocol), seed=1, assignments=values, results=results, device=on)
     (found,) = loop.run(plan, data=tiny.root, force=False, progress=Progress(disable=True), say=str)
