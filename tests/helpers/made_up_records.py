@@ -58,7 +58,7 @@ def record_data(
         "parameters": 30,
         "trainable": 20,
         "state_bytes": 80,
-        "memory": {"videos": 0, "frames": 0, "bytes": 0},
+        "memory": {"videos": 0, "frames": 0, "bytes": 0, "statistics_bytes": 0},
     }
     data: dict[str, Any] = {
         "schema": 1,
