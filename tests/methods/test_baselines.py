@@ -259,7 +259,7 @@ def test_losses_are_finite_for_a_batch_of_one_old_class(
     method: Any = learn(cls, config_of(cls, **LIVELY), trunk, stream, tiny, 1)
     clips = clips_of(stream, method, 1)[:count]
     batch = Batch(clips, torch.zeros(count, dtype=torch.long))
-    monkeypatch.setattr(ClipLoader, "training", lambda *given, **more: iter([batch] * 100))
+    monkeypatch.setattr(ClipLoader, "training", lambda *given, **more: iter([batch] * 10))
     method.context.trainer.losses.clear()
     task = stream.task(1)
     method.grow(task)

@@ -83,10 +83,10 @@ def test_every_method_keeps_the_contract_on_every_backbone(name: str, on: str) -
     [
         ("simplecil", "clip_tiny", {"adapt": "first"}),
         ("ranpac", "tsm_tiny", {"adapt": "first"}),
-        ("fecam", "tsm_tiny", {"adapt": "first", "tukey": 0.5}),
-        ("acil", "tsm_tiny", {}),
-        ("ssiat", "clip_tiny", {}),
-        ("ease", "clip_tiny", {}),
+        pytest.param("fecam", "tsm_tiny", {"adapt": "first", "tukey": 0.5}, marks=pytest.mark.slow),
+        pytest.param("acil", "tsm_tiny", {}, marks=pytest.mark.slow),
+        pytest.param("ssiat", "clip_tiny", {}, marks=pytest.mark.slow),
+        pytest.param("ease", "clip_tiny", {}, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_trained_on_the_first_task_alone_goes_on_where_it_was_stopped(
