@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+# Tests see no GPU, so that they find the same on every machine; and with one, the first backward pass starts
+# threads behind which no forked child can have a pass of its own. To be said before torch looks for GPUs.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 import pytest
 import tiny_dataset
 import torch

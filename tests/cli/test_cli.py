@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from tiny_dataset import PROTOCOL, Tiny
 
@@ -125,7 +124,6 @@ def test_mistake_in_a_run_is_one_line_and_changes_nothing(
     assert contents(tmp_path) == before
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_absent_cuda_is_said(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(tiny, capsys, "run", "stpr", "synthetic_3x4", "--device", "cuda", "--results", tmp_path)
     assert "'cuda' is not there; this machine has: cpu" in message

@@ -21,8 +21,6 @@ from vcil_bench.doctor.outcome import Line
 from vcil_bench.doctor.setting import Ended, Large, Setting
 from vcil_bench.doctor.steady import SteadyClips
 
-no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-
 
 @pytest.fixture
 def here(tiny: Any, tmp_path: Path) -> Setting:
@@ -31,7 +29,6 @@ def here(tiny: Any, tmp_path: Path) -> Setting:
     return Setting("cpu", 0, tmp_path, str(tiny.protocol), 1, tiny.root, jobs=1, large=small)
 
 
-@no_gpu
 def test_without_a_gpu_the_machine_is_described_and_every_check_skipped_by_name(
     tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,7 +40,6 @@ def test_without_a_gpu_the_machine_is_described_and_every_check_skipped_by_name(
     assert {line.what for line in lines if line.result == "ok"} >= {"cache", "results"}
 
 
-@no_gpu
 def test_a_gpu_that_is_asked_for_and_missing_is_an_error(tiny: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert tiny.main("doctor", "--gpu") == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

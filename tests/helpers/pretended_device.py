@@ -445,7 +445,6 @@ def pretending() -> Iterator[PretendedDevice]:
 
 def _stand_ins(device: PretendedDevice, until: contextlib.ExitStack) -> Iterator[tuple[Any, str, Any]]:
     """Yield what answers in the place of torch, until pretending ends: owner, name, replacement."""
-    real_gpu = torch.cuda.is_available()  # whose initialisation, once asked for, must really have happened
 
     def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         copy = kwargs.pop("copy", False)
@@ -550,7 +549,7 @@ def _stand_ins(device: PretendedDevice, until: contextlib.ExitStack) -> Iterator
     yield torch.cuda, "set_sync_debug_mode", lambda mode: setattr(device, "warns", mode == "warn")
     yield torch.cuda, "is_available", lambda: True
     yield torch.cuda, "is_initialized", lambda: True
-    yield torch.cuda, "_lazy_init", torch.cuda._lazy_init if real_gpu else lambda: None
+    yield torch.cuda, "_lazy_init", lambda: None
     yield torch.cuda, "_is_in_bad_fork", lambda: os.getpid() != device._process
     yield torch.cuda, "device_count", lambda: 1
     yield torch.cuda, "current_device", lambda: 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from torch import Tensor, nn
@@ -119,40 +121,55 @@ def test_the_cache_keeps_what_was_used_last_within_its_bound() -> None:
     assert asked == [4, 1]
 
 
-# --- compiled blocks
+# --- compiled blocks, each in a process of its own: where a block was compiled, torch computes no gradients in
+# processes that are forked later, as other tests do
+
+
+def in_a_fork(check: Callable[[], object], output: Path) -> None:
+    def work() -> int:
+        check()
+        return 0
+
+    assert forked.run(work, output) == 0, output.read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
 @pytest.mark.parametrize("name", ["clip_tiny", "tsm_tiny"])
-def test_compiled_blocks_train_alike(name: str) -> None:
-    expected = trained(network(backbone(name).load("random")))
-    net = network(backbone(name).load("random", ComputeOptions(compile=True)))
-    for found in (trained(net), trained(net)):
-        for a, b in zip(found[:1] if name == "tsm_tiny" else found, expected, strict=False):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.detach().abs().max()))
-    with torch.no_grad():
-        torch.testing.assert_close(net.frozen_copy()(clips()), net.eval()(clips()), rtol=1e-4, atol=1e-4)
+def test_compiled_blocks_train_alike(name: str, tmp_path: Path) -> None:
+    def check() -> None:
+        expected = trained(network(backbone(name).load("random")))
+        net = network(backbone(name).load("random", ComputeOptions(compile=True)))
+        for found in (trained(net), trained(net)):
+            for a, b in zip(found[:1] if name == "tsm_tiny" else found, expected, strict=False):
+                torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.detach().abs().max()))
+        with torch.no_grad():
+            torch.testing.assert_close(net.frozen_copy()(clips()), net.eval()(clips()), rtol=1e-4, atol=1e-4)
+
+    in_a_fork(check, tmp_path / "out")
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
-def test_a_block_is_compiled_once_for_all_sizes_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_is_compiled_once_for_all_sizes_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graphs = []
 
     def counting(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
         graphs.append(graph)
         return graph.forward
 
-    torch._dynamo.reset()
-    counters.clear()
+    def check() -> None:
+        net = network(backbone("tsm_tiny").load("random", ComputeOptions(compile=True)))
+        net.net.layer2 = net.net.layer3 = net.net.layer4 = nn.Sequential()  # one block will do
+        for size in (10, 9, 12):  # below 16 frames torch's convolutions on CPUs take another way
+            net.train()(clips(size)).sum().backward()
+            assert len(graphs) == 1
+        for size in (11, 8):
+            with torch.inference_mode():
+                net.eval()(clips(size))
+            assert len(graphs) == 2
+        assert not counters["graph_break"]
+
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
-    net = network(backbone("tsm_tiny").load("random", ComputeOptions(compile=True)))
-    net.net.layer2 = net.net.layer3 = net.net.layer4 = nn.Sequential()  # one block will do
-    for size in (10, 9, 12):  # below 16 frames torch's convolutions on CPUs take another way
-        net.train()(clips(size)).sum().backward()
-        assert len(graphs) == 1
-    for size in (11, 8):
-        with torch.inference_mode():
-            net.eval()(clips(size))
-        assert len(graphs) == 2
-    assert not counters["graph_break"]
+    in_a_fork(check, tmp_path / "out")

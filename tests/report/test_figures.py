@@ -226,6 +226,13 @@ def points(figure: Figure) -> list[dict[str, tuple[float, float]]]:
     ]
 
 
+def test_the_memory_of_a_run_is_exemplars_and_statistics(tmp_path: Path) -> None:
+    cost = costs(1000, 10, 1.0)
+    assert figures.costs(saved(tmp_path, method="a", cost=cost))["memory"] == 1000  # of before there were any
+    cost["memory"]["statistics_bytes"] = 24
+    assert figures.costs(saved(tmp_path, method="b", cost=cost))["memory"] == 1024
+
+
 def test_cost_draws_the_last_memory_and_all_the_time(tmp_path: Path) -> None:
     joint = saved(tmp_path, method="joint", cost=costs(0, 10, 500.0), correct=[[4], [4, 2]])
     joint.data["method"]["data_access"] = "cumulative"
@@ -246,8 +253,8 @@ def test_cost_draws_the_last_memory_and_all_the_time(tmp_path: Path) -> None:
         assert panel[finetune] == pytest.approx((x[1], accuracy[1]))
     figure = figures.cost_figure([row for row in found if row.method == "joint"], "t")
     assert figure
-    exemplars, *others = points(figure)
-    assert not exemplars  # its exemplars are all videos, which is not what its memory of zero bytes says
+    memory, *others = points(figure)
+    assert not memory  # its exemplars are all videos, which is not what its memory of zero bytes says
     assert all(len(panel) == 1 for panel in others)
     assert "joint (1/3 seeds) [keeps all videos]" in [t.get_text() for t in figure.legends[0].get_texts()]
 

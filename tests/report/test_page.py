@@ -188,12 +188,15 @@ def test_a_run_holds_what_its_record_does() -> None:
         {"epoch": 2, "ce": 5e12},
     ]
     data["steps"][0]["costs"] |= {"train_s": 1.5, "memory": {"videos": 3, "frames": 9, "bytes": 27}}
+    last = {"videos": 1, "frames": 2, "bytes": 6, "statistics_bytes": 8}
+    data["steps"][1]["costs"] |= {"memory": last}  # type: ignore[typeddict-item]
     stored = content(site(data))
     (run,) = stored["runs"]
     assert stored["pool"][run["data"]]["left_out"] == left_out
     assert run["correct"] == {"cnn": [[4], [2, 1]]}
     assert run["losses"]["ce"] == [0.1235, 5e12]
-    kept = {"memory.videos": [3, 0], "memory.frames": [9, 0], "memory.bytes": [27, 0]}
+    assert stored["groups"][0]["rows"][0]["memory"] == last
+    kept = {"memory.videos": [3, 1], "memory.frames": [9, 2], "memory.bytes": [27, 6]}
     assert run["costs"].items() >= {"train_s": [1.5, 2.0], **kept}.items()
     assert run["values"]["cnn"] == {
         "average_incremental_accuracy": 75,

@@ -14,6 +14,7 @@ import pytest
 from made_up_records import record_data
 
 from vcil_bench import record
+from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.protocol import load
 from vcil_bench.report import latex, papers
 
@@ -145,6 +146,22 @@ def test_methods_and_configs_of_rows_exist() -> None:
                 for protocol in spec.protocols:
                     cls.resolve_config(protocol, row.config)
                 assert set(row.readouts) <= set(cls.readouts)
+            assert row.provides is None or any(row.provides in other.provides for other in BACKBONES.values())
+
+
+def test_a_row_of_one_kind_of_backbone_takes_no_runs_on_another(tmp_path: Path) -> None:
+    clip = {"name": "clip_vit_b16", "source": "openai", "pretraining": "WIT"}
+    six = {"correct": [[9] * n for n in range(1, 7)], "totals": (40,) * 6}
+    made = [
+        _write(tmp_path, "acil", seed, readouts=["ridge"], weights=given, **six)
+        for seed in SEEDS
+        for given in (clip, {})
+    ]
+    ours = [line for line in _table(made, "pretrained_features").lines if line.label == "ACIL on CLIP"]
+    assert [line.backbone for line in ours] == ["clip_vit_b16"]
+    assert {line.backbone for line in _table(made, "sfcl_steps").lines if line.label == "ACIL"} >= {
+        "tsm_resnet50"
+    }
 
 
 def test_our_cells_are_means_over_seeds_recomputed_from_the_files(tmp_path: Path) -> None:
