@@ -230,7 +230,9 @@ def test_the_order_of_the_places_tells_the_motion() -> None:
     assert ((inputs(clips) @ weights).argmax(1) == labels).mean() > 0.99
 
 
-@pytest.mark.parametrize(("there", "back"), [("left", "right"), ("up", "down")])
+@pytest.mark.parametrize(
+    ("there", "back"), [pytest.param("left", "right", marks=pytest.mark.slow), ("up", "down")]
+)
 def test_without_their_order_places_tell_the_axis_and_not_the_direction(there: str, back: str) -> None:
     """Extents and centres of paths: those of two directions of one axis are drawn alike, of two axes not."""
 
@@ -250,7 +252,7 @@ def test_without_their_order_places_tell_the_axis_and_not_the_direction(there: s
         assert np.abs(one - other).max() < 3.0
 
 
-@pytest.mark.parametrize("frame", [0, 3, 7])
+@pytest.mark.parametrize("frame", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 7))])
 def test_the_place_in_one_frame_says_little_of_the_motion(frame: int) -> None:
     def counts(motion: str, key: int) -> NDArray[np.floating]:
         x, y = paths(motion, 2000, key)[:, frame].T
@@ -414,6 +416,7 @@ def test_shipped_weights_know_objects_and_tell_class_names_apart(
     assert figures["text_cosine_max_video"] < 0.9
 
 
+@pytest.mark.slow
 def test_two_steps_of_pretraining(tmp_path: Path) -> None:
     state = torch.random.get_rng_state()
     figures = pretraining.pretrain(tmp_path / "model", steps=2, seed=5, progress=False, count=2)

@@ -72,6 +72,7 @@ def test_a_loss_without_a_cross_entropy_is_refused_with_the_way_out() -> None:
         ICaRLConfig(tc_weight=1.5)
 
 
+@pytest.mark.slow
 @BOTH
 def test_with_two_clips_every_contract_holds(name: str) -> None:
     cls = method_class(name)

@@ -70,7 +70,7 @@ def test_workers_do_not_change_a_run(tiny: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_and_resumed_ends_in_the_same_counts(tiny: Any, tmp_path: Path, after: int) -> None:
     """A process that is killed with SIGKILL in the middle of the next task loses nothing."""
-    slow = ["epochs=30", "epochs_first=2", "batch_size=2"]  # slow enough to be hit in the middle of a task
+    slow = ["epochs=12", "epochs_first=2", "batch_size=2"]  # slow enough to be hit in the middle of a task
     assert tiny.run("stpr", tmp_path / "whole", "--set", *slow) == 0
 
     def again() -> int:
