@@ -525,7 +525,7 @@ def _no_children() -> bool:
 
 
 @pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("hang", [_hang, _hang_with_the_lock])
+@pytest.mark.parametrize("hang", [pytest.param(_hang, marks=pytest.mark.slow), _hang_with_the_lock])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_decoder_that_hangs_is_ended_and_named(
     samples: list[Sample], monkeypatch: pytest.MonkeyPatch, workers: int, hang: Callable[..., np.ndarray]
@@ -540,6 +540,7 @@ def test_a_decoder_that_hangs_is_ended_and_named(
     assert _no_children()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_slow_videos_are_waited_for(samples: list[Sample], monkeypatch: pytest.MonkeyPatch) -> None:
     original = loader_module.read_frames
@@ -567,8 +568,12 @@ def test_a_killed_worker_is_told_with_its_video(samples: list[Sample], monkeypat
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("workers", "end"),
-    [(1, lambda: os._exit(0)), (2, lambda: os._exit(0)), (2, lambda: os._exit(3)), (2, _die)],
-    ids=["exit 0 alone", "exit 0", "exit 3", "kill"],
+    [
+        pytest.param(1, lambda: os._exit(0), id="exit 0 alone", marks=pytest.mark.slow),
+        pytest.param(2, lambda: os._exit(0), id="exit 0"),
+        pytest.param(2, lambda: os._exit(3), id="exit 3", marks=pytest.mark.slow),
+        pytest.param(2, _die, id="kill"),
+    ],
 )
 def test_a_worker_that_ends_in_the_middle_of_an_epoch_is_told_with_its_video(
     samples: list[Sample], monkeypatch: pytest.MonkeyPatch, workers: int, end: Callable[[], Any]

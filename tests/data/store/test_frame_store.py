@@ -228,6 +228,7 @@ def test_a_decoder_that_hangs_is_killed(
     assert built.failed == [(one.videos[0].id, "not decoded within 0.5 s")]
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_is_left_out_of_the_estimate(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
