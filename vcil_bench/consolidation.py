@@ -33,9 +33,10 @@ class ConsolidationConfig(VCLIMBConfig):
     """What EWC and MAS share.
 
     On the embedded protocols they have the classifiers' epochs and batches. The rate there is the one of 0.001,
-    0.002, 0.005 and 0.01 that brought the cross-entropy of the base task lowest on one order of the clips' version
-    2 (0.41, 0.26, 0.29, 0.70); nothing else was looked at. Lambda is vCLIMB's, no other was tried: importance is a
-    sum over a task's batches, and the base task has as many as a task of vCLIMB on UCF101 (14; 13 to 15).
+    0.002, 0.005 and 0.01 that brought the cross-entropy of the base task lowest on one order of the clips'
+    version 2 (0.41, 0.26, 0.29, 0.70); nothing else was looked at. Lambda is vCLIMB's, no other was tried:
+    importance is a sum over a task's batches, and the base task has as many as a task of vCLIMB on UCF101 (14;
+    13 to 15).
 
     Attributes:
         reg_lambda: Weight of the penalty, lambda.
