@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from PIL import Image
 from tiny_dataset import Tiny
 
 from vcil_bench import cli, record
+from vcil_bench.common.errors import UserError
 from vcil_bench.data import loader as loader_module
 from vcil_bench.data.activitynet import Instance, read_instance
 from vcil_bench.data.datasets import DatasetError, VideosMissing, adapter, vclimb_import
 from vcil_bench.data.datasets.vclimb_import import Source, VclimbError, git_blob, import_pickle
 from vcil_bench.data.prepare import prepare
 from vcil_bench.data.prepare.report import summary
-from vcil_bench.protocol import load
+from vcil_bench.protocol import imported_lists, load
 from vcil_bench.testing.small_data import COLOURS, draw_clip
 from vcil_bench.training.resume import PhaseSaver
 
@@ -134,6 +136,12 @@ def spoilt(change: str) -> Lists:
         lists["val"][0]["Kitesurfing"] = lists["val"][0].pop("Hula hoop")
     elif change == "a number as a number":
         train[0]["Hula hoop"][0]["t_start"] = 0.5  # type: ignore[assignment]
+    elif change == "a class without training videos":
+        train[0]["Hula hoop"] = []
+    elif change == "a class of instances without a length":
+        lists["val"][0]["Hula hoop"] = [item(1002, 1.0, 1.0), item(1003, 1.5, 0.5)]
+    elif change == "a class whose videos have another, too":
+        train[0]["Hula hoop"] = [item(0, 0.0, 0.5), item(1, 0.0, 0.5)]
     return lists
 
 
@@ -145,6 +153,12 @@ def spoilt(change: str) -> Lists:
         ("two classes swapped", "its class order is not that of vclimb_activitynet_10_trimmed"),
         ("another class in val", "the classes of its val tasks are not those of its train tasks"),
         ("a number as a number", r"train, task 0, class 'Hula hoop': cannot tell which video \{'t_start': 0\.5"),
+        ("a class without training videos", "train: class 'Hula hoop' has no videos;"),
+        (
+            "a class of instances without a length",
+            "val: class 'Hula hoop' has no instance that ends after it begins",
+        ),
+        ("a class whose videos have another, too", "train: class 'Making a lemonade' is left without an untrim"),
     ],
 )
 def test_lists_of_another_shape_are_refused(
@@ -300,16 +314,83 @@ def test_odd_instances_are_listed_and_counted(
     assert {v.id: v.span for v in manifest.usable("train")}[f"{name_of(0)}_2"] == range(25, 50)
 
 
-def test_a_folder_without_imported_lists_is_told_how_to_get_them(tmp_path: Path, root: Path) -> None:
+def test_a_folder_without_imported_lists_is_told_how_to_get_them(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     anet = adapter("activitynet")
     for split, file in (("vclimb_10_untrimmed", "10tasks"), ("vclimb_20_trimmed", "20tasks")):
         with pytest.raises(DatasetError, match=rf"get https://.*/ActivityNet_data_{file}\.pkl and import it"):
             anet.list_videos(root, split)
-    with pytest.raises(DatasetError, match="no split '1'; found: none; its lists are the vCLIMB authors'"):
-        anet.list_videos(root, "1")
+    with pytest.raises(DatasetError, match="no split 'mine'; found: none; its splits are the vCLIMB authors'"):
+        anet.list_videos(root, "mine")
     assert cli.main(["prepare", "activitynet", str(root)]) == 2
+    said = capsys.readouterr().err
+    assert f"{root}: no list of activitynet is imported" in said
+    assert "vclimb_10_trimmed, vclimb_10_untrimmed from ActivityNet_data_10tasks.pkl; vclimb_20_trimmed" in said
+    assert "import it with 'vcil-bench prepare vclimb --pickle FILE'" in said
     with pytest.raises(DatasetError, match="no folder"):
         anet.list_videos(tmp_path / "nowhere", "vclimb_10_trimmed")
+
+
+def test_stored_lists_that_leave_a_class_without_a_video_are_refused_by_its_name(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported(tmp_path, monkeypatch, lists_of())
+    (source,) = (s for s in vclimb_import.SOURCES if TRIMMED in s.protocols.values())
+    videos = imported_lists.read_videos(source.file, source.git_blob)
+    videos["train"]["Hula hoop"] = [item(2, 1.0, 1.0)]
+    imported_lists.write(
+        source.file, source.git_blob, imported_lists.read_tasks(source.file, source.git_blob), videos
+    )
+    with pytest.raises(DatasetError, match="train list: class 'Hula hoop' is left without an untrimmed video"):
+        adapter("activitynet").list_videos(root, "vclimb_10_untrimmed")
+
+
+def change_item(stored: Any, key: str, value: str) -> None:
+    stored["videos"]["train"]["Hula hoop"][0][key] = value
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda stored: change_item(stored, "fps", "x"),
+        lambda stored: change_item(stored, "t_end", "1.9"),
+        lambda stored: stored["videos"].pop("val"),
+        lambda stored: stored.update(videos=list(stored["videos"])),
+        lambda stored: stored.pop("sha256"),
+        lambda stored: stored.update(schema=1),
+    ],
+)
+def test_stored_lists_that_were_changed_are_refused(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Any], object]
+) -> None:
+    imported(tmp_path, monkeypatch, lists_of())
+    (path,) = (tmp_path / "cache").rglob("videos.json")
+    stored = json.loads(path.read_bytes())
+    path.write_text(json.dumps(stored), encoding="utf-8")  # the same content, laid out anew
+    anet = adapter("activitynet")
+    assert len(anet.list_videos(root, "vclimb_10_trimmed")) == 1200
+    damage(stored)
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(UserError, match=r"videos\.json: damaged.* import ActivityNet_data_10tasks\.pkl again"):
+        anet.list_videos(root, "vclimb_10_trimmed")
+    path.write_bytes(b"[" * 100_000)
+    with pytest.raises(UserError, match=r"videos\.json: damaged"):
+        anet.list_videos(root, "vclimb_10_trimmed")
+
+
+def test_a_link_to_itself_is_left_out_of_every_command(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    imported(tmp_path, monkeypatch, lists_of())
+    (root / f"{name_of(3)}.mp4").symlink_to(f"{name_of(3)}.mp4")
+    assert cli.main(["prepare", "activitynet", str(root), "--split", "vclimb_10_trimmed"]) == 0
+    assert f"left out: {name_of(3)}_0: Too many levels of symbolic links" in capsys.readouterr().out
+    assert cli.main(["verify", TRIMMED, "--data", str(root), "--json"]) == 1  # classes without a video
+    found = {entry["check"]: entry["text"] for entry in json.loads(capsys.readouterr().out)}
+    assert re.match(r"3 of 800 can be decoded in full; left out: 797 \(", found["files"])
+    assert cli.main(["run", "replay", TRIMMED, "--data", str(root), "--results", str(tmp_path / "r")]) == 2
+    assert "train videos of activitynet cannot be used" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_single_video_is_refused(

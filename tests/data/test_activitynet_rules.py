@@ -63,6 +63,12 @@ def test_rounding_is_to_the_even_frame_and_intervals_stay_in_the_video() -> None
         assert len(interval_frames(*nothing, 10.0, 30)) == 0
 
 
+def test_a_time_beyond_all_frames_is_the_end_of_the_video() -> None:
+    assert interval_frames(0.0, 1.7e308, 30.0, 10) == range(0, 10)
+    assert interval_frames(-1.7e308, 0.1, 30.0, 10) == range(0, 3)
+    assert untrimmed_rows(["v"], [0], [-1.7e308], [1.7e308], [0.5]) == [0]
+
+
 def test_frames_lie_in_the_video_and_grow_with_the_interval() -> None:
     draw = random.Random(1)
     for _ in range(2000):

@@ -406,7 +406,10 @@ def test_verification_tells_of_intervals(root: Path) -> None:
         found = {(f.level, f.check): f.text for f in verify(protocol, [], listed, files)}
         assert re.match("test intervals: 2 of 1 videos", found["note", "intervals"])
         assert found["ok", "videos per task"] == "seed 1: train 4 = 2 + 2, test 2 = 1 + 1"
-    assert found["ok", "files"] == "9 of 9 can be decoded in full".replace("9", str(len(listed)))
+    assert found["ok", "files"] == "3 of 3 can be decoded in full"
+    some = [*LISTED, part("gone0", 0.0, 1.0, path="gone.mp4"), part("gone1", 1.0, 2.0, path="gone.mp4")]
+    found = {(f.level, f.check): f.text for f in verify(protocol, [], some, prepared(root, some))}
+    assert found["note", "files"] == "3 of 4 can be decoded in full; left out: 1 (gone.mp4)"
 
 
 def test_no_video_is_ever_copied_or_cut(root: Path, tmp_path: Path) -> None:

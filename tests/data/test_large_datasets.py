@@ -13,6 +13,7 @@ from clip_factory import barcode_frame
 from dataset_factory import lines, table, video
 from PIL import Image
 
+from vcil_bench import cli
 from vcil_bench.data.datasets import DatasetError, adapter
 from vcil_bench.data.datasets.tree import Tree
 from vcil_bench.data.manifest import check_present
@@ -225,14 +226,14 @@ def test_kinetics_row_that_is_malformed_is_refused(tmp_path: Path, row: str, sai
         adapter("kinetics400").list_videos(root, "official")
 
 
-def test_kinetics_without_a_list_is_refused(tmp_path: Path) -> None:
+def test_kinetics_without_a_list_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = kinetics(tmp_path / "k400")
     (root / "val.csv").unlink()
     assert adapter("kinetics400").splits(root) == []
     with pytest.raises(DatasetError, match=r"kinetics-400_val\.csv or .* is not there; it should hold"):
         adapter("kinetics400").list_videos(root, "official")
-    with pytest.raises(DatasetError, match=r"kinetics-400_val\.csv or .* is not there; it should hold"):
-        adapter("kinetics400").list_videos(root, "1")  # as prepare asks where there is no split
+    assert cli.main(["prepare", "kinetics400", str(root)]) == 2
+    assert "kinetics-400_val.csv or kinetics400_val.csv or val.csv" in capsys.readouterr().err
     with pytest.raises(
         DatasetError, match=r"has no split 'vclimb_10'; .*prepare vclimb --pickle Kinetics400_data"
     ):
@@ -303,6 +304,21 @@ def test_every_folder_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(tree.has(f"train/a/{number}.mp4") for number in range(50))
     assert not tree.has("train/b/1.mp4")
     assert read == ["train/a/", "train/b/"]
+
+
+def test_a_link_to_itself_is_left_out_with_its_problem(tmp_path: Path) -> None:
+    video(tmp_path / "sound.mp4", frames=8)
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "broken.mp4").symlink_to("nowhere.mp4")
+    assert Tree(tmp_path).entries("") == {"sound.mp4": False, "loop.mp4": False}
+    names = ("sound", "loop", "broken")
+    lines(tmp_path / "videos.csv", "path,class,split", *(f"{name}.mp4,a,train" for name in names))
+    problems = {v.id: v.problem for v in prepare(adapter("folder"), tmp_path, "videos.csv").videos}
+    assert problems == {
+        "sound.mp4": None,
+        "loop.mp4": "Too many levels of symbolic links",
+        "broken.mp4": "missing",
+    }
 
 
 # --- the publishers' own lists, where they are at hand

@@ -424,7 +424,8 @@ def with_order(order: dict[str, Any]) -> dict[str, Any]:
         ({"seeds": [1, 2, 1]}, ["seeds: [1, 2, 1] holds one twice"]),
         ({"seeds": [-1]}, ["seeds: [-1] must lie in"]),
         ({"tasks": {"sizes": [2, 1]}}, ["tasks.sizes: [2, 1]", "classes.num = 4", "add up to 3"]),
-        ({"tasks": {"sizes": [5, -1]}}, ["tasks.sizes: [5, -1] must be positive"]),
+        ({"tasks": {"sizes": [5, -1]}}, ["tasks.sizes: [5, -1] must be positive, but holds -1"]),
+        ({"tasks": {"sizes": [0, 4]}}, ["tasks.sizes: [0, 4] must be positive, but holds 0"]),
         (
             {"metrics": {"headline": "final_acuracy"}},
             ["unknown metric 'final_acuracy' (did you mean 'final_accuracy'?)", "known: average_incremental"],

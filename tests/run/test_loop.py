@@ -195,7 +195,9 @@ def test_two_processes_do_not_run_one_seed(
     lock.parent.mkdir(parents=True)
     with filelock.FileLock(lock):
         assert tiny.run("zero_shot", tmp_path) == 2
-    assert "another process" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "another process is running this seed; wait for it, or choose another --seed" in said
+    assert all(way_out in said for way_out in ("--results DIR", f"delete {lock}"))
 
 
 def test_videos_left_out_are_counted_in_the_record(tiny: Any, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_manifests_tell_of_equal_and_damaged_files(tiny: Tiny, tmp_path: Path) -
     found = findings(protocol.load(tiny.protocol), prepare(adapter("folder"), root, "videos.csv"), RENDERED, [2])
     assert one(found, "identical files").level == "warning"
     assert "red/0.mp4=red/4.mp4" in one(found, "identical files").text
-    assert one(found, "files").text == "19 of 20 can be decoded in full (blue/0.mp4)"
+    assert one(found, "files").text == "19 of 20 can be decoded in full; left out: 1 (blue/0.mp4)"
     assert one(found, "videos per task").text.startswith("seed 2: train 11 = ")
 
 

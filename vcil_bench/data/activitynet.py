@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vcil_bench.common.errors import UserError
+
 MIN_FRAMES = 8  # an interval of fewer is no sample there
 _VIDEO = re.compile(r"v_[A-Za-z0-9_-]{11}")
 _KEYS = {"t_start", "t_end", "video_duration", "filename", "fps", "video_frames"}
@@ -36,6 +38,10 @@ class Instance:
     end: float
     duration: float
     fps: float
+
+
+class NoVideoLeft(UserError):
+    """A class of which no video stays."""
 
 
 def read_instance(item: Any) -> Instance | None:
@@ -67,7 +73,8 @@ def interval_frames(t_start: float, t_end: float, fps: float, num_frames: int) -
     Returns:
         0-based frames, perhaps none.
     """
-    first, stop = (min(max(round(float(t) * float(fps)), 0), num_frames) for t in (t_start, t_end))
+    # Cut before it is rounded: a product may be infinite, which no integer is.
+    first, stop = (round(min(max(float(t) * float(fps), 0.0), num_frames)) for t in (t_start, t_end))
     return range(first, max(first, stop))
 
 
@@ -98,7 +105,53 @@ def untrimmed_rows(
     Raises:
         ValueError: A class would be left without a video.
     """
-    coverage = (np.asarray(t_end) - np.asarray(t_start)) / np.asarray(duration)
+    kept = _kept(video, label, t_start, t_end, duration, co)
+    labels = np.asarray(label)
+    empty = set(labels.tolist()) - set(labels[kept].tolist())
+    if empty:
+        raise ValueError(f"class {min(empty)} is left without a video covered by it alone, by more than {co}")
+    return kept
+
+
+def untrimmed_instances(names: Sequence[str], instances: Sequence[Instance]) -> list[int]:
+    """Return ``untrimmed_rows`` of instances whose classes are given by name.
+
+    Args:
+        names: The class of each instance.
+        instances: In the order of the list.
+
+    Raises:
+        NoVideoLeft: A class would be left without a video; names it.
+    """
+    known = {name: label for label, name in enumerate(dict.fromkeys(names))}
+    kept = _kept(
+        [i.video for i in instances],
+        [known[name] for name in names],
+        [i.start for i in instances],
+        [i.end for i in instances],
+        [i.duration for i in instances],
+        0.0,
+    )
+    empty = known.keys() - {names[row] for row in kept}
+    if empty:
+        raise NoVideoLeft(
+            f"class {min(empty, key=known.__getitem__)!r} is left without an untrimmed video: none has "
+            "instances of this class alone, one of them with a length"
+        )
+    return kept
+
+
+def _kept(
+    video: Sequence[int | str] | NDArray[np.int64],
+    label: Sequence[int] | NDArray[np.int64],
+    t_start: Sequence[float] | NDArray[np.float64],
+    t_end: Sequence[float] | NDArray[np.float64],
+    duration: Sequence[float] | NDArray[np.float64],
+    co: float,
+) -> list[int]:
+    """Return the rows of ``untrimmed_rows``, whichever classes they leave without a video."""
+    with np.errstate(over="ignore"):  # times are finite, a coverage may be infinite
+        coverage = (np.asarray(t_end) - np.asarray(t_start)) / np.asarray(duration)
     labels = np.asarray(label)
     rows_of: dict[int | str, list[int]] = {}
     for row in np.argsort(labels, kind="stable").tolist():
@@ -108,7 +161,4 @@ def untrimmed_rows(
         largest = max(rows, key=lambda row: coverage[row])
         if coverage[largest] > co and len(set(labels[rows].tolist())) == 1:
             kept.append(largest)
-    empty = set(labels.tolist()) - set(labels[kept].tolist())
-    if empty:
-        raise ValueError(f"class {min(empty)} is left without a video covered by it alone, by more than {co}")
     return kept

@@ -228,10 +228,15 @@ class Protocol:
         for key, numbers in (("tasks.sizes", spec.tasks.sizes), ("seeds", spec.seeds)):
             if not numbers:
                 raise ConfigError(f"{self._place}: {key}: the list is empty")
-        if min(spec.tasks.sizes) < 1 or sum(spec.tasks.sizes) != spec.classes.num:
+        if min(spec.tasks.sizes) < 1:
             raise ConfigError(
-                f"{self._place}: tasks.sizes: {spec.tasks.sizes} must be positive and add up to "
-                f"classes.num = {spec.classes.num}, but add up to {sum(spec.tasks.sizes)}"
+                f"{self._place}: tasks.sizes: {spec.tasks.sizes} must be positive, but holds "
+                f"{min(spec.tasks.sizes)}; every task brings at least one class"
+            )
+        if sum(spec.tasks.sizes) != spec.classes.num:
+            raise ConfigError(
+                f"{self._place}: tasks.sizes: {spec.tasks.sizes} must add up to classes.num = "
+                f"{spec.classes.num}, but add up to {sum(spec.tasks.sizes)}"
             )
         if len(set(spec.seeds)) != len(spec.seeds):
             raise ConfigError(f"{self._place}: seeds: {spec.seeds} holds one twice")

@@ -1,11 +1,12 @@
 """vCLIMB's lists: stores and reads them after ``prepare vclimb --pickle``.
 
 Class order and videos are two files, since every look at a protocol reads the order and only a listing needs the
-hundreds of thousands of videos.
+hundreds of thousands of videos. Each carries a hash of its content: a changed time would move a sample unseen.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import cache_dir, write_atomically
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 class ImportedError(UserError):
@@ -42,7 +43,8 @@ def write(file: str, git_blob: str, tasks: list[list[str]], videos: dict[str, di
     target = folder(file, git_blob)
     source = {"schema": _SCHEMA, "file": file, "git_blob": git_blob}
     for name, content in (("videos", videos), ("order", tasks)):
-        text = json.dumps({**source, name: content}, ensure_ascii=False, indent=1) + "\n"
+        about = {**source, "sha256": _sha256(content)}
+        text = json.dumps({**about, name: content}, ensure_ascii=False, indent=1) + "\n"
         write_atomically(target / f"{name}.json", text.encode())
     return target
 
@@ -69,11 +71,17 @@ def _read(file: str, git_blob: str, name: str) -> Any:
     path = folder(file, git_blob) / f"{name}.json"
     try:
         content = json.loads(path.read_bytes())
-        if (content["schema"], content["git_blob"]) == (_SCHEMA, git_blob):
+        stored = (content["schema"], content["git_blob"], content["sha256"])
+        if stored == (_SCHEMA, git_blob, _sha256(content[name])):
             return content[name]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise ImportedError(
         f"{path}: damaged, or written by another version; import {file} again: "
         f"vcil-bench prepare vclimb --pickle {file}"
     )
+
+
+def _sha256(content: Any) -> str:
+    """Return the hash of a list, whatever spaces and line ends its file has."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

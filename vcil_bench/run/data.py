@@ -55,7 +55,7 @@ def open_splits(
     root = _ready_root(source, root, watch, way_out)
     splits = source.splits(root)
     if not splits:
-        source.list_videos(root, "1")  # says what is wrong with the root
+        raise source.without_split(root)
     return [Split(source, split, root, watch, way_out, None, workers, limit_s) for split in splits]
 
 

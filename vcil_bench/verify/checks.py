@@ -248,10 +248,13 @@ def _of_intervals(videos: Sequence[Listed]) -> list[Finding]:
 
 def _of_files(manifest: Manifest) -> list[Finding]:
     """Say which files cannot be used, and which are the same in training and testing."""
-    left_out = [v for v in manifest.left_out() if v.excluded is None and v.facts.problem is not None]
-    number = sum(v.split in ("train", "test") for v in manifest.videos)
-    text = f"{number - len(left_out)} of {number} can be decoded in full{_first([v.id for v in left_out])}"
-    result = [Finding("note" if left_out else "ok", "files", text)]
+    used = [v for v in manifest.videos if v.split in ("train", "test") and v.excluded is None]
+    problems = {v.path: v.facts.problem for v in used}  # several parts may be of one file
+    broken = [path for path, problem in problems.items() if problem is not None]
+    text = f"{len(problems) - len(broken)} of {len(problems)} can be decoded in full"
+    if broken:
+        text += f"; left out: {len(broken)}{_first(broken)}"
+    result = [Finding("note" if broken else "ok", "files", text)]
     same = summary(manifest)["identical_files_in_train_and_test"]
     if same:
         text = f"{len(same)} files are the same in training and testing{_first(['='.join(ids) for ids in same])}"

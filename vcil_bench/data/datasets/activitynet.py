@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from vcil_bench.data.activitynet import MIN_FRAMES, Instance, untrimmed_rows
+from vcil_bench.data.activitynet import MIN_FRAMES, Instance, NoVideoLeft, untrimmed_instances
 
 from . import vclimb_import
-from .base import Adapter, Interval, Listed
+from .base import Adapter, DatasetError, Interval, Listed
 from .published import Published
 from .tree import Finder, Tree
 
@@ -57,13 +57,14 @@ class ActivityNet(Adapter):
         self._check_root(root)
         return vclimb_import.imported_splits(self.name)
 
+    def without_split(self, root: Path) -> DatasetError:
+        """Say which lists can be imported."""
+        return DatasetError(f"{root}: no list of {self.name} is imported; {vclimb_import.ways_out(self.name)}")
+
     def list_videos(self, root: Path, split: str) -> list[Listed]:
         """Return the samples of a split, training samples first."""
         if split not in self.splits(root):
-            way_out = vclimb_import.way_out(self.name, split) or (
-                "; its lists are the vCLIMB authors': import one with 'vcil-bench prepare vclimb --pickle FILE' "
-                f"(from {vclimb_import.URL})"
-            )
+            way_out = vclimb_import.way_out(self.name, split) or f"; {vclimb_import.ways_out(self.name)}"
             raise self._no_split(root, split, way_out)
         rows: dict[str, list[Row]] = {"train": [], "test": []}
         for label, instance, part in vclimb_import.imported_videos(self.name, split):
@@ -116,15 +117,11 @@ def _trimmed(rows: Sequence[Row], part: str, paths: _Paths) -> list[Listed]:
 
 def _untrimmed(rows: Sequence[Row], part: str, paths: _Paths) -> list[Listed]:
     """List every video once, those that stay first."""
-    labels = list(dict.fromkeys(label for label, _ in rows))
     instances = [instance for _, instance in rows]
-    kept = untrimmed_rows(
-        [i.video for i in instances],
-        [labels.index(label) for label, _ in rows],
-        [i.start for i in instances],
-        [i.end for i in instances],
-        [i.duration for i in instances],
-    )
+    try:
+        kept = untrimmed_instances([label for label, _ in rows], instances)
+    except NoVideoLeft as error:
+        raise DatasetError(f"{part} list: {error}") from error
     by_video: dict[str, list[int]] = {}
     for row, instance in enumerate(instances):
         by_video.setdefault(instance.video, []).append(row)

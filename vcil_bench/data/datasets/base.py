@@ -92,6 +92,10 @@ class Adapter(ABC):
     def splits(self, root: Path) -> list[str]:
         """Return the names of the splits that the root's lists define."""
 
+    def without_split(self, root: Path) -> DatasetError:
+        """Return what is wrong with a root of which ``splits`` finds none."""
+        return self._refuse(root, "the lists of no split are there")
+
     @abstractmethod
     def list_videos(self, root: Path, split: str) -> list[Listed]:
         """Return every video of the split's lists, each as ``train``, ``test`` or ``unused``.

@@ -28,6 +28,10 @@ class Folder(Adapter):
         self._check_root(root)
         return sorted(p.name for p in root.glob("*.csv"))
 
+    def without_split(self, root: Path) -> DatasetError:
+        """Say that there is no CSV."""
+        return self._refuse(root, "no CSV is there")
+
     def list_videos(self, root: Path, split: str) -> list[Listed]:
         """Return the CSV's rows."""
         table = self._table(root, split)

@@ -46,12 +46,16 @@ class Kinetics400(Adapter):
         official = ["official"] if all(self._list(root, part) for part in _LISTS) else []
         return official + vclimb_import.imported_splits(self.name)
 
+    def without_split(self, root: Path) -> DatasetError:
+        """Say which of the official lists is missing."""
+        absent = next(names for part, names in _LISTS.items() if self._list(root, part) is None)
+        return self._refuse(root, f"{' or '.join(absent)} is not there")
+
     def list_videos(self, root: Path, split: str) -> list[Listed]:
         """Return the videos of a split, training videos first."""
         if split not in self.splits(root):
-            if split == "official" or (split == "1" and not self.splits(root)):
-                absent = [part for part in _LISTS if self._list(root, part) is None]
-                raise self._refuse(root, f"{' or '.join(_LISTS[absent[0]])} is not there")
+            if split == "official":
+                raise self.without_split(root)
             raise self._no_split(root, split, vclimb_import.way_out(self.name, split, official="official"))
         tree = Tree(root)
         if split == "official":

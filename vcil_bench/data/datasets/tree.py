@@ -31,8 +31,8 @@ class Tree:
     def _read(self, folder: str) -> dict[str, bool]:
         try:
             with os.scandir(f"{self._root}/{folder}") as entries:
-                # A broken link is neither file nor folder: its video is missing.
-                return {e.name: e.is_dir() for e in entries if e.is_dir() or e.is_file()}
+                kinds = ((entry.name, _is_folder(entry)) for entry in entries)
+                return {name: is_folder for name, is_folder in kinds if is_folder is not None}
         except (FileNotFoundError, NotADirectoryError, PermissionError):
             return {}
 
@@ -50,6 +50,14 @@ class Tree:
         """Return the path, or that without its suffix where only a folder of frames has the video's name."""
         stem = path.rpartition(".")[0]
         return stem if not self.has(path) and self.has_folder(stem) and stem else path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
+    """Tell whether a name is a folder's or a file's; None for a broken link, whose video is missing."""
+    try:
+        return True if entry.is_dir() else False if entry.is_file() else None
+    except OSError:  # a link to itself, or into a folder that is closed: reading it will tell what is wrong
+        return False
 
 
 class Finder:

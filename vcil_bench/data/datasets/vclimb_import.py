@@ -17,7 +17,7 @@ from typing import Any
 
 from vcil_bench import protocol
 from vcil_bench.common.errors import UserError
-from vcil_bench.data.activitynet import read_instance
+from vcil_bench.data.activitynet import Instance, NoVideoLeft, read_instance, untrimmed_instances
 from vcil_bench.protocol import imported_lists
 
 from .plain_pickle import PlainPickleError, load
@@ -33,15 +33,31 @@ class Form:
     Attributes:
         parts: Their lists, and what each is here.
         read: Gives what an item of the lists says; None where it cannot be one.
+        check: Raises ``_ShapeError`` where a split can have no sample of a class, given the split's name and,
+            by class, what the items of a part say; None where every item is a sample.
     """
 
     parts: Mapping[str, str]
     read: Callable[[Any], Any]
+    check: Callable[[str, Mapping[str, list[Any]]], None] | None = None
 
 
 def _named(pattern: str) -> Callable[[Any], re.Match[str] | None]:
     """Return a reader of names; group 1 of a match is what train and test must not share."""
     return lambda item: re.fullmatch(pattern, item) if isinstance(item, str) else None
+
+
+def _check_instances(split: str, classes: Mapping[str, list[Instance]]) -> None:
+    """Refuse a class that has no instance with a length or, in an untrimmed split, no video of its own."""
+    for label, instances in classes.items():
+        if all(instance.end <= instance.start for instance in instances):
+            raise _ShapeError(f"class {label!r} has no instance that ends after it begins")
+    if split.endswith("_untrimmed"):
+        rows = [(label, instance) for label, instances in classes.items() for instance in instances]
+        try:
+            untrimmed_instances([label for label, _ in rows], [instance for _, instance in rows])
+        except NoVideoLeft as error:
+            raise _ShapeError(str(error)) from error
 
 
 _WITH_TEST = {"train": "train", "val": "unused", "test": "test"}  # vCLIMB's results are those on test
@@ -50,7 +66,8 @@ FORMS = {
     "kinetics400": Form(
         _WITH_TEST, _named(r"(?:.*/)?([A-Za-z0-9_-]{11})(?:_(\d+)_(\d+))?(?:\.(?:mp4|mkv|webm))?")
     ),
-    "activitynet": Form({"train": "train", "val": "test"}, read_instance),  # no other list to test on
+    # There is no other list to test on.
+    "activitynet": Form({"train": "train", "val": "test"}, read_instance, _check_instances),
 }
 
 
@@ -246,6 +263,16 @@ def way_out(dataset: str, split: str, official: str | None = None) -> str:
     )
 
 
+def ways_out(dataset: str) -> str:
+    """Return which splits of a dataset can be imported, and how."""
+    sources = [source for source in SOURCES if source.dataset == dataset]
+    splits = "; ".join(f"{', '.join(source.protocols)} from {source.file}" for source in sources)
+    return (
+        f"its splits are the vCLIMB authors' and come by importing their lists ({splits}): get the file from "
+        f"{URL} and import it with 'vcil-bench prepare vclimb --pickle FILE'"
+    )
+
+
 class _ShapeError(Exception):
     """What is wrong with the content of a file."""
 
@@ -280,7 +307,25 @@ def _checked(content: Any, source: Source) -> tuple[list[list[str]], dict[str, d
     counts = tuple(sum(map(len, classes.values())) for classes in videos.values())
     if source.videos is not None and counts != source.videos:
         raise _ShapeError(f"it lists {counts} videos for {tuple(parts)}, not {source.videos}")
+    for part, name in form.parts.items():
+        if name != "unused":
+            _check_samples(part, videos[part], source)
     return order, videos
+
+
+def _check_samples(part: str, classes: Mapping[str, list[Any]], source: Source) -> None:
+    """Refuse a part in which a class has nothing to learn or to test, since no run could use it."""
+    empty = next((label for label, items in classes.items() if not items), None)
+    if empty is not None:
+        raise _ShapeError(f"{part}: class {empty!r} has no videos")
+    form = FORMS[source.dataset]
+    if form.check is not None:
+        read = {label: [form.read(item) for item in items] for label, items in classes.items()}
+        for split in source.protocols:
+            try:
+                form.check(split, read)
+            except _ShapeError as error:
+                raise _ShapeError(f"{part}: {error}") from error
 
 
 def _check_classes(order: list[list[str]], source: Source) -> None:
