@@ -19,7 +19,7 @@ from vcil_bench import record as records
 from vcil_bench.record import Record, RecordError
 from vcil_bench.registry import methods_folder
 from vcil_bench.report import build, figure_cache, figures, style
-from vcil_bench.report.curves import curves_figure, draw
+from vcil_bench.report.curves import curves_figure, draw, legends
 from vcil_bench.report.figure_cache import Kept
 from vcil_bench.report.style import built_in, line_styles, style_of
 from vcil_bench.report.tables import Group, Row, groups, rows
@@ -87,6 +87,11 @@ def test_every_built_in_method_has_a_look_of_its_own() -> None:
     assert len({look.glyph for look in looks}) == len({look.marker for look in looks})
 
 
+def test_methods_of_a_family_differ_in_colour_too() -> None:
+    looks = [style_of(method) for method in built_in()]
+    assert len({look.colour for look in looks}) == len(looks)
+
+
 def test_other_methods_never_look_like_a_built_in_one() -> None:
     taken = {style_of(method) for method in built_in()}
     others = [style_of(f"mine_{i}") for i in range(200)]
@@ -129,10 +134,23 @@ def test_curves_draw_the_mean_and_name_missing_seeds() -> None:
 
 def test_rows_of_equal_name_are_told_apart_by_backbone(tmp_path: Path) -> None:
     found = rows(group(made(), made(weights={"name": "clip_vit_b16", "source": "openai"})))
-    figure = curves_figure(found, "t")
-    assert figure
-    assert len(lines(figure.axes[0])) == 2
+    assert len(set(legends(found))) == 2
     assert len(set(figures.file_names(found))) == 2
+
+
+def test_every_name_holds_its_backbone_where_a_figure_mixes_them() -> None:
+    resnet = {"name": "tsm_tiny", "source": "embedded"}
+    chosen = {"backbone": {"value": "tsm_tiny", "origin": "command line"}}
+    found = [
+        *(made(method=method, weights=resnet) for method in ("acil", "ewc")),
+        made(method="ewc", variant="backbone=tsm_tiny+lr=1", weights=resnet, options=chosen),
+        *(made(method="ranpac", variant=variant) for variant in ("default", "a=1")),
+    ]
+    assert [name.removesuffix(" (1/3 seeds)") for name in legends(rows(group(*found)))] == [
+        *("acil on tsm_tiny", "ewc backbone=tsm_tiny+lr=1", "ewc on tsm_tiny"),
+        *("ranpac a=1 on clip_tiny", "ranpac on clip_tiny"),
+    ]
+    assert legends(rows(group(*found[:2]))) == ["acil (1/3 seeds)", "ewc (1/3 seeds)"]
 
 
 def test_every_task_is_a_line() -> None:
@@ -231,6 +249,12 @@ def test_the_memory_of_a_run_is_exemplars_and_statistics(tmp_path: Path) -> None
     assert figures.costs(saved(tmp_path, method="a", cost=cost))["memory"] == 1000  # of before there were any
     cost["memory"]["statistics_bytes"] = 24
     assert figures.costs(saved(tmp_path, method="b", cost=cost))["memory"] == 1024
+
+
+def test_what_is_frozen_after_the_first_task_was_trainable(tmp_path: Path) -> None:
+    record = saved(tmp_path, cost=costs(0, 10, 1.0))
+    record.data["steps"][0]["costs"]["trainable"] = 70
+    assert figures.costs(record)["trainable"] == 70
 
 
 def test_cost_draws_the_last_memory_and_all_the_time(tmp_path: Path) -> None:

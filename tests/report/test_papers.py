@@ -147,6 +147,8 @@ def test_methods_and_configs_of_rows_exist() -> None:
                     cls.resolve_config(protocol, row.config)
                 assert set(row.readouts) <= set(cls.readouts)
             assert row.provides is None or any(row.provides in other.provides for other in BACKBONES.values())
+        labels = [(row.label, row.exemplars) for row in spec.rows]
+        assert len(set(labels)) == len(labels), spec.id  # or readers could not tell them apart
 
 
 def test_a_row_of_one_kind_of_backbone_takes_no_runs_on_another(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def fields_of(cls: type) -> dict[str, dataclasses.Field[Any]]:
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Make a ``cls`` from a mapping, refusing unknown and missing keys and wrong types.
+    """Make a ``cls`` from a mapping, refusing unknown and missing keys, wrong types and what it refuses itself.
 
     Args:
         cls: A dataclass; nested dataclasses are built from nested mappings.
@@ -111,7 +111,10 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
             made[name] = convert(values[name], hints[name], f"{where}: {name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{where}: missing key {name!r}; allowed keys: {allowed}")
-    return cls(**made)
+    try:
+        return cls(**made)
+    except ConfigError as error:  # of its own checks, which know the keys alone
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def convert(value: Any, annotation: Any, where: str) -> Any:
@@ -177,8 +180,8 @@ def check_numbers(
         ConfigError: Names the key, its value and the bound.
     """
     bounds: list[tuple[Sequence[str], Callable[[float], bool], str]] = [
-        (positive, lambda x: x > 0, "a number greater than 0"),
-        (not_negative, lambda x: x >= 0, "a number, 0 or greater"),
+        (positive, lambda x: x > 0, "greater than 0"),
+        (not_negative, lambda x: x >= 0, "0 or greater"),
         (below_one, lambda x: 0 <= x < 1, "at least 0 and below 1"),
     ]
     for keys, holds, text in bounds:

@@ -31,6 +31,7 @@ class TrainingError(RuntimeError):
 
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the closest allowed name, or an empty string."""
-    close = difflib.get_close_matches(value, list(allowed), n=1, cutoff=0.6)
+    """Return `` (did you mean 'x'?)`` for the closest allowed name, or an empty string if none is near."""
+    cutoff = 0.6 if len(value) < 5 else 0.7  # one slip is a third of a short name
+    close = difflib.get_close_matches(value, list(allowed), n=1, cutoff=cutoff)
     return f" (did you mean '{close[0]}'?)" if close else ""

@@ -79,18 +79,20 @@ def curves_figure(rows: Sequence[Row], title: str) -> Figure | None:
 
 
 def legends(rows: Sequence[Row]) -> list[str]:
-    """Return a name per row, with its finished seeds if some are missing, its backbone if names are equal.
+    """Return a name per row, with its finished seeds if some are missing, its backbone if rows differ in that.
 
     A method's only run on a backbone that was chosen for it is named by the backbone, whatever else was set.
     """
-    same = Counter(row.name for row in rows)
+    differ = len({row.backbone for row in rows}) > 1
     beside = Counter((row.method, row.readout, row.backbone) for row in rows)
     names = []
     for row in rows:
         if row.has_chosen_backbone and beside[row.method, row.readout, row.backbone] == 1:
             names.append(row.name_by_backbone)
+        elif differ and row.backbone not in row.variant:
+            names.append(f"{row.name} on {row.backbone}")
         else:
-            names.append(f"{row.name} {row.backbone}" if same[row.name] > 1 else row.name)
+            names.append(row.name)
     return [
         f"{name} ({len(row.complete)}/{row.seeds} seeds)" if row.incomplete else name
         for name, row in zip(names, rows, strict=True)

@@ -103,7 +103,8 @@ def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
         (
             "cost",
             cost_figure,
-            "Accuracy against exemplars and statistics kept, trainable parameters and training time.",
+            "Accuracy against exemplars and statistics kept, the most parameters trainable in any task, and "
+            "training time.",
         ),
     ):
         files = kept.draw(folder / kind, group.title, plain, partial(make, plain, group.title))
@@ -344,7 +345,7 @@ class Cost:
 
 COSTS = (
     Cost("memory", "exemplars and statistics kept after the last task", "B"),
-    Cost("trainable", "trainable parameters after the last task", ""),
+    Cost("trainable", "trainable parameters, the most in any task", ""),
     Cost("train", "training, all tasks", "s"),
 )
 
@@ -352,13 +353,14 @@ COSTS = (
 def costs(record: Record) -> dict[str, float]:
     """Return a finished record's bytes of memory, trainable parameters and seconds of training.
 
-    Memory and parameters are those after the last task, the seconds are summed over tasks.
+    Memory is that after the last task; parameters are the most of any task, since some methods freeze after the
+    first what they trained in it; seconds are summed over tasks.
     """
     steps = record.data["steps"]
     last = steps[-1]["costs"]
     return {
         "memory": float(last["memory"]["bytes"] + last["memory"].get("statistics_bytes", 0)),
-        "trainable": float(last["trainable"]),
+        "trainable": float(max(step["costs"]["trainable"] for step in steps)),
         "train": float(sum(step["costs"]["train_s"] for step in steps)),
     }
 

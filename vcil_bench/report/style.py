@@ -45,18 +45,20 @@ class MethodStyle:
 def style_of(method: str) -> MethodStyle:
     """Return a method's style, which depends on nothing but its name.
 
-    The built-in methods have theirs from ``style.yaml``; others get a pair that no built-in method has, chosen
-    by a hash of the name, so that two of them may look alike.
+    The built-in methods have theirs from ``style.yaml``, each of a family another shade of its colour; others
+    get a pair of colour and marker that no built-in method has, chosen by a hash of the name, so that two of
+    them may look alike.
     """
     settings = _settings()
     colours, given = settings["colours"], settings["methods"]
     if method in given:
         colour, marker = given[method]
-        return MethodStyle(colours[colour], marker)
+        family = [name for name, (other, _) in given.items() if other == colour]
+        return MethodStyle(colours[colour][family.index(method)], marker)
     taken = {tuple(pair) for pair in given.values()}
     free = [(c, m) for c in colours for m in settings["markers"] if (c, m) not in taken]
     colour, marker = free[int(hashlib.sha256(method.encode()).hexdigest(), 16) % len(free)]
-    return MethodStyle(colours[colour], marker)
+    return MethodStyle(colours[colour][0], marker)
 
 
 def built_in() -> list[str]:

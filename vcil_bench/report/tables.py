@@ -75,7 +75,7 @@ class Row:
     @property
     def name_by_backbone(self) -> str:
         """A shorter name, for the only variant on its backbone."""
-        return self._named(f"on {self.backbone}")
+        return f"{self._named('')} on {self.backbone}"
 
     @property
     def has_chosen_backbone(self) -> bool:
