@@ -114,6 +114,7 @@ def test_no_frame_is_predicted_from_another(rendered: Path) -> None:
         assert all(packet.is_keyframe for packet in container.demux(video=0) if packet.size)
 
 
+@pytest.mark.slow
 def test_rendering_twice_gives_the_same_frames(
     rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

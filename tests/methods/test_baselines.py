@@ -143,7 +143,9 @@ def test_every_switch_runs_and_changes_the_scores(
         assert all(changed)
 
 
-@pytest.mark.parametrize("name", ["icarl", "ucir", "podnet", "tcd", "hce"])
+@pytest.mark.parametrize(
+    "name", ["icarl", "tcd", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ucir", "podnet", "hce"))]
+)
 def test_exemplars_are_kept_and_trained_on(
     name: str, trunk: Any, stream: TaskStream, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,11 @@ def plain(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.training
 @pytest.mark.parametrize(
-    "option", ["micro_batch=1", "micro_batch=3", "feature_cache_mb=8", "determinism=strict", "determinism=off"]
+    "option",
+    [
+        *(pytest.param(given, marks=pytest.mark.slow) for given in ("micro_batch=1", "determinism=off")),
+        *("micro_batch=3", "feature_cache_mb=8", "determinism=strict"),
+    ],
 )
 def test_options_for_the_machine_give_the_same_result(
     option: str, float64: None, tiny: Any, plain: Path, tmp_path: Path

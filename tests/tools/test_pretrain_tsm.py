@@ -71,6 +71,7 @@ def test_shipped_features_tell_objects_and_speed_lines() -> None:
     assert (guessed == labels[1]).float().mean() > 0.5
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretraining, "WARMUP_STEPS", 5)  # or all steps of so short a training were slow ones
     losses = trained(seed=1, steps=30)[1]

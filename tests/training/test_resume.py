@@ -59,7 +59,7 @@ class _CutOff:
 
 
 TRAINED = sorted(name for name in ENTRIES if name != "zero_shot")
-TELLING = ("hce", "stpr", "tcd")  # two phases, state of their own, gradients that pile up
+TELLING = ("stpr", "tcd")  # state of their own, two phases and gradients that pile up
 
 
 @pytest.mark.parametrize(
