@@ -393,6 +393,23 @@ def test_sorting_by_mouse_and_keyboard(visit: Callable[..., Page]) -> None:
 
 
 @pytest.mark.slow
+def test_the_bar_of_the_plot_holds_what_stays_on_the_page(visit: Callable[..., Page]) -> None:
+    page = visit(site(*some()))
+    opened: list[str] = []
+    page.context.on("page", lambda other: opened.append(other.url))
+    page.hover("#plot")
+    buttons = page.locator("#plot .modebar-btn")
+    names = buttons.evaluate_all("all => all.map(one => one.dataset.title)")
+    assert names == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
+    for number in range(1, buttons.count()):
+        buttons.nth(number).click()
+    with page.expect_download() as saved:
+        buttons.nth(0).click()
+    assert saved.value.suggested_filename == "vcil-bench-curves.png"
+    assert opened == []
+
+
+@pytest.mark.slow
 def test_filters(visit: Callable[..., Page]) -> None:
     page = visit(site(*some()))
     assert len(methods_shown(page)) == 5

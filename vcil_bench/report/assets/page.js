@@ -331,7 +331,8 @@
 
   const CONFIG = {
     responsive: true, displaylogo: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    // All there are, by name: the library adds a button that uploads the plot, and may add others.
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], showSendToCloud: false,
     toImageButtonOptions: { filename: "vcil-bench-curves", scale: 2 },
   };
 
