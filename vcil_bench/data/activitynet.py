@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcil_bench.common.errors import UserError
-
 MIN_FRAMES = 8  # an interval of fewer is no sample there
 _VIDEO = re.compile(r"v_[A-Za-z0-9_-]{11}")
 _KEYS = {"t_start", "t_end", "video_duration", "filename", "fps", "video_frames"}
@@ -40,8 +38,22 @@ class Instance:
     fps: float
 
 
-class NoVideoLeft(UserError):
-    """A class of which no video stays."""
+class NoVideoLeft(ValueError):
+    """A class of which no video stays.
+
+    Attributes:
+        label: The class, by number or name.
+        co: The coverage that none exceeds.
+    """
+
+    def __init__(self, label: int | str, co: float) -> None:
+        """Say what a video would need to stay."""
+        super().__init__(
+            f"class {label!r} is left without an untrimmed video: none has instances of this class alone, "
+            f"one of them longer than {co:g} of the video"
+        )
+        self.label = label
+        self.co = co
 
 
 def read_instance(item: Any) -> Instance | None:
@@ -103,13 +115,22 @@ def untrimmed_rows(
         The rows of the instances that stay, class by class, in a class by where a video comes first.
 
     Raises:
-        ValueError: A class would be left without a video.
+        NoVideoLeft: A class would be left without a video; a ``ValueError``.
     """
-    kept = _kept(video, label, t_start, t_end, duration, co)
+    with np.errstate(over="ignore"):  # times are finite, a coverage may be infinite
+        coverage = (np.asarray(t_end) - np.asarray(t_start)) / np.asarray(duration)
     labels = np.asarray(label)
+    rows_of: dict[int | str, list[int]] = {}
+    for row in np.argsort(labels, kind="stable").tolist():
+        rows_of.setdefault(video[row], []).append(row)
+    kept = []
+    for rows in rows_of.values():
+        largest = max(rows, key=lambda row: coverage[row])
+        if coverage[largest] > co and len(set(labels[rows].tolist())) == 1:
+            kept.append(largest)
     empty = set(labels.tolist()) - set(labels[kept].tolist())
     if empty:
-        raise ValueError(f"class {min(empty)} is left without a video covered by it alone, by more than {co}")
+        raise NoVideoLeft(min(empty), co)
     return kept
 
 
@@ -123,42 +144,15 @@ def untrimmed_instances(names: Sequence[str], instances: Sequence[Instance]) -> 
     Raises:
         NoVideoLeft: A class would be left without a video; names it.
     """
-    known = {name: label for label, name in enumerate(dict.fromkeys(names))}
-    kept = _kept(
-        [i.video for i in instances],
-        [known[name] for name in names],
-        [i.start for i in instances],
-        [i.end for i in instances],
-        [i.duration for i in instances],
-        0.0,
-    )
-    empty = known.keys() - {names[row] for row in kept}
-    if empty:
-        raise NoVideoLeft(
-            f"class {min(empty, key=known.__getitem__)!r} is left without an untrimmed video: none has "
-            "instances of this class alone, one of them with a length"
+    known = list(dict.fromkeys(names))
+    number = {name: label for label, name in enumerate(known)}
+    try:
+        return untrimmed_rows(
+            [i.video for i in instances],
+            [number[name] for name in names],
+            [i.start for i in instances],
+            [i.end for i in instances],
+            [i.duration for i in instances],
         )
-    return kept
-
-
-def _kept(
-    video: Sequence[int | str] | NDArray[np.int64],
-    label: Sequence[int] | NDArray[np.int64],
-    t_start: Sequence[float] | NDArray[np.float64],
-    t_end: Sequence[float] | NDArray[np.float64],
-    duration: Sequence[float] | NDArray[np.float64],
-    co: float,
-) -> list[int]:
-    """Return the rows of ``untrimmed_rows``, whichever classes they leave without a video."""
-    with np.errstate(over="ignore"):  # times are finite, a coverage may be infinite
-        coverage = (np.asarray(t_end) - np.asarray(t_start)) / np.asarray(duration)
-    labels = np.asarray(label)
-    rows_of: dict[int | str, list[int]] = {}
-    for row in np.argsort(labels, kind="stable").tolist():
-        rows_of.setdefault(video[row], []).append(row)
-    kept = []
-    for rows in rows_of.values():
-        largest = max(rows, key=lambda row: coverage[row])
-        if coverage[largest] > co and len(set(labels[rows].tolist())) == 1:
-            kept.append(largest)
-    return kept
+    except NoVideoLeft as error:
+        raise NoVideoLeft(known[int(error.label)], error.co) from None

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from vcil_bench import record as records
 from vcil_bench.common import cpu_cores
 from vcil_bench.common.errors import UserError
-from vcil_bench.common.files import Busy, check_writable, lock_path, locked, remove
+from vcil_bench.common.files import Busy, check_writable, locked, remove
 from vcil_bench.common.progress_bars import bar
 from vcil_bench.common.stopping import StopRequest
 from vcil_bench.data.loader import ClipLoader, Sample
@@ -250,10 +250,7 @@ class _Run:
                     self._go()
                 self.team.barrier()
         except Busy as error:
-            raise RunError(
-                f"{self.path}: another process is running this seed; wait for it, or choose another --seed, or "
-                f"another folder with --results DIR; if no process is, delete {lock_path(self.path)}"
-            ) from error
+            raise RunError(f"{error}; else wait for it, or choose another --seed or --results DIR") from error
 
     def _go(self) -> None:
         determinism.apply(self.plan.options.determinism, self.plan.options.precision)
