@@ -21,6 +21,7 @@ from .classifier import LINEAR_STD, Classifier, ClipClassifier, VCLIMBConfig
 from .common.config import ConfigError, check_numbers
 from .method import RunContext
 from .nets.heads import GrowingLinear
+from .record_schema import MemoryUse
 from .stream import Task
 from .training import TrainingError, adagrad, buffers_kept, gradients
 
@@ -265,6 +266,10 @@ class ConsolidatingClassifier(Classifier):
             value = self.objective(model.logits(batch.clips), batch.labels)
             by_parameter = gradients(value, list(parameters.values()), scale=IMPORTANCE_SCALE)
             yield dict(zip(parameters, by_parameter, strict=True))
+
+    def memory_use(self) -> MemoryUse:
+        """Count the maps: what is kept of old tasks beside the weights."""
+        return MemoryUse(statistics_bytes=sum(buffer.nbytes for buffer in self.penalty.buffers()))
 
     def _head(self) -> dict[str, Tensor]:
         """Return the head's parameters by the model's names."""

@@ -93,7 +93,8 @@ class MemoryUse:
 
     Attributes:
         videos, frames, bytes: Exemplars, in the three units papers argue with.
-        statistics_bytes: Numbers that stand for old videos: means, covariances, Gram matrices of features.
+        statistics_bytes: Numbers that stand for old videos: means, covariances, Gram matrices of features,
+            maps of what mattered to old tasks.
     """
 
     videos: int = 0

@@ -50,6 +50,11 @@ class ConsistencyConfig(ClassifierConfig):
         super().__post_init__()
         if not 0 <= self.tc_weight <= 1:
             raise ConfigError(f"tc_weight: {self.tc_weight} must be from 0 to 1")
+        if self.tc_clip == "off" and self.tc_weight != ConsistencyConfig.tc_weight:
+            raise ConfigError(
+                f"tc_weight: {self.tc_weight} weighs a second clip, and tc_clip=off has none; take "
+                "tc_clip=spread or tc_clip=released, or leave tc_weight out"
+            )
 
     def second_clip(self, budget: MemorySpec) -> SecondClip | None:
         """Return the second clip to ask the loader for.

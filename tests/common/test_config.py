@@ -17,6 +17,12 @@ from vcil_bench.common.errors import did_you_mean
         ("ranpac", "ridge", -1.0, "ridge: -1.0 must be above 0, or null to choose it per task"),
         ("acil", "gamma", 0, "gamma: 0.0 must be greater than 0"),
         ("bic", "held_out", 1.0, "held_out: 1.0 must be at least 0 and below 1"),
+        (
+            "ewc",
+            "reg_lambda",
+            1e39,
+            "reg_lambda: 1e+39 is nothing that numbers of 32 bits can hold; they reach from 1.2e-38 to 3.4e38",
+        ),
     ],
 )
 def test_an_error_of_a_value_names_the_method(method: str, key: str, value: float, problem: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gc
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +43,9 @@ class Tiny:
         from vcil_bench.cli import main
 
         try:
-            code = main([str(argument) for argument in arguments])
+            return main([str(argument) for argument in arguments])
         except SystemExit as end:
             return int(end.code or 0)
-        if code not in (0, 2):
-            gc.collect()  # what a broken off run leaves would else end inside a pass of a later one, and be felt
-        return code
 
     def run(self, method: str | Path, results: Path, *more: str | Path, seed: int | str = 1) -> int:
         """Run a method on the protocol; ``more`` are further arguments, such as ``--set key=value``."""

@@ -218,6 +218,8 @@ def test_the_state_grows_with_the_classes_outputs_alone(
         method: Any = learn(cls, config_of(cls), trunk, stream, tiny, steps)
         head = sum(p.numel() for p in method.model.head.parameters())
         sizes.append(sum(t.numel() for t in method.state_dict().values()) - 3 * head)
+        maps = 2 * sum(p.numel() for p in method.model.parameters() if p.requires_grad)
+        assert method.memory_use().statistics_bytes == 4 * (maps + 1)
     assert len(set(sizes)) == 1
 
 

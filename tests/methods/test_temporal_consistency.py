@@ -70,6 +70,9 @@ def test_a_loss_without_a_cross_entropy_is_refused_with_the_way_out() -> None:
         ICaRLConfig(loss="paper", tc_clip="spread")
     with pytest.raises(ConfigError, match=r"tc_weight: 1\.5 must be from 0 to 1"):
         ICaRLConfig(tc_weight=1.5)
+    with pytest.raises(ConfigError, match="tc_clip=off"):
+        ICaRLConfig(tc_weight=0.9)
+    assert ICaRLConfig(tc_weight=0.9, tc_clip="spread").tc_weight == 0.9
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ import yaml
 from .errors import UserError, did_you_mean
 
 LARGEST_NUMBER = 2**53  # beyond it JavaScript, which shows records, rounds whole numbers
+SMALLEST_FLOAT32, LARGEST_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # of the normal ones
 T = TypeVar("T")
 
 
@@ -187,9 +188,19 @@ def check_numbers(
     for keys, holds, text in bounds:
         for key in keys:
             value = getattr(config, key)
+            if isinstance(value, float) and math.isfinite(value) and not _fits_float32(value):
+                raise ConfigError(
+                    f"{key}: {value} is nothing that numbers of 32 bits can hold; they reach from 1.2e-38 to "
+                    "3.4e38"
+                )
             if not (holds(value) and math.isfinite(value)):
                 finite = "" if math.isfinite(value) else "finite, "
                 raise ConfigError(f"{key}: {value} must be {finite}{text}")
+
+
+def _fits_float32(value: float) -> bool:
+    """Tell whether a number stays itself, but for its last digits, where tensors compute."""
+    return value == 0 or SMALLEST_FLOAT32 <= abs(value) <= LARGEST_FLOAT32
 
 
 def _describe(annotation: Any) -> str:

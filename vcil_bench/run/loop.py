@@ -33,6 +33,7 @@ from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
+from vcil_bench.nets.parallel.batch_part import computing
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record import Record
@@ -123,7 +124,8 @@ def run(
         torch.set_num_threads(threads or cpu_cores.threads(DEFAULT_THREADS))
         for seed in todo:
             stop.follow()
-            _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say, stop).go(force)
+            with computing(None):  # whatever an earlier run of this process, broken off, has left
+                _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say, stop).go(force)
     team.shutdown()
     return [records.load(plan.path(seed)) for seed in plan.seeds]
 

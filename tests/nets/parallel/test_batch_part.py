@@ -56,6 +56,18 @@ def test_a_pass_that_is_left_early_leaves_nothing_behind(context: RunContext, st
     assert current_part() is None
 
 
+def test_a_pass_that_is_collected_later_takes_no_other_pass_s_part(context: RunContext, stream: Any) -> None:
+    """An error's traceback may keep a broken off pass alive until another run is in the middle of its own."""
+    videos = stream.task(0).train
+    broken_off = iter(context.centre_clips(videos, batch_size=2))
+    next(broken_off)
+    for batch in context.centre_clips(videos, batch_size=3):
+        broken_off.close()
+        assert current_part() == batch.part
+        assert batch.part is not None
+    assert current_part() is None
+
+
 def test_training_says_it_too_and_statistics_between_its_steps_have_their_own(
     context: RunContext, stream: Any
 ) -> None:

@@ -37,22 +37,29 @@ class BatchPart:
     team: Team | None = None
 
 
-_current: ContextVar[BatchPart | None] = ContextVar("batch_part", default=None)
+# What loops have said, the innermost last; each in a list of its own, by which it is taken away again.
+_told: ContextVar[tuple[list[BatchPart | None], ...]] = ContextVar("batch_parts", default=())
 
 
 @contextmanager
 def computing(part: BatchPart | None) -> Iterator[None]:
-    """Say that passes inside compute this part; None means the whole batch."""
-    token = _current.set(part)
+    """Say that passes inside compute this part; None means the whole batch.
+
+    Loops over batches hold it, and one that an error broke off ends whenever it is collected: perhaps inside a
+    later pass, whose part is not its to take away.
+    """
+    mine = [part]
+    _told.set((*_told.get(), mine))
     try:
         yield
     finally:
-        _current.reset(token)
+        _told.set(tuple(told for told in _told.get() if told is not mine))
 
 
 def current_part() -> BatchPart | None:
     """Return the part that is being computed, None for the whole batch."""
-    return _current.get()
+    told = _told.get()
+    return told[-1][0] if told else None
 
 
 class RowDropout(nn.Dropout):
