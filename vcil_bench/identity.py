@@ -112,6 +112,7 @@ OTHER_MODULES = frozenset(
         "vcil_bench.record",
         "vcil_bench.record_schema",
         "vcil_bench.trackers",
+        "vcil_bench.training.flops",
     }
 )
 

@@ -11,7 +11,7 @@ import dataclasses
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -72,8 +72,10 @@ class RunContext:
         For passes over the data that are not training: statistics, anchors, exemplar choice. However many crops
         the protocol tests, these take one, as TCD's code does.
         """
-        for batch in self.loader.plain(samples, batch_size):
-            with computing(batch.part):
+        flops = self.trainer.flops
+        for number, batch in enumerate(self.loader.plain(samples, batch_size)):
+            counting = nullcontext() if number else flops.standing_for(len(samples) / len(batch.clips))
+            with computing(batch.part), counting:
                 yield batch
 
 

@@ -123,6 +123,9 @@ class Costs(TypedDict):
     trainable: Count
     state_bytes: Count
     memory: Memory
+    # Floating-point operations, see vcil_bench.training.flops; none under torch.compile and in older records.
+    train_flops: NotRequired[Amount | None]
+    test_clip_flops: NotRequired[Amount | None]
 
 
 class Step(TypedDict):

@@ -59,6 +59,8 @@ def record_data(
         "trainable": 20,
         "state_bytes": 80,
         "memory": {"videos": 0, "frames": 0, "bytes": 0, "statistics_bytes": 0},
+        "train_flops": 4_000_000,
+        "test_clip_flops": 20_000,
     }
     data: dict[str, Any] = {
         "schema": 1,

@@ -38,7 +38,10 @@ def _outcome(folder: Path) -> tuple[Any, bytes]:
     (path,) = folder.glob("*/*/*-s1.json")
     found = record.load(path)
     assert found.complete
-    return [(s["correct"], s["losses"]) for s in found.data["steps"]], path.with_suffix(".npz").read_bytes()
+    flops = [(s["costs"]["train_flops"], s["costs"]["test_clip_flops"]) for s in found.data["steps"]]
+    return [(s["correct"], s["losses"]) for s in found.data["steps"]] + flops, path.with_suffix(
+        ".npz"
+    ).read_bytes()
 
 
 class _CutOff:

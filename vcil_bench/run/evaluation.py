@@ -30,10 +30,12 @@ class StepResult:
         correct: Per readout, the correct top-1 predictions of each task tested.
         top: Per readout, the five best labels per video [N, 5], best first, -1 where fewer classes are
             known; videos in the order of the tasks.
+        clip_flops: Floating-point operations of the prediction of one clip; None where nothing is counted.
     """
 
     correct: dict[str, list[int]]
     top: dict[str, NDArray[np.int16]]
+    clip_flops: int | None
 
 
 @torch.inference_mode()
@@ -67,9 +69,15 @@ def evaluate(
     ranked: dict[str, list[torch.Tensor]] = {name: [] for name in method.readouts}
     held: list[tuple[dict[str, torch.Tensor], int]] = []  # scores, and the videos they are of
     bar = progress.add_task("testing", total=len(own))
+    clip_flops: int | None = None
     for part in context.loader.views(own, batch):
         videos, views = part.clips.shape[:2]
-        scores = method.predict(part.clips.flatten(0, 1))
+        if clip_flops is None:
+            with context.trainer.flops.apart() as numbers:
+                scores = method.predict(part.clips.flatten(0, 1))
+            clip_flops = round(numbers[0] / (videos * views)) if numbers else None
+        else:
+            scores = method.predict(part.clips.flatten(0, 1))
         if not isinstance(scores, dict) or set(scores) != set(method.readouts):
             given = list(scores) if isinstance(scores, dict) else type(scores).__name__
             raise EvaluationError(
@@ -99,7 +107,8 @@ def evaluate(
     correct = {
         name: [int(hit.sum()) for hit in (best[:, 0] == labels).split(sizes)] for name, best in top.items()
     }
-    return StepResult(correct, {name: best.numpy().astype(np.int16) for name, best in top.items()})
+    ranks = {name: best.numpy().astype(np.int16) for name, best in top.items()}
+    return StepResult(correct, ranks, clip_flops)
 
 
 def _rank(

@@ -285,6 +285,7 @@ class _Run:
                 raise explained from error
             raise
         finally:
+            context.trainer.flops.stop()
             self.loader.close()
             context.trainer.tracker.close()
         if len(self.record["steps"]) == len(self.stream) and self.team.is_main:
@@ -316,6 +317,7 @@ class _Run:
             saver=self.saver,
             tracker=tracker,
             progress=self.progress,
+            count_flops=not options.compile,
             say=lambda line: self.say(f"seed {self.seed}: {line}"),
         )
         budget = plan.protocol.spec.memory
@@ -373,7 +375,7 @@ class _Run:
                 "step": step,
                 "classes_seen": task.num_seen,
                 "correct": result.correct,
-                "costs": self._costs(method, task, state, train_s, eval_s),
+                "costs": self._costs(method, task, state, train_s, eval_s, result.clip_flops),
                 "losses": list(method.context.trainer.losses),
             }
         )
@@ -404,6 +406,7 @@ class _Run:
             shapes = {name: tensor.shape for name, tensor in method.state_dict().items()}
             with left_as_found(method.name, "learn"):
                 seeded.learn(method, task, self.run_seed)
+        trainer.flops.stop()
         self.stop.follow()
         floating = [name for name, buffer in method.named_buffers() if buffer.is_floating_point()]
         self.team.check_alike(method.state_dict(), [name for name in floating if name in shapes])
@@ -430,7 +433,13 @@ class _Run:
         return result, eval_s
 
     def _costs(
-        self, method: Method, task: Task, state: dict[str, torch.Tensor], train_s: float, eval_s: float
+        self,
+        method: Method,
+        task: Task,
+        state: dict[str, torch.Tensor],
+        train_s: float,
+        eval_s: float,
+        test_clip_flops: int | None,
     ) -> Costs:
         """Return what the step cost, its exemplars checked against the protocol's budget.
 
@@ -449,6 +458,8 @@ class _Run:
             "trainable": sum(p.numel() for p in method.parameters() if p.requires_grad),
             "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
             "memory": cast("Memory", dataclasses.asdict(memory)),
+            "train_flops": None if trainer.flops.total is None else round(trainer.flops.total),
+            "test_clip_flops": test_clip_flops,
         }
 
     def _save_step(self, method: Method, state: dict[str, torch.Tensor]) -> None:

@@ -27,6 +27,7 @@ from vcil_bench.nets.parallel.team import Team
 from vcil_bench.nets.precision import Precision
 from vcil_bench.trackers import NoTracker, Tracker
 
+from .flops import FlopCount
 from .resume import Phase, PhaseProgress, PhaseSaver
 
 
@@ -43,6 +44,7 @@ class Trainer:
         scaler: The scale of the loss under which fp16 gradients do not vanish; of other precisions, none.
         losses: Mean of every loss term per epoch of the task in work, for the record.
         epochs_done: Epochs of all tasks so far, the tracker's step.
+        flops: Floating-point operations of the task in work.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Trainer:
         saver: PhaseSaver | None = None,
         tracker: Tracker | None = None,
         progress: Progress | None = None,
+        count_flops: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Begin a run; by default alone, without saving, tracking or showing anything.
@@ -67,6 +70,7 @@ class Trainer:
             saver: Saves and restores training in the middle of a task.
             tracker: Takes the losses as they come.
             progress: The terminal's progress bars.
+            count_flops: Count operations; then ``flops.stop`` is due after an error.
             say: Takes the lines a user reads.
         """
         self.device = device
@@ -78,6 +82,7 @@ class Trainer:
         self.scaler = GradScaler(device.type, enabled=precision == "fp16")
         self.losses: list[dict[str, float | int | str]] = []
         self.epochs_done = 0
+        self.flops = FlopCount(counts=count_flops)
         self._say = say
         self._begin_costs()
 
@@ -87,6 +92,7 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self._begin_costs()
+        self.flops.begin_task()
         self.saver.begin_task(task)
 
     def _begin_costs(self, seconds: float = 0.0, waited_s: float = 0.0, peak_mb: float = 0.0) -> None:
@@ -122,6 +128,7 @@ class Trainer:
             "train_s": self.train_s(),
             "peak_mb": self.peak_mb(),
             "waited_s": self.waited_s(),
+            "flops": self.flops.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -130,6 +137,7 @@ class Trainer:
         self.epochs_done = state["epochs_done"]
         self.scaler.load_state_dict(state["scaler"])
         self._begin_costs(state["train_s"], state["waited_s"], state["peak_mb"])
+        self.flops.load_state_dict(state["flops"])
 
     def batches(
         self, samples: Sequence[Sample], *, batch_size: int, phase: str, drop_last: bool = False
@@ -146,8 +154,9 @@ class Trainer:
         """
         per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
         bar = self.progress.add_task(phase, total=per_epoch)
+        clips = _clips(len(samples), batch_size, drop_last=drop_last)
         for batch in self.loader.whole().training(samples, 1, batch_size, phase, drop_last=drop_last):
-            with computing(batch.part):
+            with computing(batch.part), self.flops.standing_for(clips / len(batch.clips), phase):
                 yield batch
             self.progress.advance(bar)
         self.progress.remove_task(bar)
@@ -207,6 +216,7 @@ class Trainer:
         saver.restore_rng_state(self.device)
         bar = self.progress.add_task(phase, total=num_epochs * per_epoch)
         self.progress.update(bar, completed=reached.epoch * per_epoch + reached.step)
+        clips = _clips(len(samples), batch_size, drop_last=drop_last)
 
         def batches() -> Iterator[Batch]:
             while reached.step < per_epoch:
@@ -215,7 +225,9 @@ class Trainer:
                 except UserError:
                     saver.save_if_stopped(state, reached)
                     raise
-                with computing(batch.part):
+                # The first epoch stands for itself, the second for all that follow.
+                epochs, name = (num_epochs - 1, f"{phase}, later") if reached.epoch else (1, phase)
+                with computing(batch.part), self.flops.standing_for(epochs * clips / len(batch.clips), name):
                     yield batch
                 reached.step += 1
                 self.progress.advance(bar)
@@ -327,6 +339,11 @@ class Epoch:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self._optimiser.param_groups for p in group["params"]]
+
+
+def _clips(samples: int, batch_size: int, *, drop_last: bool) -> int:
+    """Return the clips of an epoch."""
+    return samples // batch_size * batch_size if drop_last and samples >= batch_size else samples
 
 
 @contextmanager
