@@ -18,8 +18,8 @@ from vcil_bench.classifier import LINEAR_STD, Classifier, ClassifierConfig
 from vcil_bench.common.config import check_numbers
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import GrowingLinear
-from vcil_bench.nets.network import FrameFeatures, Tuning
 from vcil_bench.nets.ridge import RecursiveRidge, random_features
+from vcil_bench.nets.trunk import FrameFeatures, Tuning
 from vcil_bench.pretrained import needs_of_features
 from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task

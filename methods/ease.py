@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vcil_bench.common.config import check_numbers
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import CosineHead, cosine_scores, prototypes
-from vcil_bench.nets.network import Tuning
+from vcil_bench.nets.trunk import Tuning
 from vcil_bench.pretrained import SMALL_RECIPE, PretrainedConfig, PretrainedMethod
 from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task

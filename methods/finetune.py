@@ -21,8 +21,8 @@ from vcil_bench.common.config import ConfigError, check_numbers
 from vcil_bench.data.loader import Sample
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.heads import GrowingLinear
-from vcil_bench.nets.network import AdapterConfig, Tuning
 from vcil_bench.nets.temporal import TemporalEncoder
+from vcil_bench.nets.trunk import AdapterConfig, Tuning
 from vcil_bench.stream import Task
 from vcil_bench.training import cosine, sgd
 

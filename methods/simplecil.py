@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import cosine_scores, prototypes
-from vcil_bench.nets.network import Tuning
+from vcil_bench.nets.trunk import Tuning
 from vcil_bench.pretrained import SMALL_RECIPE, FirstTaskConfig, FirstTaskMethod
 from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task

@@ -21,8 +21,8 @@ from vcil_bench.gaussians import ClassStatistics, Spread, sample, scaled_means
 from vcil_bench.losses import cosface
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import cosine_scores
-from vcil_bench.nets.network import Tuning
 from vcil_bench.nets.parallel.batch_part import computing
+from vcil_bench.nets.trunk import Tuning
 from vcil_bench.pretrained import SMALL_RECIPE, PretrainedConfig, PretrainedMethod
 from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task

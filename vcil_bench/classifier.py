@@ -23,8 +23,9 @@ from .data.clips import SecondClip
 from .data.loader import Sample
 from .method import Method, RunContext
 from .nets.heads import Head
-from .nets.network import AdapterConfig, Features, Tuning, VideoNetwork
+from .nets.network import Features, VideoNetwork
 from .nets.precision import Precision, autocast
+from .nets.trunk import AdapterConfig, Tuning
 from .stream import Task
 from .training import Epoch, evaluating, multistep, sgd
 

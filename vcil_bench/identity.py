@@ -81,6 +81,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.nets.precision",
         "vcil_bench.nets.ridge",
         "vcil_bench.nets.temporal",
+        "vcil_bench.nets.trunk",
         "vcil_bench.nets.tsm",
         "vcil_bench.pretrained",
         "vcil_bench.rehearsal",

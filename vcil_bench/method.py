@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from .common.config import build
 from .data.clips import SecondClip
 from .data.loader import Batch, ClipLoader, Sample
-from .nets.network import Trunk
 from .nets.parallel.batch_part import computing
 from .nets.precision import Precision, autocast
+from .nets.trunk import Trunk
 from .protocol import MemorySpec
 from .record_schema import MemoryUse as MemoryUse  # a part of what methods are written against
 from .stream import Task

@@ -19,7 +19,8 @@ from .common.config import check_numbers
 from .data.loader import Sample
 from .method import Method, RunContext
 from .nets.heads import CosineHead
-from .nets.network import AdapterConfig, FrameFeatures, Tuning, VideoNetwork
+from .nets.network import VideoNetwork
+from .nets.trunk import AdapterConfig, FrameFeatures, Tuning
 from .stream import Task
 from .training import Epoch, cosine, evaluating, sgd
 

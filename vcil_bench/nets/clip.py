@@ -26,11 +26,12 @@ from vcil_bench.common.config import ConfigError
 from .clip_blocks import class_token_block, frozen_block
 from .compute import PLAIN, ComputeOptions
 from .feature_cache import FeatureCache
-from .network import AdapterConfig, Features, FrameFeatures, Trunk, Tuning, VideoNetwork
+from .network import Features, VideoNetwork
 from .parallel.batch_part import RowDropout
 from .parallel.gather import gather_batch, gather_maps
 from .parallel.micro_batches import in_chunks, recomputed
 from .precision import HALF, autocast, store
+from .trunk import AdapterConfig, FrameFeatures, Trunk, Tuning
 from .weights import WeightsInfo
 
 Tokenizer = Callable[[list[str]], Tensor]
