@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from .trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,9 @@ class VideoNetwork(nn.Module, ABC):
         dim: Size D of a frame feature.
         stage_channels: Channels of each block's map, grouped by stage.
         trains_whole: Whether its parameters are the pretrained weights, not adapters beside them.
-        trunk: Where it comes from, and how it is to be run.
     """
 
     trains_whole: ClassVar[bool]
-    trunk: Trunk
     dim: int
     stage_channels: tuple[tuple[int, ...], ...]
 
