@@ -43,7 +43,7 @@ class SimpleCIL(FirstTaskMethod):
         super().__init__(config, context)
         dim = self.network.dim
         if config.adapt == "first":
-            tuning = Tuning(adapters=None, features=config.features)
+            tuning = Tuning(kind="none", features=config.features)
             self.untouched = context.backbone.network(tuning).frozen_copy()
             dim *= 2
         self.register_buffer("prototypes", torch.empty(0, dim))

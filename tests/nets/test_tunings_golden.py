@@ -15,7 +15,6 @@ from vcil_bench.nets.aim import AimNetwork
 from vcil_bench.nets.clip import ClipTrunk
 from vcil_bench.nets.dist import (
     AdaptivePooling,
-    DistBranch,
     DistConfig,
     DistNetwork,
     Integration,

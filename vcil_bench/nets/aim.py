@@ -1,8 +1,8 @@
 """AIM: adapters in a frozen CLIP, and its own attention along time (Yang et al., ICLR 2023).
 
 Every block's attention is run twice, along the frames at each place and within each frame. Source:
-taoyang1122/adapt-image-models@b3580d2, mmaction/models/backbones/vit_clip.py; parameters have the names they have
-there. There the last norm trains as well and the projection is left out, see ``TowerNetwork``; its drop-path on
+taoyang1122/adapt-image-models@b3580d2, mmaction/models/backbones/vit_clip.py; parameters are named as there.
+There the last norm trains as well and the projection is left out, see ``TowerNetwork``; its drop-path on
 Something-Something V2 is a part of the recipe, not taken over.
 """
 

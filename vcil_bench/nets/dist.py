@@ -7,8 +7,8 @@ alibaba-mmai-research/DiST@4b3a09b, models/module_zoo/branches/dist.py and model
 the names they have there. The module behind the last block that leads back to the temporal encoder is left out:
 nothing reads what it gives.
 
-Shapes: B clips, T dense frames, S = T / alpha sparse ones, L = 1 + H*W tokens, d the integration branch's width, C
-the temporal encoder's, D the space of images and texts.
+Shapes: B clips, T dense frames, S = T / alpha sparse ones, L = 1 + H*W tokens, d the integration branch's width,
+C the temporal encoder's, D the space of images and texts.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TemporalModule(nn.Module):
 
 
 class ToIntegration(nn.Module):
-    """From the temporal encoder to the integration branch, with a learned vector for each frame's class token."""
+    """From the temporal encoder to the integration branch; a learned vector for each frame's class token."""
 
     def __init__(self, channels: int, width: int, frames: int, alpha: int) -> None:
         """Make the module.
@@ -129,27 +129,14 @@ class Integration(nn.Module):
             kernel: Frames that the convolution along time sees.
         """
         super().__init__()
-        inner, hidden = int(width * ratio), int(width * temporal_ratio)
-        self.ffn = _two_layers(width, inner)
-        self.temporal_ffn = nn.Sequential(
-            OrderedDict(
-                c_fc1=nn.Conv3d(width, hidden, 1),
-                c_fc2=nn.Conv3d(hidden, hidden, (kernel, 1, 1), padding=(kernel // 2, 0, 0)),
-                gelu1=QuickGELU(),
-                c_proj=nn.Conv3d(hidden, width, 1),
-            )
-        )
+        self.ffn = _two_layers(width, int(width * ratio))
+        self.temporal_ffn = _AlongTime(width, int(width * temporal_ratio), kernel)
         self.ln = nn.LayerNorm(width)
         self.ln_temporal = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens [B, S, L, d] to the same shape."""
-        net = self.temporal_ffn
-        # Convolutions of one place are products, and so without moving the channels.
-        h = F.linear(self.ln_temporal(x), net.c_fc1.weight.flatten(1), net.c_fc1.bias)
-        h = net.gelu1(net.c_fc2(h.permute(0, 3, 1, 2)[..., None]))[..., 0].permute(0, 2, 3, 1)
-        along = F.linear(h, net.c_proj.weight.flatten(1), net.c_proj.bias)
-        out: Tensor = self.ffn(self.ln(x)) + along
+        out: Tensor = self.ffn(self.ln(x)) + self.temporal_ffn(self.ln_temporal(x))
         return out
 
 
@@ -424,7 +411,7 @@ class DistNetwork(VideoNetwork):
         return dense, self.trunk.middle(dense[:, :: self.config.alpha], self.config.layers)
 
     def _with_start(self, frames: Tensor, last: Tensor) -> Tensor:
-        """Add the frozen CLIP's frame features, of the tokens behind its last block, where training began there."""
+        """Add the frozen CLIP's frame features, of its last block's tokens, where training began there."""
         if self.config.start == "random":
             return frames
         with torch.no_grad():
@@ -437,6 +424,24 @@ class DistNetwork(VideoNetwork):
             raise ValueError(
                 f"a clip of {clips.shape[1]} frames for a branch that was made for {self.clip_frames}"
             )
+
+
+class _AlongTime(nn.Module):
+    """Narrow, convolve every token along the frames, activate, widen; nothing between the first two."""
+
+    def __init__(self, width: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.c_fc1 = nn.Conv3d(width, hidden, 1)
+        self.c_fc2 = nn.Conv3d(hidden, hidden, (kernel, 1, 1), padding=(kernel // 2, 0, 0))
+        self.gelu1 = QuickGELU()
+        self.c_proj = nn.Conv3d(hidden, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens [B, S, L, d] to the same shape."""
+        # Convolutions of one place are products, and so without moving the channels.
+        h = F.linear(x, self.c_fc1.weight.flatten(1), self.c_fc1.bias)
+        h = self.gelu1(self.c_fc2(h.permute(0, 3, 1, 2)[..., None]))[..., 0].permute(0, 2, 3, 1)
+        return F.linear(h, self.c_proj.weight.flatten(1), self.c_proj.bias)
 
 
 class _CrossAttention(nn.Module):

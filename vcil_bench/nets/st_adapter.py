@@ -1,7 +1,7 @@
 """ST-Adapter: depthwise convolutions along time in a frozen CLIP (Pan et al., NeurIPS 2022).
 
-Source: linziyi96/st-adapter@b914b38, models_adapter.py; parameters have the names they have there. The adapter in
-front of the last block's MLP is left out: it moves patch tokens behind the last attention, which nothing reads.
+Source: linziyi96/st-adapter@b914b38, models_adapter.py; parameters are named as there. The adapter in front of
+the last block's MLP is left out: it moves patch tokens behind the last attention, which nothing reads.
 There a video's feature is the norm of the mean class token, here the mean of frame features, see
 ``TowerNetwork``.
 """
@@ -36,10 +36,10 @@ class SpatioTemporalAdapter(nn.Module):
         """
         super().__init__()
         self.fc1 = nn.Linear(width, bottleneck)
-        self.conv = nn.Conv3d(
-            bottleneck, bottleneck, kernel, padding=tuple(size // 2 for size in kernel), groups=bottleneck
-        )
+        around = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        self.conv = nn.Conv3d(bottleneck, bottleneck, kernel, padding=around, groups=bottleneck)
         self.fc2 = nn.Linear(bottleneck, width)
+        assert self.conv.bias is not None
         for start in (self.conv.weight, self.conv.bias, self.fc1.bias, self.fc2.bias):
             nn.init.zeros_(start)
 

@@ -82,8 +82,8 @@ class DistConfig:
         stem_kernel: Frames that the temporal encoder's first convolution sees at once.
         poolings: Pooling modules one after the other; 4 on Kinetics.
         layers: Blocks of the tower whose tokens are read, counted from 0, ascending; None for all.
-        alpha: Frames of the temporal encoder for each that the tower sees. 1, ours: a protocol's frames for both;
-            the authors' is 2.
+        alpha: Frames of the temporal encoder for each that the tower sees. 1, ours: a protocol's frames for
+            both; the authors' is 2.
         ffn_ratio: Width inside an integration module's part for single tokens, as a part of ``width``.
         temporal_ffn_ratio: The same of the part along time.
         start: ``random``, as published: what comes out means nothing before the training. ``clip``, ours: the
@@ -192,13 +192,13 @@ class Tuning:
             )
         if self.dist is not None and self.frames is not None and self.frames % self.dist.alpha:
             raise ConfigError(
-                f"alpha: {self.dist.alpha} does not divide a clip's {self.frames} frames, of which the tower is to "
-                "see every alpha-th"
+                f"alpha: {self.dist.alpha} does not divide the {self.frames} frames of a clip, of which the "
+                "tower sees every alpha-th; take one that does, or other clips (protocol.clip.frames)"
             )
         if self.dist is not None and self.features != "joint":
             raise ConfigError(
-                f"features: {self.features!r} is not to be had of the tuning 'dist', whose branch has a projection "
-                "of its own; take features='joint', or another tuning"
+                f"features: {self.features!r} is not to be had of the tuning 'dist', whose branch has its own "
+                "projection; take features='joint', or another tuning"
             )
 
 

@@ -247,6 +247,8 @@ class TSMTrunk(Trunk):
         Raises:
             ConfigError: Other frame features than a ResNet's own are asked for.
         """
+        if tuning.kind not in ("adaptformer", "none"):
+            raise ConfigError(f"tuning: {tuning.kind!r} is for a CLIP; {self.name} trains whole")
         if tuning.features != "joint":
             raise ConfigError(
                 f"features: {tuning.features!r} is for a CLIP; {self.name} has no projection, and its frame "
