@@ -78,11 +78,11 @@ def aim_block(
     Returns:
         [B*T, L, width].
     """
-    z = block.ln_1(x).unflatten(0, (-1, frames)).transpose(1, 2)  # [B, L, T, width]
+    z = block.ln_1(x).unflatten(0, (-1, frames)).transpose(1, 2).flatten(0, 1)  # [B*L, T, width]
     if "T_Adapter_in" in adapters:
         z = adapters["T_Adapter_in"](z)
-    along = attend(block, z.flatten(0, 1)).unflatten(0, z.shape[:2])
-    x = x + adapters["T_Adapter"](along).transpose(1, 2).flatten(0, 1)
+    along = adapters["T_Adapter"](attend(block, z))
+    x = x + along.unflatten(0, (-1, x.shape[1])).transpose(1, 2).flatten(0, 1)
     x = x + adapters["S_Adapter"](attend(block, block.ln_1(x)))
     z = block.ln_2(x)
     return x + feed_forward(block, z) + scale * adapters["MLP_Adapter"](z)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from vcil_bench.common.config import ConfigError
 
@@ -104,6 +105,8 @@ class ClipTrunk(Trunk):
         self._block = torch.compile(frozen_block) if compute.compile else frozen_block
         self._texts: dict[tuple[str, ...], Tensor] = {}
         self._caches: dict[FrameFeatures, FeatureCache] = {}
+        # By clips: what networks beside the tower saw of them, see ``DistNetwork``.
+        self.seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._mean = torch.tensor(model.visual.image_mean).view(3, 1, 1) * 255
         self._std = torch.tensor(model.visual.image_std).view(3, 1, 1) * 255
 

@@ -112,7 +112,7 @@ class ToTemporal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens [B, S, L, d] to [B, C, T, H, W]."""
         side = isqrt(x.shape[2] - 1)
-        maps = self.linear_fuse(x[:, :, 1:]).permute(0, 3, 1, 2).unflatten(3, (side, side))
+        maps = self.linear_fuse(x)[:, :, 1:].permute(0, 3, 1, 2).unflatten(3, (side, side))
         return maps.repeat_interleave(self.alpha, dim=2) if self.alpha > 1 else maps
 
 
@@ -280,7 +280,7 @@ class DistBranch(nn.Module):
         s = self.aggregated_spatial_cls_token.to(tokens.dtype).expand(batch, frames, -1)
         for pooling in self.adapooling_nets:
             v, s = pooling(tokens, v, s)
-        first = self.proj_spatial_cls_token(mids[-1][:, :, 0])  # [B, S, d]
+        first = self.proj_spatial_cls_token(mids[-1][:, :, 0].contiguous())  # [B, S, d]
         video = self.ln_post(v + first.mean(dim=1)) @ self.proj
         each = self.ln_post(s + first) @ self.proj
         return DistOutput(video, video[:, None] + each - each.mean(dim=1, keepdim=True), maps)
@@ -362,7 +362,7 @@ class DistNetwork(VideoNetwork):
             return whole, again.unflatten(0, tokens.shape[:2])
 
         with autocast(clips.device, self.trunk.compute.precision):
-            dense, mids = self._seen(clips)
+            dense, mids = self._seen(clips, _train([self]))
             output = self.branch(mids, dense, keep)
             frames = self._with_start(output.frames, mids[-1])
         ends = np.cumsum([len(stage) for stage in self.stage_channels]).tolist()
@@ -384,31 +384,44 @@ class DistNetwork(VideoNetwork):
         """Run the tower once and the networks' branches, in chunks where memory is short."""
         self._check(clips)
         size = self.trunk.compute.micro_batch
-        trains = [torch.is_grad_enabled() and any(p.requires_grad for p in n.parameters()) for n in networks]
+        trains = _train(networks)
+        chunked = bool(size) and trains
 
         def compute(clips: Tensor) -> list[Tensor]:
-            dense, mids = self._seen(clips)
+            dense, mids = self._seen(clips, trains and not chunked)
             found = []
-            for network, trained in zip(networks, trains, strict=True):
+            for network in networks:
 
                 def run(dense: Tensor, *mids: Tensor, network: DistNetwork = network) -> Tensor:
                     frames: Tensor = network.branch(mids, dense).frames
                     return frames
 
                 # The tower's tokens are kept, so that the branch alone is computed again.
-                frames = recomputed(run, dense, *mids) if trained and size else run(dense, *mids)
+                frames = recomputed(run, dense, *mids) if chunked and _train([network]) else run(dense, *mids)
                 found.append(network._with_start(frames, mids[-1]))
             return found
 
         with autocast(clips.device, self.trunk.compute.precision):
-            found = in_chunks(compute, clips, size) if size and any(trains) else compute(clips)
+            found = in_chunks(compute, clips, size) if size and chunked else compute(clips)
         return [gather_batch(frames) for frames in found]
 
-    def _seen(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the normalised clips and the tower's tokens of every alpha-th frame, [B, S, L, width] each."""
+    def _seen(self, clips: Tensor, trains: bool) -> tuple[Tensor, list[Tensor]]:
+        """Return the normalised clips and the tower's tokens of every alpha-th frame, [B, S, L, width] each.
+
+        Args:
+            clips: uint8.
+            trains: Whether the pass trains. What such a pass saw is remembered as long as its clips are there,
+                for passes that do not: the old model's of a distillation. Its branch is then all they cost.
+        """
         assert self.config.layers is not None
+        of_what = (clips._version, self.config.alpha, self.config.layers)
+        if not trains and (known := self.trunk.seen.get(clips)) and known[0] == of_what:
+            return known[1]
         dense = self.trunk.normalise(clips)
-        return dense, self.trunk.middle(dense[:, :: self.config.alpha], self.config.layers)
+        found = dense, self.trunk.middle(dense[:, :: self.config.alpha], self.config.layers)
+        if trains:
+            self.trunk.seen[clips] = (of_what, found)
+        return found
 
     def _with_start(self, frames: Tensor, last: Tensor) -> Tensor:
         """Add the frozen CLIP's frame features, of its last block's tokens, where training began there."""
@@ -441,7 +454,8 @@ class _AlongTime(nn.Module):
         # Convolutions of one place are products, and so without moving the channels.
         h = F.linear(x, self.c_fc1.weight.flatten(1), self.c_fc1.bias)
         h = self.gelu1(self.c_fc2(h.permute(0, 3, 1, 2)[..., None]))[..., 0].permute(0, 2, 3, 1)
-        return F.linear(h, self.c_proj.weight.flatten(1), self.c_proj.bias)
+        # Contiguous, or torch multiplies in another way by weights that train than by frozen ones.
+        return F.linear(h.contiguous(), self.c_proj.weight.flatten(1), self.c_proj.bias)
 
 
 class _CrossAttention(nn.Module):
@@ -457,6 +471,10 @@ class _CrossAttention(nn.Module):
         queries, tokens = self.ln_1(queries), self.ln_1(tokens)
         seen: Tensor = self.attn(queries, tokens, tokens, need_weights=False)[0]
         return seen
+
+
+def _train(networks: Sequence[DistNetwork]) -> bool:
+    return torch.is_grad_enabled() and any(p.requires_grad for n in networks for p in n.parameters())
 
 
 def _two_layers(width: int, hidden: int) -> nn.Sequential:

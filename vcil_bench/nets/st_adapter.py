@@ -54,7 +54,7 @@ class SpatioTemporalAdapter(nn.Module):
             [B*T, 1 + H*W, width].
         """
         side = isqrt(x.shape[1] - 1)
-        inside = self.fc1(x[:, 1:]).unflatten(0, (-1, frames)).unflatten(2, (side, side))  # [B, T, H, W, b]
+        inside = self.fc1(x)[:, 1:].unflatten(0, (-1, frames)).unflatten(2, (side, side))  # [B, T, H, W, b]
         seen = self.conv(inside.movedim(-1, 1)).movedim(1, -1)
         update = self.fc2(seen.flatten(2, 3).flatten(0, 1))
         return x + nn.functional.pad(update, (0, 0, 1, 0))
