@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vcil_bench.classifier import LINEAR_STD, Classifier, ClassifierConfig
-from vcil_bench.common.config import check_numbers
+from vcil_bench.common.config import ConfigError, check_numbers
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import GrowingLinear
-from vcil_bench.nets.network import FrameFeatures, Tuning
 from vcil_bench.nets.ridge import RecursiveRidge, random_features
+from vcil_bench.nets.trunk import FrameFeatures, Tuning
 from vcil_bench.pretrained import needs_of_features
 from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task
@@ -49,6 +49,15 @@ class ACILConfig(ClassifierConfig):
         """Refuse values that no run can use."""
         super().__post_init__()
         check_numbers(self, positive=("gamma",), not_negative=("expansion",))
+        if self.base_training == "always" and self.tuning == "none":
+            raise ConfigError(
+                "base_training: always trains what the tuning makes, and tuning=none makes nothing"
+            )
+        if self.base_training != "always" and self.tuning not in ("adaptformer", "none"):
+            raise ConfigError(
+                f"tuning: {self.tuning} would stay untrained with base_training={self.base_training}; add --set "
+                "base_training=always, or leave it out"
+            )
 
 
 class ACIL(Classifier):
@@ -86,9 +95,11 @@ class ACIL(Classifier):
         return how == "always" or (how == "auto" and self.model.network.trains_whole)
 
     def tuning(self) -> Tuning:
-        """Leave adapters out where they would not be trained."""
+        """Take a CLIP alone where nothing of it is trained."""
         given = dataclasses.replace(super().tuning(), features=self.config.features)
-        return given if self.config.base_training == "always" else dataclasses.replace(given, adapters=None)
+        if self.config.base_training == "always":
+            return given
+        return dataclasses.replace(given, kind="none", adapters=None)
 
     def make_head(self, dim: int) -> GrowingLinear:
         """Return the linear head of the base task's training."""

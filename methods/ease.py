@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vcil_bench.common.config import check_numbers
+from vcil_bench.common.config import ConfigError, check_numbers
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import CosineHead, cosine_scores, prototypes
-from vcil_bench.nets.network import Tuning
+from vcil_bench.nets.trunk import Tuning
 from vcil_bench.pretrained import SMALL_RECIPE, PretrainedConfig, PretrainedMethod
 from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task
@@ -51,6 +51,11 @@ class EASEConfig(PretrainedConfig):
         """Refuse values that no run can use."""
         super().__post_init__()
         check_numbers(self, positive=("epochs",), not_negative=("alpha", "beta"))
+        if self.tuning != "adaptformer":
+            raise ConfigError(
+                f"tuning: {self.tuning} has no adapters beside each MLP, whose subspaces EASE reads together; "
+                "only adaptformer has"
+            )
 
 
 class EASE(PretrainedMethod):
@@ -71,7 +76,7 @@ class EASE(PretrainedMethod):
     def __init__(self, config: EASEConfig, context: RunContext) -> None:
         """Start without adapters and prototypes."""
         super().__init__(config, context)
-        self.untouched = context.clip.network(Tuning(adapters=None, features=config.features))
+        self.untouched = context.clip.network(Tuning(kind="none", features=config.features))
         dim = self.untouched.dim
         self.networks = nn.ModuleList()
         self.head = CosineHead(dim, 0, kind="cc")
@@ -83,7 +88,8 @@ class EASE(PretrainedMethod):
         """Freeze the adapters there are and add new ones, a head for the task, and room for prototypes."""
         config = self.config
         self.networks.requires_grad_(False)
-        network = self.context.clip.network(Tuning(adapters=config.adapters, features=config.features))
+        frames = self.context.loader.spec.frames
+        network = self.context.clip.network(config.network_tuning(frames, features=config.features))
         self.networks.append(network)
         self.head = CosineHead(self.untouched.dim, 0, kind="cc")
         self.head.grow(task.num_new)

@@ -21,14 +21,14 @@ from vcil_bench.common.config import ConfigError, check_numbers
 from vcil_bench.data.loader import Sample
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.heads import GrowingLinear
-from vcil_bench.nets.network import AdapterConfig, Tuning
 from vcil_bench.nets.temporal import TemporalEncoder
+from vcil_bench.nets.tuning_config import SMALL_TUNING, TuningConfig
 from vcil_bench.stream import Task
 from vcil_bench.training import cosine, sgd
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(TuningConfig):
     """Hyper-parameters; optimiser, epochs and shapes are StPR's, those on a table's ResNet the classifiers'.
 
     Attributes:
@@ -43,7 +43,6 @@ class FinetuneConfig:
         clip_norm: Largest norm of the gradient; None for any.
         drop_last: Leave out an epoch's incomplete last batch, unless it is the only one.
         head_std: Deviation of the head's new weights, whose bias then starts at 0; None for torch's own start.
-        adapter_bottleneck, adapter_scale, adapter_dropout: AdaptFormer's.
         encoder_layers, encoder_head_width, encoder_ratio, encoder_dropout: Shape of the temporal encoder.
     """
 
@@ -60,9 +59,6 @@ class FinetuneConfig:
     clip_norm: float | None = None
     drop_last: bool = False
     head_std: float | None = None
-    adapter_bottleneck: int = 64
-    adapter_scale: float = 0.1
-    adapter_dropout: float = 0.1
     encoder_layers: int = 3
     encoder_head_width: int = 64
     encoder_ratio: int = 4
@@ -70,14 +66,15 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
+        super().__post_init__()
         check_numbers(
             self,
             positive=(
-                *("lr", "batch_size", "epochs_first", "epochs", "adapter_bottleneck"),
+                *("lr", "batch_size", "epochs_first", "epochs"),
                 *("encoder_layers", "encoder_head_width", "encoder_ratio"),
             ),
-            not_negative=("weight_decay", "adapter_scale"),
-            below_one=("momentum", "dropout", "adapter_dropout", "encoder_dropout"),
+            not_negative=("weight_decay",),
+            below_one=("momentum", "dropout", "encoder_dropout"),
         )
         for key in ("clip_norm", "head_std"):
             value = getattr(self, key)
@@ -106,7 +103,7 @@ class Finetune(Method):
             "batch_size": 10,
             "epochs_first": 14,
             "epochs": 4,
-            "adapter_bottleneck": 16,
+            **SMALL_TUNING,
             "encoder_layers": 2,
         },
     }
@@ -114,14 +111,10 @@ class Finetune(Method):
     config: FinetuneConfig
 
     def __init__(self, config: FinetuneConfig, context: RunContext) -> None:
-        """Make adapters, the temporal encoder and a head without outputs."""
+        """Make the network, the temporal encoder and a head without outputs."""
         super().__init__(config, context)
-        adapters = AdapterConfig(
-            bottleneck=config.adapter_bottleneck,
-            scale=config.adapter_scale,
-            dropout=config.adapter_dropout,
-        )
-        self.encoder = context.backbone.network(Tuning(adapters=adapters, partial_bn=config.partial_bn))
+        tuning = config.network_tuning(context.loader.spec.frames, partial_bn=config.partial_bn)
+        self.encoder = context.backbone.network(tuning)
         self.dropout = nn.Dropout(config.dropout)
         dim = self.encoder.dim
         if config.temporal == "encoder":

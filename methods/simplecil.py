@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import cosine_scores, prototypes
-from vcil_bench.nets.network import Tuning
+from vcil_bench.nets.trunk import Tuning
 from vcil_bench.pretrained import SMALL_RECIPE, FirstTaskConfig, FirstTaskMethod
 from vcil_bench.record_schema import MemoryUse
 from vcil_bench.stream import Task
@@ -43,7 +43,7 @@ class SimpleCIL(FirstTaskMethod):
         super().__init__(config, context)
         dim = self.network.dim
         if config.adapt == "first":
-            tuning = Tuning(adapters=None, features=config.features)
+            tuning = Tuning(kind="none", features=config.features)
             self.untouched = context.backbone.network(tuning).frozen_copy()
             dim *= 2
         self.register_buffer("prototypes", torch.empty(0, dim))

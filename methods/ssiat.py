@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vcil_bench.common.config import check_numbers
+from vcil_bench.common.config import ConfigError, check_numbers
 from vcil_bench.data.loader import Sample
 from vcil_bench.gaussians import ClassStatistics, Spread, sample, scaled_means
 from vcil_bench.losses import cosface
 from vcil_bench.method import RunContext
 from vcil_bench.nets.heads import cosine_scores
-from vcil_bench.nets.network import Tuning
 from vcil_bench.nets.parallel.batch_part import computing
 from vcil_bench.pretrained import SMALL_RECIPE, PretrainedConfig, PretrainedMethod
 from vcil_bench.record_schema import MemoryUse
@@ -74,6 +73,8 @@ class SSIATConfig(PretrainedConfig):
             positive=("epochs", "scale", "sigma", "alignment_lr", "samples_per_class"),
             not_negative=("margin", "alignment_epochs"),
         )
+        if self.tuning == "none":
+            raise ConfigError("tuning: none leaves nothing whose shift could be followed; take another tuning")
 
 
 class SSIAT(PretrainedMethod):
@@ -91,7 +92,8 @@ class SSIAT(PretrainedMethod):
     def __init__(self, config: SSIATConfig, context: RunContext) -> None:
         """Make adapters, a head without classes, and no statistics."""
         super().__init__(config, context)
-        self.network = context.backbone.network(Tuning(adapters=config.adapters, features=config.features))
+        tuning = config.network_tuning(context.loader.spec.frames, features=config.features)
+        self.network = context.backbone.network(tuning)
         dim = self.network.dim
         self.weight = nn.Parameter(torch.empty(0, dim))
         self.statistics = ClassStatistics(dim, config.covariance, JITTER)

@@ -20,8 +20,8 @@ from vcil_bench.losses import Negatives, contrastive_loss
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.clip import ClipEncoder, check_template, prompts
 from vcil_bench.nets.expert_pool import ExpertPool
-from vcil_bench.nets.network import AdapterConfig
 from vcil_bench.nets.temporal import TemporalEncoder
+from vcil_bench.nets.trunk import AdapterConfig
 from vcil_bench.stream import Task
 from vcil_bench.training import cosine, evaluating, sgd
 

@@ -25,7 +25,7 @@ from vcil_bench.data.prepare import prepare
 from vcil_bench.data.video import read_frames
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.backbones import backbone
-from vcil_bench.nets.network import Tuning
+from vcil_bench.nets.trunk import Tuning
 from vcil_bench.stream import TaskStream
 from vcil_bench.training import Trainer, sgd
 from vcil_bench.training.resume import PhaseSaver

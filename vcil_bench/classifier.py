@@ -23,14 +23,16 @@ from .data.clips import SecondClip
 from .data.loader import Sample
 from .method import Method, RunContext
 from .nets.heads import Head
-from .nets.network import AdapterConfig, Features, Tuning, VideoNetwork
+from .nets.network import Features, VideoNetwork
 from .nets.precision import Precision, autocast
+from .nets.trunk import Tuning
+from .nets.tuning_config import SMALL_TUNING, TuningConfig
 from .stream import Task
 from .training import Epoch, evaluating, multistep, sgd
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierConfig:
+class ClassifierConfig(TuningConfig):
     """The training recipe that VCIL tables share; the defaults are TCD's (opts.py, scripts/ucf101).
 
     Attributes:
@@ -47,10 +49,9 @@ class ClassifierConfig:
         partial_bn: Of a ResNet: keep every batch norm after the first as it is.
         drop_last: Leave out an epoch's incomplete last batch, as TCD's loaders do; a batch that is the only
             one is kept, where their code would train on nothing.
-        adapter_bottleneck, adapter_scale, adapter_dropout: Of a CLIP: AdaptFormer's shape; its own weights stay
-            frozen. A ResNet trains whole and has none.
-        adapter_lr: Of a CLIP: factor on the rate of the adapters. They start at zero behind a scale of 0.1, and
-            at a rate made for fine-tuning a ResNet hardly move; 10 gives the 0.01 at which StPR trains them.
+        adapter_lr: Of a CLIP: factor on the rate of what ``tuning`` trains in it. Adapters start at zero behind
+            a scale of 0.1, and at a rate made for fine-tuning a ResNet hardly move; 10 gives the 0.01 at which
+            StPR trains them.
     """
 
     lr: float = 1e-3
@@ -67,21 +68,19 @@ class ClassifierConfig:
     dropout: float = 0.8
     partial_bn: bool = True
     drop_last: bool = True
-    adapter_bottleneck: int = 64
-    adapter_scale: float = 0.1
-    adapter_dropout: float = 0.1
     adapter_lr: float = 10.0
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
+        super().__post_init__()
         check_numbers(
             self,
             positive=(
                 *("lr", "batch_size", "epochs_first", "epochs", "lr_decay", "clip_norm", "head_lr"),
-                *("adapter_bottleneck", "adapter_lr"),
+                "adapter_lr",
             ),
-            not_negative=("weight_decay", "adapter_scale"),
-            below_one=("momentum", "dropout", "adapter_dropout"),
+            not_negative=("weight_decay",),
+            below_one=("momentum", "dropout"),
         )
         if any(m < 1 for m in self.milestones) or list(self.milestones) != sorted(set(self.milestones)):
             raise ConfigError(f"milestones: {list(self.milestones)} must be ascending epochs from 1")
@@ -202,7 +201,7 @@ class Classifier(Method):
             "epochs": 4,
             "milestones": [7, 9],
             "dropout": 0.2,
-            "adapter_bottleneck": 16,
+            **SMALL_TUNING,
         },
     }
     final_relu: ClassVar[bool] = True
@@ -218,16 +217,8 @@ class Classifier(Method):
 
     def tuning(self) -> Tuning:
         """Return how the network is to be trained."""
-        config = self.config
-        return Tuning(
-            adapters=AdapterConfig(
-                bottleneck=config.adapter_bottleneck,
-                scale=config.adapter_scale,
-                dropout=config.adapter_dropout,
-            ),
-            partial_bn=config.partial_bn,
-            final_relu=self.final_relu,
-        )
+        frames = self.context.loader.spec.frames
+        return self.config.network_tuning(frames, partial_bn=self.config.partial_bn, final_relu=self.final_relu)
 
     @abstractmethod
     def make_head(self, dim: int) -> Head:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from .common.config import build
 from .data.clips import SecondClip
 from .data.loader import Batch, ClipLoader, Sample
-from .nets.network import Trunk
 from .nets.parallel.batch_part import computing
 from .nets.precision import Precision, autocast
+from .nets.trunk import Trunk
+from .nets.tuning_config import TuningConfig
 from .protocol import MemorySpec
 from .record_schema import MemoryUse as MemoryUse  # a part of what methods are written against
 from .stream import Task
@@ -226,4 +227,8 @@ class Method(nn.Module, ABC):
                 origins.update(dict.fromkeys(recipe, f"recipe {pattern}"))
         values.update(overrides)
         origins.update(dict.fromkeys(overrides, "command line"))
-        return build(cls.Config, values, f"config of method {cls.name!r}"), origins
+        where = f"config of method {cls.name!r}"
+        config: Any = build(cls.Config, values, where)
+        if isinstance(config, TuningConfig):
+            config.check_given(overrides, cls.needs)
+        return config, origins

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from .common.config import ConfigError, build
 from .common.errors import did_you_mean
+from .nets.tuning_config import KEYS as TUNING_KEYS
 from .record_schema import LARGEST_SEED
 
 MOST_AT_ONCE = 1024  # processes or threads; far more end Python without a word
@@ -120,6 +121,11 @@ def split_assignments(
             options[key] = value
         elif key in config_keys:
             config[key] = value
+        elif key in TUNING_KEYS:
+            raise ConfigError(
+                f"--set {key}: method {method!r} tunes its network in a way of its own, or not at all; it has: "
+                f"{', '.join(config_keys) or 'none'}"
+            )
         else:
             raise ConfigError(
                 f"--set {key}: unknown key{did_you_mean(key, [*config_keys, *option_keys])}; method "

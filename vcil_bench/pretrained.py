@@ -15,20 +15,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .common.config import check_numbers
+from .common.config import ConfigError, check_numbers
 from .data.loader import Sample
 from .method import Method, RunContext
 from .nets.heads import CosineHead
-from .nets.network import AdapterConfig, FrameFeatures, Tuning, VideoNetwork
+from .nets.network import VideoNetwork
+from .nets.trunk import FrameFeatures, Tuning
+from .nets.tuning_config import SMALL_TUNING, TuningConfig
 from .stream import Task
 from .training import Epoch, cosine, evaluating, sgd
 
 # On the embedded clips: the rate, batch size and epochs of the other methods on the small CLIP.
-SMALL_RECIPE = {"lr": 0.015, "batch_size": 10, "epochs_first": 14, "adapter_bottleneck": 16}
+SMALL_RECIPE = {"lr": 0.015, "batch_size": 10, "epochs_first": 14, **SMALL_TUNING}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainedConfig:
+class PretrainedConfig(TuningConfig):
     """What the methods on pretrained features share; the defaults are LAMDA-PILOT's (exps/aper_adapter.json).
 
     Attributes:
@@ -38,7 +40,6 @@ class PretrainedConfig:
             other CLIP methods here work on.
         lr, momentum, weight_decay, batch_size: SGD, cosine decay to zero, where something is trained.
         epochs_first: Epochs of the first task.
-        adapter_bottleneck, adapter_scale, adapter_dropout: Of a CLIP: AdaptFormer's shape.
     """
 
     features: FrameFeatures = "joint"
@@ -47,24 +48,15 @@ class PretrainedConfig:
     weight_decay: float = 5e-4
     batch_size: int = 48
     epochs_first: int = 20
-    adapter_bottleneck: int = 64
-    adapter_scale: float = 0.1
-    adapter_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
+        super().__post_init__()
         check_numbers(
             self,
-            positive=("lr", "batch_size", "epochs_first", "adapter_bottleneck"),
-            not_negative=("weight_decay", "adapter_scale"),
-            below_one=("momentum", "adapter_dropout"),
-        )
-
-    @property
-    def adapters(self) -> AdapterConfig:
-        """Shape of the adapters."""
-        return AdapterConfig(
-            bottleneck=self.adapter_bottleneck, scale=self.adapter_scale, dropout=self.adapter_dropout
+            positive=("lr", "batch_size", "epochs_first"),
+            not_negative=("weight_decay",),
+            below_one=("momentum",),
         )
 
 
@@ -79,6 +71,17 @@ class FirstTaskConfig(PretrainedConfig):
     """
 
     adapt: Literal["none", "first"] = "none"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        super().__post_init__()
+        if self.adapt == "first" and self.tuning == "none":
+            raise ConfigError("adapt: first trains what the tuning makes, and tuning=none makes nothing")
+        if self.adapt == "none" and self.tuning not in ("adaptformer", "none"):
+            raise ConfigError(
+                f"tuning: {self.tuning} would stay untrained with adapt=none; add --set adapt=first, or leave "
+                "it out"
+            )
 
 
 class PretrainedMethod(Method):
@@ -136,7 +139,7 @@ class FirstTaskMethod(PretrainedMethod):
     config: FirstTaskConfig
 
     def __init__(self, config: Any, context: RunContext) -> None:
-        """Make the network, with adapters if it is a CLIP that is to be trained."""
+        """Make the network, of a CLIP with what its tuning trains if it is to be trained."""
         super().__init__(config, context)
         self.network = _network(config, context, trains=config.adapt == "first")
         if config.adapt == "first":
@@ -199,7 +202,8 @@ def needs_of_features(features: FrameFeatures) -> frozenset[str]:
 
 
 def _network(config: PretrainedConfig, context: RunContext, *, trains: bool) -> VideoNetwork:
-    """Return the backbone's network; one that does not train is frozen, and a CLIP then has no adapters."""
-    adapters = config.adapters if trains else None
-    network = context.backbone.network(Tuning(adapters=adapters, features=config.features))
-    return network if trains else network.frozen_copy()
+    """Return the backbone's network; one that does not train is frozen, and a CLIP then is the CLIP alone."""
+    if trains:
+        tuning = config.network_tuning(context.loader.spec.frames, features=config.features)
+        return context.backbone.network(tuning)
+    return context.backbone.network(Tuning(kind="none", features=config.features)).frozen_copy()

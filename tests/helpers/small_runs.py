@@ -15,7 +15,7 @@ from vcil_bench.data.datasets import adapter
 from vcil_bench.data.loader import ClipLoader
 from vcil_bench.data.prepare import prepare
 from vcil_bench.method import Method, RunContext
-from vcil_bench.nets.network import Trunk
+from vcil_bench.nets.trunk import Trunk
 from vcil_bench.run import seeded
 from vcil_bench.run.loop import within_reach
 from vcil_bench.stream import TaskStream

@@ -15,7 +15,7 @@ from vcil_bench.common.config import ConfigError
 from vcil_bench.method import Method
 from vcil_bench.methods import ranpac
 from vcil_bench.nets.backbones import backbone
-from vcil_bench.nets.network import Tuning
+from vcil_bench.nets.trunk import Tuning
 from vcil_bench.run.plan import RunError, make_plan
 
 # One variant per switch value, and per number that takes a part away.

@@ -11,7 +11,7 @@ from small_runs import clips_of, config_of, learn, method_class, untried_switche
 
 from vcil_bench.methods import stpr
 from vcil_bench.nets.backbones import backbone
-from vcil_bench.nets.network import AdapterConfig
+from vcil_bench.nets.trunk import AdapterConfig
 from vcil_bench.stream import TaskStream
 
 

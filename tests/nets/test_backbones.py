@@ -15,8 +15,8 @@ from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.clip import prompts, readable
 from vcil_bench.nets.expert_pool import ExpertPool
 from vcil_bench.nets.heads import GrowingLinear
-from vcil_bench.nets.network import AdapterConfig
 from vcil_bench.nets.temporal import TemporalEncoder, sinusoidal_positions
+from vcil_bench.nets.trunk import AdapterConfig
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.feature_cache import FeatureCache
-from vcil_bench.nets.network import AdapterConfig, Tuning
+from vcil_bench.nets.trunk import AdapterConfig, Tuning
 
 
 def clips(batch: int = 3, seed: int = 0) -> Tensor:

@@ -16,9 +16,10 @@ from golden_files import DTYPES, tensors
 from torch import Tensor, nn
 
 from vcil_bench.nets.backbones import backbone
-from vcil_bench.nets.network import AdapterConfig, Trunk, Tuning, VideoNetwork
+from vcil_bench.nets.network import VideoNetwork
 from vcil_bench.nets.parallel.batch_norm import TeamBatchNorm2d
 from vcil_bench.nets.parallel.batch_part import BatchPart, computing
+from vcil_bench.nets.trunk import AdapterConfig, Trunk, Tuning
 from vcil_bench.nets.tsm import TSMNetwork, temporal_shift
 
 

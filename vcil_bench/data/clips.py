@@ -96,6 +96,44 @@ def spread_indices(stored: Sequence[int], num_segments: int) -> NDArray[np.int64
     return frames[nearest]
 
 
+def dist_indices(
+    num_frames: int, dense: int, views: int = 1, view: int = 0, rng: np.random.Generator | None = None
+) -> NDArray[np.int64]:
+    """Pick the dense frames of a clip by DiST's rule, for reproducing DiST itself; protocols keep their own.
+
+    The video is cut into ``dense`` segments from its first to its last edge, all in float32, and positions are
+    rounded half to even. With ``rng`` a position is drawn from each segment; without, a single view takes the
+    middles, and of several view c the part ``(c + 1) / views`` of the way, the last the segments' ends. Ends are
+    included, so that neighbours can give the same frame. Source: alibaba-mmai-research/DiST@4b3a09b,
+    dataset/base/base_dataset.py. The tower sees every alpha-th of them, beginning with the first.
+
+    Args:
+        num_frames: Frames of the video, at least 1.
+        dense: Frames T of the clip, at least 1.
+        views: Clips of the video that are tested.
+        view: Which of them, counted from 0.
+        rng: Draws [T] numbers for training; None for testing.
+
+    Returns:
+        [T] ascending 0-based frame indices.
+    """
+    if num_frames < 1 or dense < 1:
+        raise ValueError(f"cannot take {dense} frames of {num_frames}")
+    if not 0 <= view < views:
+        raise ValueError(f"view {view} of {views}: views are counted from 0")
+    # torch.linspace, which counts from both ends, without its kernels' choice of rounding.
+    i, step = np.arange(dense + 1, dtype=np.float32), np.float32(num_frames) / np.float32(dense)
+    edges = np.where(i < (dense + 1) // 2, step * i, np.float32(num_frames) - step * (dense - i))
+    first, length = edges[:-1], edges[1:] - edges[:-1]
+    if rng is not None:
+        positions = first + rng.random(dense).astype(np.float32) * length
+    elif views == 1:
+        positions = (first + edges[1:]) / 2
+    else:
+        positions = first + length * np.float32(view + 1) / np.float32(views)
+    return np.rint(positions.clip(0, num_frames - 1)).astype(np.int64)
+
+
 def thinned_indices(num_frames: int, kept: int) -> NDArray[np.int64]:
     """Thin a video out to ``kept`` frames at even distances; frames repeat where it has fewer.
 

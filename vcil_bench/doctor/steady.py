@@ -16,7 +16,7 @@ from vcil_bench.data.loader import Batch, ClipLoader, LoaderClock, Sample
 from vcil_bench.method import RunContext
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.compute import PLAIN, ComputeOptions
-from vcil_bench.nets.network import Trunk
+from vcil_bench.nets.trunk import Trunk
 from vcil_bench.stream import Task
 from vcil_bench.training import Trainer
 

@@ -23,7 +23,7 @@ from vcil_bench.common import cpu_cores
 from vcil_bench.data.loader import ClipLoader, Sample
 from vcil_bench.data.store.frame_store import FrameStore
 from vcil_bench.nets.compute import ComputeOptions, Precision
-from vcil_bench.nets.network import Trunk
+from vcil_bench.nets.trunk import Trunk
 from vcil_bench.stream import Task
 
 from .steady import NEW, OLD, PROTOCOL, SteadyClips, learn, stpr, trunk_of

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,20 @@ import torch
 import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from vcil_bench.common.config import ConfigError
 
 from .clip_blocks import class_token_block, frozen_block
 from .compute import PLAIN, ComputeOptions
 from .feature_cache import FeatureCache
-from .network import AdapterConfig, Features, FrameFeatures, Trunk, Tuning, VideoNetwork
+from .network import Features, VideoNetwork
 from .parallel.batch_part import RowDropout
-from .parallel.gather import gather_batch, gather_maps
+from .parallel.gather import gather_batch
 from .parallel.micro_batches import in_chunks, recomputed
 from .precision import HALF, autocast, store
+from .token_maps import keep_map
+from .trunk import AdapterConfig, FrameFeatures, Trunk, Tuning
 from .weights import WeightsInfo
 
 Tokenizer = Callable[[list[str]], Tensor]
@@ -103,6 +105,8 @@ class ClipTrunk(Trunk):
         self._block = torch.compile(frozen_block) if compute.compile else frozen_block
         self._texts: dict[tuple[str, ...], Tensor] = {}
         self._caches: dict[FrameFeatures, FeatureCache] = {}
+        # By clips: what networks beside the tower saw of them, see ``DistNetwork``.
+        self.seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._mean = torch.tensor(model.visual.image_mean).view(3, 1, 1) * 255
         self._std = torch.tensor(model.visual.image_std).view(3, 1, 1) * 255
 
@@ -136,9 +140,48 @@ class ClipTrunk(Trunk):
         """Return an encoder on this trunk, with fresh adapters or (None) without any."""
         return ClipEncoder(self, adapters, features)
 
-    def network(self, tuning: Tuning) -> ClipEncoder:
-        """Return an encoder with fresh adapters, which are all of it that trains."""
+    def network(self, tuning: Tuning) -> VideoNetwork:
+        """Return a network of which nothing trains but what the tuning puts on or beside the frozen tower."""
+        # Here, since they build on this module.
+        if tuning.kind == "aim":
+            from .aim import AimNetwork
+
+            return AimNetwork(self, tuning)
+        if tuning.kind == "st_adapter":
+            from .st_adapter import SpatioTemporalNetwork
+
+            return SpatioTemporalNetwork(self, tuning)
+        if tuning.kind == "dist":
+            from .dist import DistNetwork
+
+            return DistNetwork(self, tuning)
         return self.encoder(tuning.adapters, tuning.features)
+
+    def middle(self, clips: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Run the frozen tower without gradients, up to the last block that is wanted.
+
+        Args:
+            clips: [B, T, 3, S, S], uint8 or normalised already.
+            layers: Blocks, counted from 0, ascending.
+
+        Returns:
+            The tokens behind each of these blocks [B, T, 1 + patches, width].
+        """
+        tokens = []
+        with torch.no_grad(), self._autocast():
+            pixels = clips if clips.is_floating_point() else self.normalise(clips)
+            x = self.model.visual._embeds(pixels.flatten(0, 1))
+            for i, block in enumerate(self.model.visual.transformer.resblocks[: layers[-1] + 1]):
+                _, x = self._block(block, x)
+                if i in layers:
+                    tokens.append(x.unflatten(0, clips.shape[:2]))
+        return tokens
+
+    def pooled(self, tokens: Tensor, features: FrameFeatures = "joint") -> Tensor:
+        """Return the frame features [N, D] of the tokens [N, 1 + patches, width] behind the last block."""
+        found, _ = self.model.visual._pool(tokens)
+        frames: Tensor = found @ self.model.visual.proj if features == "joint" else found
+        return frames
 
     def encode_frames(self, clips: Tensor, adapters: Adapters, features: FrameFeatures = "joint") -> Tensor:
         """Run the visual tower, an adapter beside the MLP of every block.
@@ -195,13 +238,9 @@ class ClipTrunk(Trunk):
         def keep(x: Tensor) -> Tensor:
             if len(maps) == num_maps:
                 return x
-            side = isqrt(x.shape[1] - 1)
-            patches = x[:, 1:].transpose(1, 2).unflatten(2, (side, side)).unflatten(0, clips.shape[:2]).float()
-            whole, local = gather_maps(patches)
+            whole, x = keep_map(x, len(clips))
             maps.append(whole)
-            # Put together again from the map, so that gradients with respect to it exist.
-            again = local.flatten(0, 1).flatten(2).transpose(1, 2)
-            return torch.cat([x[:, :1], again.to(x.dtype)], dim=1)
+            return x
 
         with self._autocast():
             frames = self._rest(*self._stem(clips), adapters, features, keep).unflatten(0, clips.shape[:2])
@@ -267,9 +306,7 @@ class ClipTrunk(Trunk):
                 x = x + adapters[i](before)
             if keep is not None:
                 x = keep(x)
-        pooled, _ = visual._pool(x)  # [B*T, width]
-        frames: Tensor = pooled @ visual.proj if features == "joint" else pooled
-        return frames
+        return self.pooled(x, features)
 
 
 class ClipEncoder(VideoNetwork):
@@ -325,11 +362,13 @@ class ClipEncoder(VideoNetwork):
         blocks = tuple(tuple(maps[end - size : end]) for size, end in zip(sizes, ends, strict=True))
         return Features(frames, blocks)
 
+    def copy_adapters(self) -> ClipEncoder:
+        """Return a copy with adapters of its own on the same trunk."""
+        return copy.deepcopy(self)
+
     def frozen_copy(self) -> ClipEncoder:
         """Return a copy on the same trunk that neither trains nor drops out: the old model of a distillation."""
-        twin = ClipEncoder(self.trunk, None, self.frame_features)
-        twin.adapters = copy.deepcopy(self.adapters)
-        return twin.eval().requires_grad_(False)
+        return self.copy_adapters().eval().requires_grad_(False)
 
 
 def _trains(adapters: Adapters) -> bool:

@@ -81,3 +81,13 @@ def _mlp(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
         return block.mlp(x)
     hidden = block.mlp.c_fc(x)
     return block.mlp.c_proj((QUICK * hidden).sigmoid_().mul_(hidden))
+
+
+def attend(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    """Return what a block's attention adds to the tokens, of the normed tokens [N, L, width]."""
+    return block.ls_1(_attention(block, x))
+
+
+def feed_forward(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    """Return what a block's MLP adds to the tokens, of the normed tokens [N, L, width]."""
+    return block.ls_2(_mlp(block, x))

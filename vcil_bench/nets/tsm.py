@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from vcil_bench.common.config import ConfigError
 
 from .compute import PLAIN, ComputeOptions
-from .network import Features, Trunk, Tuning, VideoNetwork
+from .network import Features, VideoNetwork
 from .parallel.batch_norm import TeamBatchNorm2d
 from .parallel.batch_part import current_part
 from .parallel.gather import gather_batch, gather_maps
+from .trunk import Trunk, Tuning
 from .weights import WeightsInfo
 
 FOLD_DIV = 8  # one eighth of the channels looks ahead in time, one eighth back
@@ -246,6 +247,8 @@ class TSMTrunk(Trunk):
         Raises:
             ConfigError: Other frame features than a ResNet's own are asked for.
         """
+        if tuning.kind not in ("adaptformer", "none"):
+            raise ConfigError(f"tuning: {tuning.kind!r} is for a CLIP; {self.name} trains whole")
         if tuning.features != "joint":
             raise ConfigError(
                 f"features: {tuning.features!r} is for a CLIP; {self.name} has no projection, and its frame "

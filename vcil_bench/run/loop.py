@@ -31,10 +31,10 @@ from vcil_bench.data.store.frame_store import FrameStore, default_root
 from vcil_bench.memory import exemplars_of
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.compute import ComputeOptions
-from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
 from vcil_bench.nets.parallel.batch_part import computing
 from vcil_bench.nets.parallel.team import Team
+from vcil_bench.nets.trunk import Trunk
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record import Record
 from vcil_bench.record_schema import Costs, Memory, MemoryUse, Session

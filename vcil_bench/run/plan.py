@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.nets.backbones.base import Backbone
 from vcil_bench.nets.parallel.team import size_of_team
+from vcil_bench.nets.tuning_config import KEYS as TUNING_KEYS
+from vcil_bench.nets.tuning_config import TuningConfig
 from vcil_bench.nets.weights import given_file, is_path
 from vcil_bench.options import RESULT_NEUTRAL, RunOptions, build_options, split_assignments
 from vcil_bench.protocol import Protocol
@@ -141,6 +144,7 @@ def make_plan(
         chosen = backbone(chosen.embedded_sibling)
         option_origins["backbone"] = "embedded data"
     _check_fit(entry, config, loaded, chosen)
+    _check_tuning(config, config_values, loaded, chosen)
     _check_parts(entry, options)
     named = {k: v for k, v in (option_values | config_values).items() if k not in RESULT_NEUTRAL}
     check_writable(results)
@@ -213,6 +217,20 @@ def _check_fit(entry: Entry, config: Any, protocol: Protocol, chosen: Backbone) 
             f"backbone {chosen.name!r} takes frames of {chosen.image_size} pixels, protocol "
             f"{protocol.name!r} gives {protocol.spec.clip.size}; choose another --set backbone=, or "
             f"--set protocol.clip.size={chosen.image_size} protocol.clip.short_side={chosen.image_size}"
+        )
+
+
+def _check_tuning(config: Any, given: Collection[str], protocol: Protocol, chosen: Backbone) -> None:
+    """Refuse to tune what trains whole, and a tuning that does not fit the protocol's clips."""
+    if not isinstance(config, TuningConfig):
+        return
+    if "adapters" in chosen.provides:
+        config.network_tuning(protocol.spec.clip.frames, features=getattr(config, "features", "joint"))
+    elif keys := [key for key in given if key in TUNING_KEYS]:
+        clips = [name for name, other in BACKBONES.items() if "adapters" in other.provides]
+        raise RunError(
+            f"{keys[0]}: {chosen.name!r} is trained whole, a tuning is for a frozen CLIP; leave it out, or take "
+            f"--set backbone= with one of: {', '.join(clips)}"
         )
 
 

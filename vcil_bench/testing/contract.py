@@ -25,7 +25,7 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.method import MemoryUse, Method
 from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.nets.backbones.base import Backbone
-from vcil_bench.nets.network import Trunk
+from vcil_bench.nets.trunk import Trunk
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.registry import check_class, find
 from vcil_bench.run.loop import allowed_videos, exceeds_budget

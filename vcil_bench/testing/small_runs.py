@@ -18,7 +18,7 @@ from vcil_bench.common.stopping import StopRequest
 from vcil_bench.data.loader import Batch, ClipLoader, Sample
 from vcil_bench.memory import exemplars_of
 from vcil_bench.method import Method, RunContext
-from vcil_bench.nets.network import Trunk
+from vcil_bench.nets.trunk import Trunk
 from vcil_bench.protocol import ClipSpec, MemorySpec
 from vcil_bench.run import seeded
 from vcil_bench.run.global_state import SETTINGS

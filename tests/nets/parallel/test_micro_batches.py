@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.compute import ComputeOptions
-from vcil_bench.nets.network import AdapterConfig, Trunk, Tuning
 from vcil_bench.nets.parallel.batch_part import BatchPart, RowDropout, computing, current_part
+from vcil_bench.nets.trunk import AdapterConfig, Trunk, Tuning
 
 
 def clips(batch: int = 5, frames: int = 3) -> Tensor:

@@ -10,7 +10,7 @@ from vcil_bench.common.files import cache_dir
 from vcil_bench.nets.compute import PLAIN, ComputeOptions
 
 if TYPE_CHECKING:
-    from vcil_bench.nets.network import Trunk
+    from vcil_bench.nets.trunk import Trunk
 
 
 class Backbone(ABC):

@@ -35,7 +35,7 @@ from vcil_bench.data.loader import Sample
 from vcil_bench.memory import ExemplarMemory, herding_order
 from vcil_bench.method import MemoryUse, Method, RunContext
 from vcil_bench.nets.heads import GrowingLinear
-from vcil_bench.nets.network import Tuning
+from vcil_bench.nets.trunk import Tuning
 from vcil_bench.stream import Task
 from vcil_bench.training import cosine, sgd
 
