@@ -108,7 +108,17 @@ class PIVOT(Method):
     splits_batches = True
     needs = frozenset({"text"})
     Config = PIVOTConfig
-    recipes: ClassVar = {}
+    recipes: ClassVar = {
+        "synthetic_*": {
+            # A run must take about a minute or two on two cores, so the module is small and the epochs are few.
+            "lr": 0.1,
+            "batch_size": 10,
+            "epochs": 8,
+            "prompt_epochs": 4,
+            "replay_epochs": 6,
+            "temporal_layers": 2,
+        },
+    }
 
     config: PIVOTConfig
     texts: Tensor
