@@ -35,7 +35,7 @@ def trunk(float64: None) -> Any:
 
 def config(**changes: Any) -> Any:
     """Return a quick config whose rate moves what it trains."""
-    quick = {"lr": 0.1, "prompt_epochs": 1, "replay_epochs": 1, "temporal_layers": 1}
+    quick = {"lr": 0.1, "temporal_layers": 1}
     return config_of(PIVOT, **quick | changes)
 
 
