@@ -68,7 +68,7 @@ tiny-clip: $(READY)  ## pretrain the small CLIP of the embedded data anew (minut
 tiny-tsm: $(READY)  ## pretrain the small ResNet of the embedded data anew (minutes)
 	@$(BIN)/python tools/pretrain_tiny_tsm.py
 
-reproduction: $(READY)  ## write docs/reproduction.md anew from the methods and what they were checked against
+reproduction: $(READY)  ## write docs/reproduction.md and docs/systems.md anew from the methods and what they were checked against
 	@$(BIN)/python tools/reproduction.py
 
 clean:  ## remove .venv and everything generated except records

@@ -11,11 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import torch
-
 from vcil_bench.classifier import LINEAR_STD, VCLIMB_RECIPE, ClassifierConfig
-from vcil_bench.memory import ExemplarMemory, random_order
+from vcil_bench.memory import ExemplarMemory
 from vcil_bench.method import RunContext
 from vcil_bench.protocol import MemorySpec
 from vcil_bench.record_schema import MemoryUse
@@ -59,13 +56,7 @@ class Replay(Finetune):
 
     def learn(self, task: Task) -> None:
         """Train everything on the task's videos and the exemplars, then keep some of the videos."""
-        # Drawn first, where the random state is the same in a run that was cut off and goes on in the training.
-        rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        share = self.memory.share(task.num_seen)
-        ranking = {
-            label: random_order(len(self.memory.candidates(label)), share, rng)
-            for label in range(task.num_old, task.num_seen)
-        }
+        ranking = self.memory.random_ranking(task)  # drawn first
         self.train_on([*task.train, *self.memory.samples()], task)
         self.memory.store(task, ranking)
 

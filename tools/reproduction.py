@@ -1,4 +1,4 @@
-"""Generates the reproduction page, the README's table of methods and the table of run options.
+"""Generates the reproduction page, the page of systems, the README's table of methods, the table of run options.
 
 They are made of ``methods/reproduction.yaml``, the methods' classes, the docstrings of their Configs, which give
 the reason for every choice, and the docstring of ``RunOptions``. ``make reproduction`` writes them.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import docstring_tables
+import systems_page
 from docstring_tables import explained, markdown
 
 from vcil_bench import registry
@@ -24,6 +25,9 @@ from vcil_bench.common.config import build, read_yaml
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.options import RunOptions
+from vcil_bench.report.papers import published
+from vcil_bench.report.systems import PAGE as SYSTEMS
+from vcil_bench.report.systems import System, system_of
 
 STANDARD = (
     "relative 1e-9 plus absolute 1e-11 in float64, relative 1e-4 plus absolute 1e-5 in float32; gradients too "
@@ -113,6 +117,19 @@ def methods_table(entries: Mapping[str, Reproduction]) -> str:
         rows.append([f"[{name}](docs/reproduction.md#{name})", paper, *runs, exemplars, _status(entry)])
     headers = ["method", "paper", "CLIP", "ResNet, TSM", "exemplars", "status"]
     return markdown(rows, headers)
+
+
+def systems(entries: Mapping[str, Reproduction]) -> str:
+    """Return the page of systems as Markdown."""
+    systems_of_numbers = [system_of(name) for name in published()["method"]]
+
+    def status(name: str) -> str | None:
+        return _status(entries[name]) if name in entries else None
+
+    def numbers(system: System) -> int:
+        return systems_of_numbers.count(system)
+
+    return systems_page.page(status, numbers)
 
 
 def _status(entry: Reproduction) -> str:
@@ -221,13 +238,14 @@ def _recipes(cls: type[Method]) -> list[str]:
 
 
 def main() -> None:
-    """Write the page, and the tables into theirs."""
+    """Write the pages, and the tables into theirs."""
     entries = load()
     PAGE.write_text(page(entries), encoding="utf-8")
+    Path(SYSTEMS).write_text(systems(entries), encoding="utf-8")
     for name, table in (("methods", methods_table(entries)), ("options", options_table())):
         path = TABLES[name]
         path.write_text(with_table(path.read_text(encoding="utf-8"), name, table), encoding="utf-8")
-    sys.stdout.write(f"wrote {PAGE} and the tables in {' and '.join(map(str, TABLES.values()))}\n")
+    sys.stdout.write(f"wrote {PAGE}, {SYSTEMS} and the tables in {' and '.join(map(str, TABLES.values()))}\n")
 
 
 if __name__ == "__main__":

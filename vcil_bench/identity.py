@@ -81,6 +81,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.nets.parallel.micro_batches",
         "vcil_bench.nets.parallel.team",
         "vcil_bench.nets.precision",
+        "vcil_bench.nets.prompts",
         "vcil_bench.nets.ridge",
         "vcil_bench.nets.st_adapter",
         "vcil_bench.nets.temporal",

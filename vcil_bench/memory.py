@@ -77,6 +77,19 @@ class ExemplarMemory(nn.Module):
         assert (self.places[label] < 0).all(), "its exemplars have been chosen; the other videos are gone"
         return [self._as_stored(sample) for sample in self._videos[label]]
 
+    def random_ranking(self, task: Task) -> dict[int, list[int]]:
+        """Choose the new classes' exemplars at random, to be stored when the task has been learnt.
+
+        Draws from torch's generator, so it comes first in ``learn``: there the random state is the same in a run
+        that was cut off and goes on in the training.
+        """
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        share = self.share(task.num_seen)
+        return {
+            label: random_order(len(self.candidates(label)), share, rng)
+            for label in range(task.num_old, task.num_seen)
+        }
+
     def store(self, task: Task, ranking: dict[int, list[int]]) -> None:
         """Keep the first videos of each new class's ranking, and cut the old classes to the present share.
 

@@ -29,6 +29,8 @@ QUICK: dict[str, Any] = {
     "batch_size": 4,
     "template": "{}",
     "balanced_epochs": 1,
+    "prompt_epochs": 1,
+    "replay_epochs": 1,
     "proxies": 2,
     "channels": 4,
     "hidden": 4,

@@ -16,6 +16,7 @@ from torch._dynamo.utils import counters
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.feature_cache import FeatureCache
+from vcil_bench.nets.prompts import Slots
 from vcil_bench.nets.trunk import AdapterConfig, Tuning
 
 
@@ -145,6 +146,24 @@ def test_compiled_blocks_train_alike(name: str, tmp_path: Path) -> None:
                 torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.detach().abs().max()))
         with torch.no_grad():
             torch.testing.assert_close(net.frozen_copy()(clips()), net.eval()(clips()), rtol=1e-4, atol=1e-4)
+
+    in_a_fork(check, tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
+def test_compiled_blocks_train_slots_alike(tmp_path: Path) -> None:
+    def check() -> None:
+        passes = []
+        for compute in (ComputeOptions(), ComputeOptions(compile=True)):
+            trunk: Any = backbone("clip_tiny").load("random", compute)
+            torch.manual_seed(0)
+            prompts, prefix = torch.randn(3, 4, 128).requires_grad_(), torch.randn(1, 2, 5, 128).requires_grad_()
+            slots = Slots(prompts=prompts, readout="prompts", prefixes={0: prefix})
+            frames = trunk.encode_frames(clips(), None, slots=slots)
+            passes.append([frames, *torch.autograd.grad(frames.square().sum(), [prompts, prefix])])
+        for a, b in zip(*passes, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-3, atol=1e-4 * float(a.detach().abs().max()))
 
     in_a_fork(check, tmp_path / "out")
 

@@ -8,10 +8,12 @@ from typing import Literal
 
 import pytest
 import reproduction
+import systems_page
 from docstring_tables import explained, table
 
 from vcil_bench import registry
 from vcil_bench.options import RunOptions
+from vcil_bench.report import systems
 
 ROOT = Path(__file__).parents[2]
 ENTRIES = reproduction.load()
@@ -52,6 +54,25 @@ def test_the_page_is_the_one_that_would_be_written() -> None:
     assert (ROOT / reproduction.PAGE).read_text(encoding="utf-8") == reproduction.page(ENTRIES), (
         "run make reproduction"
     )
+
+
+def test_the_page_of_systems_is_the_one_that_would_be_written() -> None:
+    assert (ROOT / systems.PAGE).read_text(encoding="utf-8") == reproduction.systems(ENTRIES), (
+        "run make reproduction"
+    )
+
+
+def test_every_built_in_method_stands_on_the_page_of_systems() -> None:
+    page = (ROOT / systems.PAGE).read_text(encoding="utf-8")
+    assert [name for name in ENTRIES if f"[{name}](reproduction.md#{name})" not in page] == []
+
+
+def test_a_system_whose_method_or_option_is_not_there_is_not_said_to_be_here() -> None:
+    page = systems_page.page(lambda name: "checked" if name == "tcd" else None, lambda system: 0)
+    assert "| [tcd](reproduction.md#tcd) | checked | – |" in page
+    assert page.count("](reproduction.md#") == 1
+    assert systems_page.is_an_option("tc_clip=spread")
+    assert not systems_page.is_an_option("tc_clip=nonsense")
 
 
 @pytest.mark.parametrize("name", reproduction.TABLES)

@@ -1,4 +1,4 @@
-"""CLIP as a frozen trunk with adapter slots, built from open_clip's own blocks.
+"""CLIP as a frozen trunk with slots for adapters, prompts and prefixes, built from open_clip's own blocks.
 
 The trunk is a plain object, not a module, so that no method's parameters, state dict or checkpoint contain it:
 its weights are named by their hash. An encoder is a set of adapters on a shared trunk; freezing a copy of an
@@ -18,19 +18,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip import CLIP
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from vcil_bench.common.config import ConfigError
 
-from .clip_blocks import class_token_block, frozen_block
+from .clip_blocks import CLASS_TOKEN, class_token_block, frozen_block
 from .compute import PLAIN, ComputeOptions
 from .feature_cache import FeatureCache
 from .network import Features, VideoNetwork
-from .parallel.batch_part import RowDropout
-from .parallel.gather import gather_batch
+from .parallel.batch_part import RowDropout, current_part
+from .parallel.gather import gather_batch, local_part
 from .parallel.micro_batches import in_chunks, recomputed
 from .precision import HALF, autocast, store
+from .prompts import PromptReadout, Slots, put_in_front
 from .token_maps import keep_map
 from .trunk import AdapterConfig, FrameFeatures, Trunk, Tuning
 from .weights import WeightsInfo
@@ -183,17 +185,35 @@ class ClipTrunk(Trunk):
         frames: Tensor = found @ self.model.visual.proj if features == "joint" else found
         return frames
 
-    def encode_frames(self, clips: Tensor, adapters: Adapters, features: FrameFeatures = "joint") -> Tensor:
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks of the visual tower."""
+        return len(self.model.visual.transformer.resblocks)
+
+    def encode_frames(
+        self,
+        clips: Tensor,
+        adapters: Adapters,
+        features: FrameFeatures = "joint",
+        slots: Slots | None = None,
+    ) -> Tensor:
         """Run the visual tower, an adapter beside the MLP of every block.
 
         Args:
             clips: [B, T, 3, S, S] uint8.
             adapters: One per block, or None for the frozen CLIP.
             features: Whether frame features are projected to the joint space.
+            slots: Prompts and prefixes, None for none.
 
         Returns:
             [B, T, D] frame features, not normalised.
+
+        Raises:
+            ValueError: Slots that are neither one for all nor one a clip nor one a frame, or of a block that
+                there is not.
         """
+        if slots is not None:
+            return gather_batch(self._encode_with(clips, adapters, features, slots))
         if adapters is None and self.compute.feature_cache_mb:
             if features not in self._caches:
                 self._caches[features] = FeatureCache(self.compute.feature_cache_mb * 2**20)
@@ -252,21 +272,95 @@ class ClipTrunk(Trunk):
         size = self.compute.micro_batch
         chunked = size is not None and any(trained)
 
-        def compute(clips: Tensor) -> list[Tensor]:
-            stem = self._stem(clips)
+        def compute(some: slice) -> list[Tensor]:
+            stem = self._stem(clips[some])
             found = []
             for adapters, trains in zip(branches, trained, strict=True):
                 # What is only compared with may differ by rounding from what it is alone.
                 beside = any(trained) and not trains
                 run = partial(self._rest, adapters=adapters, features=features, class_only=beside)
                 frames = recomputed(run, *stem) if trains and chunked else run(*stem)
-                found.append(frames.unflatten(0, clips.shape[:2]))
+                found.append(frames.unflatten(0, (-1, clips.shape[1])))
             return found
 
         with self._autocast():
             if size is not None and chunked:
                 return in_chunks(compute, clips, size)
-            return compute(clips)
+            return compute(slice(None))
+
+    def _encode_with(self, clips: Tensor, adapters: Adapters, features: FrameFeatures, slots: Slots) -> Tensor:
+        """Encode this process's clips with prompts and prefixes, in chunks as ``_encode_each`` does."""
+        beyond = sorted(block for block in slots.prefixes if not 0 <= block < self.num_blocks)
+        if beyond:
+            raise ValueError(f"prefixes of block {beyond[0]}: {self.name} has blocks 0 to {self.num_blocks - 1}")
+        batch, frames = clips.shape[:2]
+        part = current_part()
+        total = batch if part is None or part.team is None else part.total
+        rows = slots.each(partial(_by_clip, clips=total, frames=frames)).each(local_part)
+        trains = torch.is_grad_enabled() and (_trains(adapters) or slots.trains)
+        size = self.compute.micro_batch
+        chunked = trains and size is not None
+
+        def compute(some: slice) -> list[Tensor]:
+            count = len(range(batch)[some])
+            mine = rows.each(lambda row: row if len(row) == 1 else row[some])
+            mine = mine.each(lambda row: row.expand(count, frames, *row.shape[2:]).flatten(0, 1))
+            run = partial(self._rest_with, adapters=adapters, features=features, slots=mine)
+            start = _first_changed(adapters, slots)
+            with torch.no_grad():
+                x = self._before_slots(clips[some], slots, start)
+            encoded = recomputed(run, x, start) if chunked else run(x, start)
+            return [encoded.unflatten(0, (count, frames))]
+
+        with self._autocast():
+            if size is not None and chunked:
+                return in_chunks(compute, clips, size)[0]
+            return compute(slice(None))[0]
+
+    def _before_slots(self, clips: Tensor, slots: Slots, start: int) -> Tensor:
+        """Compute what no slot and no adapter changes: the tokens in front of block ``start``.
+
+        With prompts these are the tokens in front of the first norm [B*T, 1 + patches, width].
+        """
+        visual = self.model.visual
+        x = _embedded(visual, self.normalise(clips.flatten(0, 1)))
+        if slots.prompts is not None:
+            return x
+        x = visual.ln_pre(x)
+        for block in visual.transformer.resblocks[:start]:
+            _, x = self._block(block, x)
+        return x
+
+    def _rest_with(
+        self, x: Tensor, start: int, adapters: Adapters, features: FrameFeatures, slots: Slots
+    ) -> Tensor:
+        """Go on from ``_before_slots`` to frame features [B*T, D].
+
+        Args:
+            x: Tokens [B*T, 1 + patches, width].
+            start: The block they are in front of.
+            adapters: One per block, or None.
+            features: Whether they are projected to the joint space.
+            slots: One for every frame.
+        """
+        visual = self.model.visual
+        blocks = visual.transformer.resblocks
+        if slots.prompts is not None:
+            x = visual.ln_pre(put_in_front(slots.prompts, x))
+        read = _read(slots.length, slots.readout)
+        for i in range(start, len(blocks)):
+            prefix = slots.prefixes.get(i)
+            if i == len(blocks) - 1:  # nothing that is not read out is needed of the last block
+                before, x = class_token_block(blocks[i], x, prefix, read)
+            elif prefix is None:
+                before, x = self._block(blocks[i], x)
+            else:
+                before, x = self._block(blocks[i], x, prefix)
+            if adapters is not None:
+                x = x + adapters[i](before)
+        pooled = visual.ln_post(x.mean(dim=1))  # [B*T, width]
+        frames: Tensor = pooled @ visual.proj if features == "joint" else pooled
+        return frames
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return autocast(self._mean.device, self.compute.precision)
@@ -333,9 +427,17 @@ class ClipEncoder(VideoNetwork):
         self.stage_channels = tuple((width,) * len(stage) for stage in stages)
         self.adapters = nn.ModuleList(Adapter(width, config) for _ in blocks if config is not None)
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Encode uint8 clips [B, T, 3, S, S] to frame features [B, T, D]."""
-        return self.trunk.encode_frames(clips, list(self.adapters) or None, self.frame_features)
+    def forward(self, clips: Tensor, slots: Slots | None = None) -> Tensor:
+        """Encode clips.
+
+        Args:
+            clips: [B, T, 3, S, S] uint8.
+            slots: Prompts and prefixes beside the adapters, None for none.
+
+        Returns:
+            Frame features [B, T, D].
+        """
+        return self.trunk.encode_frames(clips, list(self.adapters) or None, self.frame_features, slots)
 
     def forward_with(self, old: ClipEncoder | None, clips: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode clips by this encoder and by an old copy on the same trunk, for a distillation.
@@ -373,6 +475,74 @@ class ClipEncoder(VideoNetwork):
 
 def _trains(adapters: Adapters) -> bool:
     return adapters is not None and any(p.requires_grad for adapter in adapters for p in adapter.parameters())
+
+
+def prompted_features(
+    visual: VisionTransformer,
+    images: Tensor,
+    prompts: Tensor | None = None,
+    readout: PromptReadout = "prompts",
+) -> Tensor:
+    """Encode images by a CLIP's visual tower, with prompts among their tokens.
+
+    Prompts enter in front of the class token, behind the positions and before the first norm. Source: Villa et
+    al. 2023 (PIVOT), model/CLIP/clip/model.py.
+
+    Args:
+        visual: Of open_clip.
+        images: [B, 3, S, S], normalised.
+        prompts: [B or 1, L, width], None for none.
+        readout: The output at the class token, or the mean of the outputs at the prompts; without prompts the
+            class token.
+
+    Returns:
+        [B, D], not normalised.
+    """
+    x = _embedded(visual, images)
+    if prompts is None:
+        read = CLASS_TOKEN
+    else:
+        x = put_in_front(prompts.expand(len(x), -1, -1), x)
+        read = _read(prompts.shape[1], readout)
+    x = visual.ln_pre(x)
+    for block in visual.transformer.resblocks:
+        _, x = frozen_block(block, x)
+    features: Tensor = visual.ln_post(x[:, read].mean(dim=1)) @ visual.proj
+    return features
+
+
+def _embedded(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the tokens [B, 1 + patches, width] of images as they are before the first norm."""
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    tokens: Tensor = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    return tokens
+
+
+def _read(length: int, readout: PromptReadout) -> slice:
+    """Return the places of the tokens that are read out behind ``length`` prompts."""
+    return slice(0, length) if readout == "prompts" else slice(length, length + 1)
+
+
+def _by_clip(slot: Tensor, clips: int, frames: int) -> Tensor:
+    """Return a tensor of slots as [1 or clips, 1 or frames, ...].
+
+    Raises:
+        ValueError: Its first axis is neither 1 nor the clips nor their frames.
+    """
+    if len(slot) in (1, clips):
+        return slot[:, None]
+    if len(slot) == clips * frames:
+        return slot.unflatten(0, (clips, frames))
+    raise ValueError(
+        f"{len(slot)} slots for {clips} clips of {frames} frames: one for all, one a clip ({clips}) or one a "
+        f"frame ({clips * frames})"
+    )
+
+
+def _first_changed(adapters: Adapters, slots: Slots) -> int:
+    """Return the first block whose output slots or adapters change, those before it being the frozen CLIP's."""
+    return 0 if slots.prompts is not None or adapters is not None else min(slots.prefixes, default=0)
 
 
 def readable(class_name: str) -> str:

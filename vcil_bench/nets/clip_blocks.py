@@ -12,45 +12,97 @@ from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 QUICK = 1.702  # QuickGELU is x * sigmoid(1.702 x)
+CLASS_TOKEN = slice(0, 1)  # where it stands when there are no prompts in front of it
 
 
-def frozen_block(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+def frozen_block(
+    block: ResidualAttentionBlock, x: Tensor, prefix: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Run one block without an adapter.
 
     Args:
         block: Of open_clip.
         x: Tokens [N, L, width].
+        prefix: Keys and values in front of the tokens' own [N or 1, 2, P, width], None for none.
 
     Returns:
         The tokens in front of the MLP, which an adapter beside it takes, and the block's output, to which the
         adapter's is added.
     """
-    before = _sum(x, block.ls_1(_attention(block, block.ln_1(x))))
+    normed = block.ln_1(x)
+    if prefix is None:
+        seen = _attention(block, normed)
+    else:
+        seen = prefix_attention(block.attn, normed, prefix[:, 0], prefix[:, 1])
+    before = _sum(x, block.ls_1(seen))
     return before, _sum(before, block.ls_2(_mlp(block, block.ln_2(before))))
 
 
-def class_token_block(block: ResidualAttentionBlock, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Run the last block as far as the class token needs it, which alone becomes the frame feature.
+def class_token_block(
+    block: ResidualAttentionBlock, x: Tensor, prefix: Tensor | None = None, read: slice = CLASS_TOKEN
+) -> tuple[Tensor, Tensor]:
+    """Run the last block as far as the tokens need it that become the frame feature, by default the class token.
 
     Equal to ``frozen_block`` up to rounding, at a sixth of its cost: keys and values are all that patches give.
 
     Args:
         block: Of open_clip.
         x: Tokens [N, L, width].
+        prefix: As in ``frozen_block``.
+        read: Places of those tokens, R of them.
 
     Returns:
-        As ``frozen_block``, of the class token [N, 1, width].
+        As ``frozen_block``, of these tokens [N, R, width].
     """
     attn: nn.MultiheadAttention = block.attn
     width, heads = x.shape[2], attn.num_heads
     normed = block.ln_1(x)
-    query = F.linear(normed[:, :1], attn.in_proj_weight[:width], attn.in_proj_bias[:width])
+    query = F.linear(normed[:, read], attn.in_proj_weight[:width], attn.in_proj_bias[:width])
     packed = F.linear(normed, attn.in_proj_weight[width:], attn.in_proj_bias[width:])
-    query = query.unflatten(2, (heads, -1)).transpose(1, 2)  # [N, heads, 1, width / heads]
+    query = query.unflatten(2, (heads, -1)).transpose(1, 2)  # [N, heads, R, width / heads]
     key, value = packed.unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+    if prefix is not None:
+        key, value = _behind(prefix[:, 0], key), _behind(prefix[:, 1], value)
     seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-    before = x[:, :1] + block.ls_1(attn.out_proj(seen))
+    before = x[:, read] + block.ls_1(attn.out_proj(seen))
     return before, before + block.ls_2(_mlp(block, block.ln_2(before)))
+
+
+def prefix_attention(
+    attention: nn.MultiheadAttention,
+    x: Tensor,
+    key_prefix: Tensor | None = None,
+    value_prefix: Tensor | None = None,
+) -> Tensor:
+    """Self-attention with more keys and values in front of the tokens' own (prefix tuning).
+
+    They enter behind the projection. Queries come from the tokens alone, so that as many come out as go in.
+    Source: Wang et al. 2022 (DualPrompt), Eq. 4.
+
+    Args:
+        attention: Batch first, with one projection for queries, keys and values.
+        x: Tokens [N, L, width].
+        key_prefix: [N or 1, P, width], the heads side by side; None for none.
+        value_prefix: The same for values.
+
+    Returns:
+        [N, L, width].
+    """
+    packed = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = packed.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    if key_prefix is not None:
+        key = _behind(key_prefix, key)
+    if value_prefix is not None:
+        value = _behind(value_prefix, value)
+    seen = F.scaled_dot_product_attention(query, key, value)  # [N, heads, L, width / heads]
+    return attention.out_proj(seen.transpose(1, 2).flatten(2))
+
+
+def _behind(prefix: Tensor, rows: Tensor) -> Tensor:
+    """Put keys or values [N, heads, L, width / heads] behind a prefix [N or 1, P, width]."""
+    count, heads = rows.shape[:2]
+    front = prefix.to(rows.dtype).unflatten(2, (heads, -1)).transpose(1, 2)
+    return torch.cat([front.expand(count, -1, -1, -1), rows], dim=2)
 
 
 def _sum(x: Tensor, update: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from vcil_bench.record import Record
 
 from .ranking import EXPLANATION, Candidate, rank
 from .significance import Comparison
+from .systems import PAGE, missing
 from .tables import covers_seeds, notes_of
 
 if TYPE_CHECKING:
@@ -216,10 +217,13 @@ class Table:
 
     @property
     def caption(self) -> str:
-        """The note, and the formula of every metric of ours."""
+        """The note, the formula of every metric of ours, and why methods of the paper are not here."""
         formulas = " ".join(dict.fromkeys(column.formula for column in self.columns))
+        reasons = missing(row.published for row in self.spec.rows if row.published and row.method is None)
+        absent = ", ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        note = f"{self.spec.note} Not implemented here: {absent}; see {PAGE}." if absent else self.spec.note
         return (
-            f"{self.spec.note} {formulas} Percent; ours is the mean ± sample standard deviation over the "
+            f"{note} {formulas} Percent; ours is the mean ± sample standard deviation over the "
             "protocol's seeds, which set initialisation, shuffling and, where the protocol draws one, the class "
             "order; (n/N) where seeds are missing."
         )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.compute import ComputeOptions
 from vcil_bench.nets.parallel.batch_part import BatchPart, RowDropout, computing, current_part
+from vcil_bench.nets.prompts import Slots
 from vcil_bench.nets.trunk import AdapterConfig, Trunk, Tuning
 
 
@@ -52,6 +53,23 @@ def error(found: list[Tensor], expected: list[Tensor]) -> float:
     """Return the distance of tensors from what is expected, relative to their length."""
     a, b = (torch.cat([t.float().flatten() for t in tensors]) for tensors in (found, expected))
     return float((a - b).norm() / b.norm().clamp_min(1e-9))
+
+
+class Prompted(nn.Module):
+    """Adapters with prompts for every clip or frame and prefixes for all and for every clip beside them."""
+
+    def __init__(self, trunk: Any, frames_too: bool) -> None:
+        super().__init__()
+        self.encoder = network(trunk)
+        rows = 15 if frames_too else 5
+        self.prompts = nn.Parameter(torch.randn(rows, 2, 128))
+        self.shared = nn.Parameter(torch.randn(1, 2, 3, 128))
+        self.each = nn.Parameter(torch.randn(5, 2, 3, 128))
+
+    def forward(self, some: Tensor) -> Tensor:
+        slots = Slots(prompts=self.prompts, readout="prompts", prefixes={0: self.shared, 2: self.each})
+        features: Tensor = self.encoder(some, slots)
+        return features
 
 
 def pass_of(net: Any, run: Callable[[], Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -111,6 +129,27 @@ def test_chunks_train_as_the_whole_batch(float64: None, size: int) -> None:
     found, chunked_after = pass_of(chunked, lambda: chunked(clips()))
     assert error(found, expected) < SAME
     assert torch.equal(after, chunked_after)
+
+
+@pytest.mark.parametrize("frames_too", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_chunks_split_slots_and_give_them_gradients(float64: None, size: int, frames_too: bool) -> None:
+    whole, chunked = Prompted(clip(), frames_too), Prompted(clip(size), frames_too)
+    expected, after = pass_of(whole, lambda: whole(clips()))
+    found, chunked_after = pass_of(chunked, lambda: chunked(clips()))
+    assert error(found, expected) < SAME
+    assert torch.equal(after, chunked_after)
+    assert all(gradient.abs().sum() > 0 for gradient in found)
+
+
+def test_chunks_train_prefixes_of_the_last_block_alone(float64: None) -> None:
+    gradients = []
+    for size in (None, 2):
+        trunk = clip(size)
+        prefix = torch.ones(5, 2, 3, 128).requires_grad_()
+        frames = trunk.encode_frames(clips(), None, slots=Slots(prefixes={2: prefix}))
+        gradients.append(torch.autograd.grad(coupled(frames), prefix)[0])
+    assert error([gradients[1]], [gradients[0]]) < SAME
 
 
 def test_chunks_of_a_distillation_train_as_the_whole_batch(float64: None) -> None:
@@ -192,6 +231,9 @@ class Alone:
     rank: int
     size: int
 
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
     def gather(self, local: Tensor, total: int) -> Tensor:
         before = local.new_zeros(self.rank * len(local), *local.shape[1:])
         after = local.new_zeros((self.size - self.rank - 1) * len(local), *local.shape[1:])
@@ -222,6 +264,25 @@ def test_a_process_computes_its_rows_of_the_batch(float64: None, micro_batch: in
     torch.testing.assert_close(net(clips()), whole)
 
 
+@pytest.mark.parametrize("micro_batch", [None, 1])
+@pytest.mark.parametrize("frames_too", [False, True])
+def test_a_process_takes_its_rows_of_the_slots(float64: None, micro_batch: int | None, frames_too: bool) -> None:
+    whole = Prompted(clip(), frames_too).eval()
+    expected = whole(clips())
+    net = Prompted(clip(micro_batch), frames_too).eval()
+    gradients = []
+    for rank in range(4):  # two clips each; the last process has padding alone
+        with computing(BatchPart(2 * rank, 2, 5, Alone(rank, 4))):  # type: ignore[arg-type]
+            found = net(part_of(clips(), rank, 4))
+            mine = slice(2 * rank, 2 * rank + 2)
+            torch.testing.assert_close(found[mine], expected[mine])
+            weights = torch.arange(5.0)[:, None, None] + 1
+            gradients.append(torch.autograd.grad((found * weights).sum(), list(net.parameters())))
+    alone = torch.autograd.grad((expected * weights).sum(), list(whole.parameters()))
+    for gradient, parts in zip(alone, zip(*gradients, strict=True), strict=True):
+        assert error([torch.stack(parts).sum(dim=0)], [gradient]) < SAME
+
+
 CASES: list[tuple[str, dict[str, Any], bool]] = [
     ("clip_tiny", {}, False),
     ("clip_tiny", {}, True),
@@ -250,6 +311,20 @@ def outcome(trunk: Trunk, tuning: dict[str, Any], with_maps: bool, batch: Tensor
     return [frames.detach(), *(m.detach() for m in maps), loss.detach(), *filled, *statistics]
 
 
+def prompted_outcome(frames_too: bool, batch: Tensor) -> list[Tensor]:
+    """Return features, the slots' gradients and the adapters' of a pass with slots."""
+    net = Prompted(clip(), frames_too)
+    torch.manual_seed(1)
+    frames = net(batch)
+    slots = [net.prompts, net.shared, net.each]
+    adapters = list(net.encoder.parameters())
+    gradients = torch.autograd.grad(coupled(frames), [*slots, *adapters])
+    part = current_part()
+    if part is not None and part.team is not None:  # of slots a process has the whole gradient by itself
+        gradients = (*gradients[:3], *(part.team.sum(g) for g in gradients[3:]))
+    return [frames.detach(), *gradients]
+
+
 def work(rank: int, folder: str) -> None:
     """Be one of two processes that share every batch."""
     import torch.distributed as dist
@@ -263,6 +338,9 @@ def work(rank: int, folder: str) -> None:
         for i, (name, tuning, with_maps) in enumerate(CASES):
             trunk = backbone(name).load("random")
             torch.save(outcome(trunk, tuning, with_maps, part_of(clips(), rank, 2)), f"{folder}/{rank}_{i}.pt")
+        for frames_too in (False, True):
+            found = prompted_outcome(frames_too, part_of(clips(), rank, 2))
+            torch.save(found, f"{folder}/{rank}_prompted_{frames_too}.pt")
     dist.destroy_process_group()
 
 
@@ -273,5 +351,11 @@ def test_two_processes_train_as_one(float64: None, tmp_path: Path) -> None:
         expected = outcome(backbone(name).load("random"), tuning, with_maps, clips())
         for rank in range(2):
             found = torch.load(tmp_path / f"{rank}_{i}.pt", weights_only=True)
+            for a, b in zip(found, expected, strict=True):
+                assert error([a], [b]) < SAME
+    for frames_too in (False, True):
+        expected = prompted_outcome(frames_too, clips())
+        for rank in range(2):
+            found = torch.load(tmp_path / f"{rank}_prompted_{frames_too}.pt", weights_only=True)
             for a, b in zip(found, expected, strict=True):
                 assert error([a], [b]) < SAME

@@ -42,6 +42,36 @@ def gather_maps(local: Tensor) -> tuple[Tensor, Tensor]:
     return gathered, _LocalPart.apply(gathered, part.team, len(local))
 
 
+def local_part(whole: Tensor) -> Tensor:
+    """Return this process's part of what every process has alike, as what enters its networks.
+
+    Args:
+        whole: [total, ...] of all clips, or [1, ...] for all of them.
+
+    Returns:
+        [c, ...] of this process's clips, or [1, ...]. The gradient of ``whole`` is that of all parts together.
+    """
+    part = current_part()
+    if part is None or part.team is None:
+        return whole
+    if len(whole) == 1:
+        return _ForAll.apply(whole, part.team)
+    return _LocalPart.apply(whole, part.team, part.count)
+
+
+class _ForAll(torch.autograd.Function):
+    """The same on every process; backward, the gradients of all processes added up."""
+
+    @staticmethod
+    def forward(context: Any, whole: Tensor, team: Team) -> Tensor:
+        context.team = team
+        return whole.view_as(whole)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return context.team.sum(gradient), None
+
+
 class _LocalPart(torch.autograd.Function):
     """This process's part of what was gathered; backward, the gradients of all parts together."""
 

@@ -16,11 +16,12 @@ from torch.utils.checkpoint import checkpoint
 from .batch_part import BatchPart, computing, current_part
 
 
-def in_chunks(compute: Callable[[Tensor], Sequence[Tensor]], clips: Tensor, size: int) -> list[Tensor]:
+def in_chunks(compute: Callable[[slice], Sequence[Tensor]], clips: Tensor, size: int) -> list[Tensor]:
     """Run a computation on chunks of the clips as it would run on all of them.
 
     Args:
-        compute: Takes clips [b, T, ...] and returns features [b, ...]; may drop out with ``RowDropout``.
+        compute: Takes the numbers of b clips and returns their features [b, ...]; may drop out with
+            ``RowDropout``.
         clips: [B, T, ...].
         size: Clips per chunk.
 
@@ -36,9 +37,9 @@ def in_chunks(compute: Callable[[Tensor], Sequence[Tensor]], clips: Tensor, size
         torch.set_rng_state(state)
         if device_state is not None:
             torch.cuda.set_rng_state(device_state, clips.device)
-        chunk = clips[first : first + size]
-        with computing(BatchPart(around.first + first, len(chunk), around.total, around.team)):
-            parts.append(compute(chunk))
+        count = min(size, len(clips) - first)
+        with computing(BatchPart(around.first + first, count, around.total, around.team)):
+            parts.append(compute(slice(first, first + count)))
     return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
