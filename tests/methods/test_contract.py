@@ -62,6 +62,10 @@ def test_methods_are_found() -> None:
         "fecam",
         "ssiat",
         "ease",
+        "l2p",
+        "dualprompt",
+        "coda_prompt",
+        "sprompts",
     }
     assert ours <= set(ENTRIES)
     assert all(entry.cls is not None for entry in ENTRIES.values())
