@@ -17,7 +17,7 @@ LAYERS = (
     {"grid", "testing", "doctor"},
     {"run", "report"},
     {"methods"},
-    {"classifier", "consolidation", "pretrained", "rehearsal", "registry"},
+    {"classifier", "consolidation", "pretrained", "prompting", "rehearsal", "registry"},
     {"method"},
     {"memory", "training", "stream", "verify", "trackers", "identity"},
     {"data"},

@@ -91,6 +91,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.nets.tuning_config",
         "vcil_bench.nets.tsm",
         "vcil_bench.pretrained",
+        "vcil_bench.prompting",
         "vcil_bench.rehearsal",
         "vcil_bench.run.determinism",
         "vcil_bench.run.evaluation",

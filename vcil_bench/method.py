@@ -45,6 +45,8 @@ class RunContext:
         backbone: The pretrained weights, and the networks that start from them.
         budget: Exemplars that the protocol allows, None for none.
         trainer: Epochs of training (``Method.train_epochs``), and what changes while they last.
+        num_tasks: Tasks of the protocol, which a method may divide a fixed capacity by; None where no protocol
+            says it.
     """
 
     device: torch.device
@@ -53,6 +55,7 @@ class RunContext:
     backbone: Trunk
     budget: MemorySpec | None
     trainer: Trainer
+    num_tasks: int | None = None
 
     @property
     def clip(self) -> ClipTrunk:
@@ -190,6 +193,14 @@ class Method(nn.Module, ABC):
     def needs_with(cls, config: Any) -> frozenset[str]:
         """Return what its backbone must provide with a config: ``needs``, unless a value of it asks for more."""
         return cls.needs
+
+    @classmethod
+    def mixes_test_clips_with(cls, config: Any) -> bool:
+        """Tell whether, with a config, a test clip's scores hang on the clips beside it, as in released code.
+
+        Such runs keep the evaluation's own batch size and one process, since both would move their results.
+        """
+        return False
 
     @classmethod
     def backbone_for(cls, protocol: str) -> tuple[str, str]:

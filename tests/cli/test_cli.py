@@ -472,7 +472,7 @@ def test_list(
         ("tcd_ucf101_10x5", ["fingerprint: ", "tasks with seed 1000:", "ApplyEyeMakeup"]),
         ("vclimb_kinetics400_10", ["tasks: ", "class lists"]),
         ("ucf101", ["real", "ucfTrainTestlist"]),
-        ("clip_tiny", ["provides: adapters, maps, projection, text"]),
+        ("clip_tiny", ["provides: adapters, maps, projection, slots, text"]),
     ],
 )
 def test_show(tiny: Tiny, capsys: pytest.CaptureFixture[str], name: str, wanted: list[str]) -> None:

@@ -63,6 +63,10 @@ def test_methods_are_found() -> None:
         "ssiat",
         "ease",
         "pivot",
+        "l2p",
+        "dualprompt",
+        "coda_prompt",
+        "sprompts",
     }
     assert ours <= set(ENTRIES)
     assert all(entry.cls is not None for entry in ENTRIES.values())

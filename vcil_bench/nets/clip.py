@@ -186,6 +186,11 @@ class ClipTrunk(Trunk):
         return frames
 
     @property
+    def width(self) -> int:
+        """Size of a token of the visual tower."""
+        return int(self.model.visual.transformer.width)
+
+    @property
     def num_blocks(self) -> int:
         """Number of blocks of the visual tower."""
         return len(self.model.visual.transformer.resblocks)
@@ -305,11 +310,11 @@ class ClipTrunk(Trunk):
             count = len(range(batch)[some])
             mine = rows.each(lambda row: row if len(row) == 1 else row[some])
             mine = mine.each(lambda row: row.expand(count, frames, *row.shape[2:]).flatten(0, 1))
-            run = partial(self._rest_with, adapters=adapters, features=features, slots=mine)
             start = _first_changed(adapters, slots)
+            run = partial(self._rest_with, start=start, adapters=adapters, features=features, slots=mine)
             with torch.no_grad():
                 x = self._before_slots(clips[some], slots, start)
-            encoded = recomputed(run, x, start) if chunked else run(x, start)
+            encoded = recomputed(run, x) if chunked else run(x)
             return [encoded.unflatten(0, (count, frames))]
 
         with self._autocast():
@@ -421,8 +426,8 @@ class ClipEncoder(VideoNetwork):
         self.trunk = trunk
         self.frame_features: FrameFeatures = features
         blocks = trunk.model.visual.transformer.resblocks
-        width = trunk.model.visual.transformer.width
-        self.dim = trunk.dim if features == "joint" else int(width)
+        width = trunk.width
+        self.dim = trunk.dim if features == "joint" else width
         stages = np.array_split(range(len(blocks) - 1), min(MAX_STAGES, len(blocks) - 1))
         self.stage_channels = tuple((width,) * len(stage) for stage in stages)
         self.adapters = nn.ModuleList(Adapter(width, config) for _ in blocks if config is not None)

@@ -320,8 +320,16 @@ class _Run:
             count_flops=not options.compile,
             say=lambda line: self.say(f"seed {self.seed}: {line}"),
         )
-        budget = plan.protocol.spec.memory
-        return RunContext(plan.device, options.precision, self.loader, self.trunk, budget, trainer)
+        spec = plan.protocol.spec
+        return RunContext(
+            plan.device,
+            options.precision,
+            self.loader,
+            self.trunk,
+            spec.memory,
+            trainer,
+            len(spec.tasks.sizes),
+        )
 
     def _save_as_failed(self, error: BaseException) -> None:
         """Leave a record that says why the run ended."""

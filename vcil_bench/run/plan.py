@@ -145,7 +145,7 @@ def make_plan(
         option_origins["backbone"] = "embedded data"
     _check_fit(entry, config, loaded, chosen)
     _check_tuning(config, config_values, loaded, chosen)
-    _check_parts(entry, options)
+    _check_parts(entry, config, options)
     named = {k: v for k, v in (option_values | config_values).items() if k not in RESULT_NEUTRAL}
     check_writable(results)
     options = dataclasses.replace(options, backbone=chosen.name)
@@ -234,9 +234,21 @@ def _check_tuning(config: Any, given: Collection[str], protocol: Protocol, chose
         )
 
 
-def _check_parts(entry: Entry, options: RunOptions) -> None:
+def _check_parts(entry: Entry, config: Any, options: RunOptions) -> None:
     """Refuse to split the batches of a method that cannot work on parts of them."""
     assert entry.cls is not None
+    if entry.cls.mixes_test_clips_with(config):
+        own = RunOptions().eval_batch
+        if options.eval_batch != own:
+            raise RunError(
+                f"eval_batch: {options.eval_batch}: with these values of its keys method {entry.name!r} scores "
+                f"a clip by the clips beside it, so that results hang on it; leave it at {own}"
+            )
+        if size_of_team() > 1:
+            raise RunError(
+                f"with these values of its keys method {entry.name!r} scores a clip by the clips beside it, "
+                "which several processes would divide; start it without torchrun, in one process"
+            )
     if options.micro_batch is not None and "maps" in entry.cls.needs:
         raise RunError(
             f"micro_batch: method {entry.name!r} reads feature maps, which stay in memory for the whole batch; "

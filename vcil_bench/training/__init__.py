@@ -1,4 +1,4 @@
-"""Training loop: ``Trainer`` with its epochs and steps, SGD, Adagrad and schedules; checkpoints lie beside them.
+"""Training loop: ``Trainer`` with its epochs and steps, optimisers and schedules; checkpoints lie beside them.
 
 The loop itself stays in the method: ``for epoch in self.train_epochs(...): for batch in epoch: ...``.
 """
@@ -6,6 +6,7 @@ The loop itself stays in the method: ``for epoch in self.train_epochs(...): for 
 from vcil_bench.common.errors import TrainingError as TrainingError
 
 from .optimisers import adagrad as adagrad
+from .optimisers import adam as adam
 from .optimisers import cosine as cosine
 from .optimisers import fuses as fuses
 from .optimisers import gradients as gradients

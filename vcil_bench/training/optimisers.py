@@ -1,4 +1,4 @@
-"""SGD, Adagrad and learning rate schedules as this field takes them; gradients beside those of the loss."""
+"""SGD, Adam, Adagrad and rate schedules as this field takes them; gradients beside those of the loss."""
 
 from __future__ import annotations
 
@@ -60,6 +60,25 @@ def adagrad(groups: list[dict[str, Any]], *, lr: float, weight_decay: float) -> 
         weight_decay: Weight decay, of groups that name none.
     """
     return torch.optim.Adagrad(groups, lr=lr, weight_decay=weight_decay)
+
+
+def adam(
+    context: Computes,
+    parameters: Iterable[nn.Parameter],
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.Optimizer:
+    """Return Adam without decay over the parameters that require gradients; fused where SGD is.
+
+    Args:
+        context: The run.
+        parameters: Parameters, of which those that require no gradient are passed over.
+        lr: Learning rate.
+        betas: Decay of the means of gradients and of their squares.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return torch.optim.Adam(trained, lr=lr, betas=betas, fused=fuses(context) or None)
 
 
 def fuses(context: Computes) -> bool:

@@ -21,7 +21,8 @@ class Backbone(ABC):
         summary: One line for ``vcil-bench list backbones``.
         provides: What methods may ask of it: ``text`` (class texts in the space of the frame features),
             ``adapters`` (StPR's slots), ``maps`` (feature maps of the stages), ``projection`` (frame features
-            before it too), ``non_negative`` (frame features behind a ReLU).
+            before it too), ``slots`` (prompts and prefixes in it), ``non_negative`` (frame features behind a
+            ReLU).
         image_size: Side of the frames it takes, in pixels.
         embedded_sibling: Backbone of the same family that ships with the package, used on embedded data.
         threads: CPU threads that serve it best, None for torch's default.

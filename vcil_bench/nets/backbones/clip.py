@@ -24,7 +24,7 @@ class ClipVitB16(Backbone):
 
     name = "clip_vit_b16"
     summary = "CLIP ViT-B/16 (open_clip ViT-B-16-quickgelu, OpenAI weights), 224 px"
-    provides = frozenset({"text", "adapters", "maps", "projection"})
+    provides = frozenset({"text", "adapters", "maps", "projection", "slots"})
     image_size = 224
     embedded_sibling = "clip_tiny"
     architecture = "ViT-B-16-quickgelu"
@@ -85,7 +85,7 @@ class ClipTiny(Backbone):
 
     name = "clip_tiny"
     summary = "small CLIP (ViT width 128, 4 blocks, patch 16) shipped with the package, 64 px"
-    provides = frozenset({"text", "adapters", "maps", "projection"})
+    provides = frozenset({"text", "adapters", "maps", "projection", "slots"})
     image_size = 64
     # Its products are so small that threads mostly wait for each other: with another process on the machine,
     # two threads on two cores were measured at a tenth of the rate of one.
