@@ -1,7 +1,8 @@
-"""SFCL: an analytic fast branch and a trained slow branch, mixed by a gate, on a network frozen after the base task.
+"""SFCL: an analytic fast branch and a trained slow branch, mixed by a gate, on a frozen network (AAAI 2026).
 
-Slow-fast collaborative learning (AAAI 2026) keeps no videos: old classes enter the training of the slow branch as
-samples of the Gaussians of their features. Re-implemented from the paper, of which no code is published.
+Slow-fast collaborative learning trains its network on the base task alone and keeps no videos: old classes enter
+the training of the slow branch as samples of the Gaussians of their features. Re-implemented from the paper, of
+which no code is published.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ PORTION = 256  # samples an update of the fast branch takes; any gives the same 
 
 @dataclass(frozen=True, kw_only=True)
 class SFCLConfig(ClassifierConfig):
-    """Hyper-parameters; rate, momentum, decay, epochs, alpha and beta are the paper's, which leaves the rest open.
+    """Hyper-parameters; rate, momentum, decay, batch size, epochs, alpha and beta are the paper's.
 
-    Readings where the paper is silent. The feature of a video is the mean over its frames. The bottleneck has no
-    activation behind it and starts as the identity, so that the base task begins as that of the other classifiers;
-    it is trained behind their dropout. The old slow branch alone is the teacher of both distillations. The slow
-    branch starts its new outputs as the fast branch has them. It and the gate are trained in every task, on
-    augmented clips, at the rate and the milestones of the base task; a batch mixes videos and pseudo-features as
-    the two sets mix.
+    Readings where it is silent. The feature of a video is the mean over its frames. The bottleneck starts as the
+    identity, so that the base task begins as that of the other classifiers, and is trained behind their dropout.
+    Pseudo-features are drawn once in a task. The slow branch as the last task left it, without the fast one, is the
+    teacher of both distillations, which see videos and pseudo-features. The slow branch starts its new outputs as
+    the fast branch has them. It and the gate are trained in every task, on augmented clips, at the rate and the
+    milestones of the base task; a batch mixes videos and pseudo-features as the two sets mix.
 
     Attributes:
         epochs: Epochs of the slow branch in each later task.
@@ -49,8 +50,8 @@ class SFCLConfig(ClassifierConfig):
         replay: Draw pseudo-features of old classes, of each as many as a new class has videos on average.
         alpha: Weight of the feature distillation.
         beta: Weight of the probability distillation.
-        covariance: One for each ``class``, K x C x C numbers, as published; ``pooled``, one for all; ``diagonal``,
-            variances.
+        covariance: One for each ``class``, K x C x C numbers, as published; ``pooled``, one for all;
+            ``diagonal``, variances.
     """
 
     epochs: int = 10
@@ -65,9 +66,7 @@ class SFCLConfig(ClassifierConfig):
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
         super().__post_init__()
-        check_numbers(
-            self, positive=("expansion", "gamma", "gate_epochs"), not_negative=("alpha", "beta")
-        )
+        check_numbers(self, positive=("expansion", "gamma", "gate_epochs"), not_negative=("alpha", "beta"))
 
 
 class BottleneckHead(GrowingLinear):
@@ -205,14 +204,14 @@ class SFCL(Classifier):
     def _pseudo_features(self, task: Task, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw features [n, C] of old classes from their Gaussians, with their labels [n].
 
-        Of each old class as many as a new one has videos on average. Class by class and in float64: a factor takes
-        as much memory as a covariance, and covariances of few videos are badly conditioned.
+        Of each old class as many as a new one has videos on average. Class by class and in float64: a factor
+        takes as much memory as a covariance, and covariances of few videos are badly conditioned.
         """
         means, covariances = self.statistics.means, self.statistics.covariances
         per_class = max(1, round(len(task.train) / task.num_new))
-        pseudo = []
+        shape, pseudo = (1, per_class, means.shape[1]), []
         for label in range(task.num_old):
-            normal = torch.randn(1, per_class, means.shape[1], generator=draws, dtype=torch.float64)  # alike anywhere
+            normal = torch.randn(shape, generator=draws, dtype=torch.float64)  # on the CPU: alike on all devices
             place = 0 if self.config.covariance == "pooled" else label
             spread = covariances[place, None].double()
             pseudo.append(sample(means[label, None].double(), spread, normal.to(means.device))[0])

@@ -141,9 +141,7 @@ class ExemplarMemory(nn.Module):
 
     def _keeping(self, sample: Sample, frames: tuple[int, ...]) -> Sample:
         """Return a video of which some frames are left, or all if none are named."""
-        return dataclasses.replace(
-            sample, stored=frames or None, interpolated=self.budget.fill == "interpolate"
-        )
+        return dataclasses.replace(sample, stored=frames or None, interpolated=self.budget.fill == "interpolate")
 
 
 def exemplars_of(method: nn.Module) -> list[Sample]:

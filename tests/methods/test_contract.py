@@ -62,6 +62,7 @@ def test_methods_are_found() -> None:
         "fecam",
         "ssiat",
         "ease",
+        "sfcl",
     }
     assert ours <= set(ENTRIES)
     assert all(entry.cls is not None for entry in ENTRIES.values())

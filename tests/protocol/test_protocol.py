@@ -349,7 +349,7 @@ def test_fingerprint_covers_every_clip_and_memory_field() -> None:
 
 
 @pytest.mark.parametrize(("name", "fingerprint"), FINGERPRINTS.items())
-def test_a_fingerprint_stays_what_it_is_until_the_protocol_gets_a_new_version(name: str, fingerprint: str) -> None:
+def test_a_fingerprint_stays_until_the_protocol_gets_a_new_version(name: str, fingerprint: str) -> None:
     assert load(name).fingerprint.startswith(fingerprint)
 
 

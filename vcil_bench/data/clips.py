@@ -99,8 +99,8 @@ def spread_indices(stored: Sequence[int], num_segments: int) -> NDArray[np.int64
 def interpolated(frames: Tensor, num_segments: int) -> Tensor:
     """Fill a clip from fewer frames by linear interpolation in time.
 
-    The frames are set at even distances over the clip, as by ``spread_indices``, and a place between two is their
-    mean weighted by nearness. In whole numbers, halves rounded up, so that every processor gives the same.
+    The frames are set at even distances over the clip, as by ``spread_indices``, and a place between two is
+    their mean weighted by nearness. In whole numbers, halves rounded up, so that every processor gives the same.
 
     Args:
         frames: [n, ...] uint8, n at least 1; a single one is repeated.

@@ -53,8 +53,8 @@ class Sample:
         stored: Of an exemplar, the frames that were kept, ascending; no others are ever decoded. None for all.
         sha256: Hash of the file's content, by which a frame store knows it.
         first: Place of its frame 0 in the file.
-        interpolated: Of an exemplar of which fewer frames were kept than a clip has: fill the clip by interpolation
-            between them, not by repeating them.
+        interpolated: Of an exemplar of which fewer frames were kept than a clip has: fill the clip by
+            interpolation between them, not by repeating them.
     """
 
     id: str
@@ -222,7 +222,7 @@ class _Clips(Dataset["UserError | None"]):
         ]
 
     def _filled(self, clip: Tensor) -> Tensor:
-        """Return a clip [T, S, S, 3] of no more frames [n, S, S, 3]: fewer are those of an exemplar to interpolate."""
+        """Return a clip [T, S, S, 3] of its frames, or of the fewer [n, S, S, 3] of an exemplar to interpolate."""
         frames = self.spec.frames
         return clip if len(clip) == frames else clip_rules.interpolated(clip, frames)
 

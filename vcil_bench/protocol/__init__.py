@@ -276,8 +276,8 @@ class Protocol:
             if memory.fill == "interpolate" and (frames == "all" or not 1 < frames < spec.clip.frames):
                 raise ConfigError(
                     f"{self._place}: memory.fill: interpolate needs memory.frames from 2 to clip.frames - 1 = "
-                    f"{spec.clip.frames - 1}, not {frames}, of which a clip is made without; give another number "
-                    "of frames, or leave memory.fill at repeat"
+                    f"{spec.clip.frames - 1}, not {frames}, which leaves nothing to interpolate; give another "
+                    "number of frames, or leave memory.fill at repeat"
                 )
         order = spec.classes.order
         known = spec.seeds if order.kind == "numpy_shuffle" else ["all"]
