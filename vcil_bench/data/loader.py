@@ -222,7 +222,7 @@ class _Clips(Dataset["UserError | None"]):
         ]
 
     def _filled(self, clip: Tensor) -> Tensor:
-        """Return a clip [T, S, S, 3] of its frames, or of the fewer [n, S, S, 3] of an exemplar to interpolate."""
+        """Return a clip [T, S, S, 3] of its T frames, or of the fewer of an exemplar to interpolate."""
         frames = self.spec.frames
         return clip if len(clip) == frames else clip_rules.interpolated(clip, frames)
 
