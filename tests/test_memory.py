@@ -7,6 +7,7 @@ a run would show it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -279,6 +280,18 @@ def test_whole_videos_are_kept_where_the_budget_counts_no_frames() -> None:
     assert all(s.stored is None and s.frames == 13 for s in kept)
     assert memory.use().frames == 13 * len(kept) == 130
     assert memory.use().bytes == 130 * 3 * 10 * 10
+
+
+@pytest.mark.parametrize("fill", ["repeat", "interpolate"])
+def test_exemplars_and_candidates_say_how_their_clips_are_filled(fill: Literal["repeat", "interpolate"]) -> None:
+    memory = ExemplarMemory(MemorySpec(per_class=1, frames=4, fill=fill), CLIP)
+    task = tasks()[0]
+    memory.grow(task)
+    candidates = [sample for label in (0, 1) for sample in memory.candidates(label)]
+    memory.store(task, ranked(memory, task))
+    for sample in [*candidates, *memory.samples()]:
+        assert (len(sample.stored or ()), sample.interpolated) == (4, fill == "interpolate")
+    assert memory.use().frames == 8  # what is interpolated is not kept
 
 
 def test_bytes_count_the_protocols_input_size() -> None:

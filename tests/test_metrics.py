@@ -184,3 +184,11 @@ def test_accuracy_matrix_refuses_rows_of_a_wrong_length() -> None:
 def test_the_drop_of_the_base_task_and_of_all_seen() -> None:
     close(forgetting_rate(R), [0.0, 0.5 - 0.8, 0.5 - 0.2])
     close(performance_drop(R, TOTALS), 0.5 - 0.68)
+
+
+def test_metrics_of_sfcl_equal_a_second_computation() -> None:
+    data = golden("sfcl_01")
+    R, totals = data["accuracy"], data["num_videos"]
+    close(forgetting_rate(R), data["forgetting_rate"])
+    close(performance_drop(R, totals), data["performance_drop"])
+    close(average_incremental_accuracy(R, totals), data["average_incremental_accuracy"])

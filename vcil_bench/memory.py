@@ -135,7 +135,7 @@ class ExemplarMemory(nn.Module):
         for place, of_place in zip(places, frames, strict=True):
             if place >= 0:
                 kept = tuple(f for f in of_place if f >= 0)
-                found.append(dataclasses.replace(self._videos[label][place], stored=kept or None))
+                found.append(self._keeping(self._videos[label][place], kept))
         return found
 
     def use(self) -> MemoryUse:
@@ -150,7 +150,11 @@ class ExemplarMemory(nn.Module):
         return sorted(set(exemplar_indices(sample.frames, self._kept_frames).tolist()))
 
     def _as_stored(self, sample: Sample) -> Sample:
-        return dataclasses.replace(sample, stored=tuple(self._frames_of(sample)) or None)
+        return self._keeping(sample, tuple(self._frames_of(sample)))
+
+    def _keeping(self, sample: Sample, frames: tuple[int, ...]) -> Sample:
+        """Return a video of which some frames are left, or all if none are named."""
+        return dataclasses.replace(sample, stored=frames or None, interpolated=self.budget.fill == "interpolate")
 
 
 def exemplars_of(method: nn.Module) -> list[Sample]:

@@ -61,9 +61,17 @@ class ConsistencyConfig(ClassifierConfig):
 
         Args:
             budget: The exemplars', which says how many frames are kept of a video.
+
+        Raises:
+            ConfigError: The memory interpolates: the second clip is one of stored frames, and repeats them.
         """
         if self.tc_clip == "off":
             return None
+        if budget.fill == "interpolate":
+            raise ConfigError(
+                f"tc_clip: {self.tc_clip} takes a second clip of a video's stored frames as they are, which "
+                "memory.fill=interpolate would not; take tc_clip=off or memory.fill=repeat"
+            )
         kept = -1 if budget.frames == "all" else int(budget.frames)
         return SecondClip(kept, released=self.tc_clip == "released")
 
@@ -86,6 +94,8 @@ class RehearsalClassifier(Classifier):
         """Make the network and an empty memory."""
         super().__init__(config, context)
         assert isinstance(context.budget, MemorySpec)  # refused before any work where there is none
+        if isinstance(config, ConsistencyConfig):
+            config.second_clip(context.budget)  # refuses a memory that it does not go with
         self.memory = ExemplarMemory(context.budget, context.loader.spec)
         if "nme" in self.readouts:
             self.register_buffer("exemplar_means", torch.empty(0, context.backbone.dim))

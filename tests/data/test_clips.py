@@ -9,6 +9,7 @@ from vcil_bench.data import clips
 from vcil_bench.data.clips import (
     clip_positions,
     evaluation_crops,
+    interpolated,
     planes,
     second_clip_positions,
     segment_indices,
@@ -343,3 +344,27 @@ def test_no_global_generator_is_touched() -> None:
     np.testing.assert_array_equal(np.random.get_state()[1], legacy[1])
     assert np.random.get_state()[2:] == legacy[2:]
     assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- clips filled from fewer frames
+
+
+@pytest.mark.parametrize("segments", [4, 5, 8, 16])
+@pytest.mark.parametrize("stored", [1, 2, 3, 4])
+def test_few_frames_are_interpolated_linearly(stored: int, segments: int) -> None:
+    frames = torch.from_numpy(picture(5, 7, stored)) * 37
+    filled = interpolated(frames, segments)
+    assert (filled.dtype, tuple(filled.shape)) == (torch.uint8, (segments, 5, 7, 3))
+    places, given = np.linspace(0, stored - 1, segments), np.arange(stored)
+    exact = np.empty((segments, 5, 7, 3))
+    for index in np.ndindex(5, 7, 3):
+        at = (slice(None), *index)
+        exact[at] = np.interp(places, given, frames[at].numpy())
+    assert np.abs(filled.numpy() - exact).max() <= 0.5 + 1e-9
+    assert torch.equal(filled[0], frames[0])
+    assert torch.equal(filled[-1], frames[-1])
+
+
+def test_halves_between_two_frames_are_rounded_up() -> None:
+    frames = torch.tensor([[0], [1], [255]], dtype=torch.uint8)
+    assert interpolated(frames, 5).flatten().tolist() == [0, 1, 1, 128, 255]

@@ -249,6 +249,48 @@ def test_what_has_no_more_frames_than_are_kept_repeats_its_clip_or_has_a_blank_o
         assert torch.equal(batch.second, batch.clips)
 
 
+@pytest.mark.usefixtures("pixels_tell_the_frame")
+@pytest.mark.parametrize(
+    ("stored", "repeated", "between"),
+    [
+        ((6,), [6, 6, 6, 6], [6, 6, 6, 6]),
+        ((2, 8), [2, 2, 8, 8], [2, 4, 6, 8]),
+        ((1, 4, 10), [1, 4, 4, 10], [1, 3, 6, 10]),
+    ],
+)
+def test_few_stored_frames_are_repeated_or_interpolated(
+    samples: list[Sample], stored: tuple[int, ...], repeated: list[int], between: list[int]
+) -> None:
+    kept = dataclasses.replace(samples[0], stored=stored)
+    filled = dataclasses.replace(kept, interpolated=True)
+    loader = clip_loader()
+    for sample, frames in ((kept, repeated), (filled, between)):
+        for (batch,) in (loader.training([sample], 1, 1, "x"), loader.plain([sample], 1)):
+            assert frames_of(batch.clips) == [frames]
+
+
+def test_interpolated_frames_are_those_of_the_crop_and_no_others_are_read(
+    samples: list[Sample], store: FrameStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exemplar = dataclasses.replace(samples[0], stored=(2, 8))
+    reads: list[list[int]] = []
+    original = loader_module.read_frames
+
+    def counted(path: str, indices: np.ndarray, decoder: str) -> np.ndarray:
+        reads.append(list(indices))
+        return original(path, indices, decoder)
+
+    monkeypatch.setattr(loader_module, "read_frames", counted)
+    for source in (None, store):
+        of_two = clip_loader(store=source, spec=dataclasses.replace(SPEC, frames=2))
+        (two,) = of_two.training([exemplar], 1, 1, "x")
+        interpolated = dataclasses.replace(exemplar, interpolated=True)
+        (four,) = clip_loader(store=source).training([interpolated], 1, 1, "x")
+        assert torch.equal(four.clips[:, [0, 3]], two.clips)  # the same crop
+        assert four.clips.unique(dim=1).shape[1] == 4
+    assert reads == [[2, 8], [2, 8]]  # of the decoder; the other is the store
+
+
 def test_a_blank_clip_is_nothing_behind_a_networks_normalisation() -> None:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     assert ((torch.tensor(BLANK) / 255 - mean) / std).abs().max() < 0.01

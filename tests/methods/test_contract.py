@@ -67,6 +67,7 @@ def test_methods_are_found() -> None:
         "dualprompt",
         "coda_prompt",
         "sprompts",
+        "sfcl",
     }
     assert ours <= set(ENTRIES)
     assert all(entry.cls is not None for entry in ENTRIES.values())

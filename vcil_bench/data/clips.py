@@ -134,6 +134,30 @@ def dist_indices(
     return np.rint(positions.clip(0, num_frames - 1)).astype(np.int64)
 
 
+def interpolated(frames: Tensor, num_segments: int) -> Tensor:
+    """Fill a clip from fewer frames by linear interpolation in time.
+
+    The frames are set at even distances over the clip, as by ``spread_indices``, and a place between two is
+    their mean weighted by nearness. In whole numbers, halves rounded up, so that every processor gives the same.
+
+    Args:
+        frames: [n, ...] uint8, n at least 1; a single one is repeated.
+        num_segments: Frames T of the clip, not below n.
+
+    Returns:
+        [T, ...] uint8.
+    """
+    gaps, steps = len(frames) - 1, num_segments - 1
+    if not gaps:
+        return frames.expand(num_segments, *frames.shape[1:])
+    places = torch.arange(num_segments) * gaps  # in units of 1 / steps
+    left = (places // steps).clamp_max(gaps - 1)
+    later = (places - left * steps).view(-1, *[1] * (frames.dim() - 1))
+    wide = frames.int()
+    blend = (steps - later) * wide[left] + later * wide[left + 1]
+    return ((blend + steps // 2) // steps).to(torch.uint8)
+
+
 def thinned_indices(num_frames: int, kept: int) -> NDArray[np.int64]:
     """Thin a video out to ``kept`` frames at even distances; frames repeat where it has fewer.
 

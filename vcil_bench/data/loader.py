@@ -53,6 +53,8 @@ class Sample:
         stored: Of an exemplar, the frames that were kept, ascending; no others are ever decoded. None for all.
         sha256: Hash of the file's content, by which a frame store knows it.
         first: Place of its frame 0 in the file.
+        interpolated: Of an exemplar of which fewer frames were kept than a clip has: fill the clip by
+            interpolation between them, not by repeating them.
     """
 
     id: str
@@ -62,6 +64,7 @@ class Sample:
     stored: tuple[int, ...] | None = None
     sha256: str = ""
     first: int = 0
+    interpolated: bool = False
 
     @property
     def span(self) -> range:
@@ -185,7 +188,7 @@ class _Clips(Dataset["UserError | None"]):
             return self._two_clips(sample, (indices, rng), second, other)
         frames = self._read(sample, self._indices(sample, None))
         if epoch == PLAIN:
-            return clip_rules.evaluation_crops(frames, spec, crops=1)[0]
+            return self._filled(clip_rules.evaluation_crops(frames, spec, crops=1)[0])
         clips = clip_rules.evaluation_crops(frames, spec, spec.test_views.crops)
         if spec.test_views.clips == 2:
             frames = self._read(sample, clip_rules.segment_starts(sample.frames, spec.frames))
@@ -214,8 +217,14 @@ class _Clips(Dataset["UserError | None"]):
 
         read = self._read_each(sample, [(indices, window(rng)) for indices, rng in drawn])
         return [
-            clip_rules.training_pixels(frames, spec, rng) for frames, (_, rng) in zip(read, drawn, strict=True)
+            self._filled(clip_rules.training_pixels(frames, spec, rng))
+            for frames, (_, rng) in zip(read, drawn, strict=True)
         ]
+
+    def _filled(self, clip: Tensor) -> Tensor:
+        """Return a clip [T, S, S, 3] of its T frames, or of the fewer of an exemplar to interpolate."""
+        frames = self.spec.frames
+        return clip if len(clip) == frames else clip_rules.interpolated(clip, frames)
 
     def _read(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames [T, H, W, 3]."""
@@ -253,7 +262,12 @@ class _Clips(Dataset["UserError | None"]):
             raise VideoError(why) from error
 
     def _indices(self, sample: Sample, rng: np.random.Generator | None) -> NDArray[np.int64]:
-        """Return the frames of a clip; an exemplar has only those that were stored (TCD ops/dataset.py)."""
+        """Return the frames of a clip; an exemplar has only those that were stored (TCD ops/dataset.py).
+
+        Of one to interpolate they are fewer than the clip has.
+        """
+        if sample.stored is not None and sample.interpolated:
+            return np.asarray(sample.stored)
         if sample.stored is not None:
             return clip_rules.spread_indices(sample.stored, self.spec.frames)
         return clip_rules.segment_indices(sample.frames, self.spec.frames, rng)

@@ -209,6 +209,8 @@ class Protocol:
             "orders": {str(seed): self.order(seed) for seed in self.spec.seeds},
         }
         full["clip"]["short_side"] = self.spec.clip.short_side or self.spec.clip.size
+        if full["memory"] is not None and full["memory"]["fill"] == MemorySpec.fill:
+            del full["memory"]["fill"]  # younger than the protocols, whose fingerprints stay
         return full
 
     @property
@@ -270,6 +272,13 @@ class Protocol:
                 budget = getattr(memory, key)
                 if isinstance(budget, int) and budget < 1:
                     raise ConfigError(f"{self._place}: memory.{key}: {budget} must be at least 1")
+            frames = memory.frames
+            if memory.fill == "interpolate" and (frames == "all" or not 1 < frames < spec.clip.frames):
+                raise ConfigError(
+                    f"{self._place}: memory.fill: interpolate needs memory.frames from 2 to clip.frames - 1 = "
+                    f"{spec.clip.frames - 1}, not {frames}, which leaves nothing to interpolate; give another "
+                    "number of frames, or leave memory.fill at repeat"
+                )
         order = spec.classes.order
         known = spec.seeds if order.kind == "numpy_shuffle" else ["all"]
         for seed in spec.classes.order_sha256:

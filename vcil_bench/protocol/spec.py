@@ -106,12 +106,15 @@ class MemorySpec:
     """Exemplar budget: videos per class or in total, and frames kept of each (``all`` or a number).
 
     ``unit`` says what a sample of the dataset is, and so what is counted: a video, or an instance in a video.
+    ``fill`` says how fewer frames than a clip has become a clip: ``repeat`` takes the nearest of them (TCD),
+    ``interpolate`` blends the two beside each place.
     """
 
     unit: Literal["videos", "instances"] = "videos"
     per_class: int | None = None
     total: int | None = None
     frames: int | Literal["all"] = "all"
+    fill: Literal["repeat", "interpolate"] = "repeat"
 
 
 @dataclass(frozen=True, kw_only=True)

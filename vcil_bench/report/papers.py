@@ -365,7 +365,8 @@ def _exemplars(record: Record) -> str:
     if not data["method"]["uses_memory"] or not budget:
         return "0"
     size = f"{budget['per_class']}/class" if budget["per_class"] else f"{budget['total']} in total"
-    return f"{size}, {budget['frames']} frames"
+    filled = ", interpolated" if budget.get("fill") == "interpolate" else ""  # older records do not have it
+    return f"{size}, {budget['frames']} frames{filled}"
 
 
 def _cell(spec: TableSpec, row: RowSpec, column: Column, members: Sequence[Record]) -> Cell:
