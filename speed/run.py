@@ -25,6 +25,7 @@ SUBJECTS = {
     "stpr_step": "A training step of StPR",
     "experts": "Experts at evaluation",
     "pretrained": "Heads on pretrained features",
+    "essential": "Epochs of ESSENTIAL",
     "tcd_step": "A training step of TCD",
     "penalty": "The penalty of EWC over tasks",
     "memory": "Memory",
