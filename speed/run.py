@@ -26,6 +26,7 @@ SUBJECTS = {
     "tuning_step": "A distillation step by tuning",
     "experts": "Experts at evaluation",
     "pretrained": "Heads on pretrained features",
+    "essential": "Epochs of ESSENTIAL",
     "tcd_step": "A training step of TCD",
     "penalty": "The penalty of EWC over tasks",
     "memory": "Memory",

@@ -19,7 +19,7 @@ LAYERS = (
     {"methods"},
     {"classifier", "consolidation", "pretrained", "prompting", "rehearsal", "registry"},
     {"method"},
-    {"memory", "training", "stream", "verify", "trackers", "identity"},
+    {"memory", "feature_memory", "training", "stream", "verify", "trackers", "identity"},
     {"data"},
     {"nets", "protocol", "record", "record_schema", "options"},
     {"gaussians", "losses", "metrics", "common", ""},

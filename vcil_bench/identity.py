@@ -58,6 +58,7 @@ NUMERIC_MODULES = frozenset(
         "vcil_bench.data.video.other_decoders",
         "vcil_bench.data.video.pyav",
         "vcil_bench.data.worker_pool",
+        "vcil_bench.feature_memory",
         "vcil_bench.gaussians",
         "vcil_bench.losses",
         "vcil_bench.memory",

@@ -28,7 +28,7 @@ from .nets.tuning_config import TuningConfig
 from .protocol import MemorySpec
 from .record_schema import MemoryUse as MemoryUse  # a part of what methods are written against
 from .stream import Task
-from .training import Epoch, Trainer
+from .training import Epoch, RowEpoch, Trainer
 
 if TYPE_CHECKING:  # or a change of CLIP's code would count for methods on other backbones
     from .nets.clip import ClipTrunk
@@ -70,6 +70,10 @@ class RunContext:
         """
         return autocast(self.device, self.precision)
 
+    def on_device(self, host: Tensor) -> Tensor:
+        """Copy a tensor from the host to the device without waiting for it, as inside a training step."""
+        return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
+
     def centre_clips(self, samples: Sequence[Sample], batch_size: int = 32) -> Iterator[Batch]:
         """Yield one clip a video, its middle frames' centre crop: [B, T, 3, S, S] uint8.
 
@@ -78,7 +82,7 @@ class RunContext:
         """
         flops = self.trainer.flops
         for number, batch in enumerate(self.loader.plain(samples, batch_size)):
-            counting = nullcontext() if number else flops.standing_for(len(samples) / len(batch.clips))
+            counting = nullcontext() if number else flops.standing_for(len(samples) / len(batch))
             with computing(batch.part), counting:
                 yield batch
 
@@ -163,7 +167,8 @@ class Method(nn.Module, ABC):
         Args:
             samples: Training videos.
             optimiser: Steps parameters of this method.
-            schedule: Stepped after every epoch; None leaves the rate as it is.
+            schedule: Stepped after every epoch, a ``StepSchedule`` after every batch; None leaves the rate as
+                it is.
             num_epochs: Passes over the samples.
             batch_size: Videos per step; the last batch of an epoch may be smaller.
             phase: Name of the phase, which keys its random draws; different for every phase of a task.
@@ -183,6 +188,45 @@ class Method(nn.Module, ABC):
             phase=phase,
             drop_last=drop_last,
             second=second,
+        )
+
+    def row_epochs(
+        self,
+        count: int,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+        *,
+        num_epochs: int,
+        batch_size: int,
+        phase: str,
+        drop_last: bool = False,
+    ) -> Iterator[RowEpoch]:
+        """Yield the epochs of a phase that trains on what the method holds, such as features.
+
+        ``for batch in epoch.rows()``: ``batch.rows`` are places in it, on the host
+        (``context.on_device``). Else as ``train_epochs``, but no network of the backbone may be run.
+
+        Args:
+            count: Rows held.
+            optimiser: Steps parameters of this method.
+            schedule: As in ``train_epochs``.
+            num_epochs: Passes over the rows.
+            batch_size: Rows per step; the last batch of an epoch may be smaller.
+            phase: Name of the phase, different for every phase of a task.
+            drop_last: Leave out an incomplete last batch, unless it would be the only one.
+
+        Raises:
+            TrainingError: A loss term of an epoch is not finite; names the terms.
+        """
+        return self.context.trainer.row_epochs(
+            self,
+            count,
+            optimiser,
+            schedule,
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            phase=phase,
+            drop_last=drop_last,
         )
 
     def memory_use(self) -> MemoryUse:

@@ -94,13 +94,15 @@ class MemoryUse:
     Attributes:
         videos, frames, bytes: Exemplars, in the three units papers argue with.
         statistics_bytes: Numbers that stand for old videos: means, covariances, Gram matrices of features,
-            maps of what mattered to old tasks.
+            maps of what mattered to old tasks, modules that restore features of frames that were not kept.
+        feature_frames: Of the frames, those of which a feature is kept and no pixel.
     """
 
     videos: int = 0
     frames: int = 0
     bytes: int = 0
     statistics_bytes: int = 0
+    feature_frames: int = 0
 
 
 class Memory(TypedDict):
@@ -110,6 +112,7 @@ class Memory(TypedDict):
     frames: Count
     bytes: Count
     statistics_bytes: NotRequired[Count]  # records of version 1.1 and before have none
+    feature_frames: NotRequired[Count]  # likewise
 
 
 class Costs(TypedDict):

@@ -26,6 +26,7 @@ ENTRIES = registry.find_all()
 QUICK: dict[str, Any] = {
     "epochs": 1,
     "epochs_first": 2,
+    "rehearsal_epochs": 1,
     "batch_size": 4,
     "template": "{}",
     "balanced_epochs": 1,

@@ -68,6 +68,7 @@ def test_methods_are_found() -> None:
         "coda_prompt",
         "sprompts",
         "sfcl",
+        "essential",
     }
     assert ours <= set(ENTRIES)
     assert all(entry.cls is not None for entry in ENTRIES.values())
@@ -145,6 +146,7 @@ def test_a_run_leaves_the_evidence(tiny: Any, tmp_path: Path) -> None:
     assert found.data["data"]["identical_files_in_train_and_test"] == []
     costs = found.data["steps"][1]["costs"]
     assert costs["trainable"] > 0
-    assert costs["memory"] == {"videos": 0, "frames": 0, "bytes": 0, "statistics_bytes": 0}
+    kept = ("videos", "frames", "bytes", "statistics_bytes", "feature_frames")
+    assert costs["memory"] == dict.fromkeys(kept, 0)
     assert {"spatial", "spatiotemporal", "fssd"} <= set(found.data["steps"][1]["losses"][0])
     assert np.isfinite(found.metric("backward_forgetting", "text"))

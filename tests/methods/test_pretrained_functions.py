@@ -174,3 +174,10 @@ def test_other_outputs_do_not_compete() -> None:
     loss.backward()
     assert logits.grad is not None
     assert logits.grad[0, [0, 3]].tolist() == [0, 0]
+
+
+def test_classes_that_compete_may_lie_apart_and_come_in_any_order() -> None:
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    loss = task_cross_entropy(logits, torch.tensor([5, 0, 3, 0]), [4, 0, 5, 3])
+    alone = torch.nn.functional.cross_entropy(logits[:, [0, 3, 4, 5]], torch.tensor([3, 0, 1, 0]))
+    torch.testing.assert_close(loss, alone)

@@ -253,6 +253,8 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("tcd", {"precision": "bf16", "authors_code": True, "proxies": 1}),
     ("ewc", {"precision": "fp16"}),
     ("mas", {"precision": "fp16"}),
+    ("essential", {"precision": "fp16"}),
+    ("essential", {"precision": "fp16", "views": "fixed"}),
     ("bic", HOLDING_OUT | {"precision": "fp16", "tc_clip": "spread"}),
     ("bic", HOLDING_OUT | {"micro_batch": 3, "backbone": "clip_tiny"}),
     ("ewc", {"micro_batch": 3, "backbone": "clip_tiny"}),

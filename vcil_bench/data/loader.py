@@ -109,6 +109,27 @@ class Batch:
     part: BatchPart | None = None
     second: Tensor | None = None
 
+    def __len__(self) -> int:
+        """Return the number of clips, padding included."""
+        return len(self.clips)
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Places of what a method holds itself, such as features; no clip is decoded for it.
+
+    Attributes:
+        rows: [B] int64 on the host, places in 0..N-1.
+        part: The whole batch, where processes share a run: each computes all of it; None in a single process.
+    """
+
+    rows: Tensor
+    part: BatchPart | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
 
 @dataclass
 class LoaderClock:
@@ -364,18 +385,53 @@ class ClipLoader:
             start: Epoch and batch of it to begin with; what follows is what an undisturbed run has there.
             second: Also decode a second clip of every video; the first is the same without it.
         """
-        per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
-
-        def plan() -> Iterator[list[Item]]:
-            for epoch in range(start[0], epochs):
-                order = numpy_stream(self._seed, "shuffle", phase, epoch).permutation(len(samples))
-                for number in range(start[1] if epoch == start[0] else 0, per_epoch):
-                    part = order[number * batch_size : (number + 1) * batch_size]
-                    yield [(epoch, position) for position in part.tolist()]
-
+        shuffled = self._shuffled(len(samples), epochs, batch_size, phase, drop_last=drop_last, start=start)
+        plan = ([(epoch, position) for position in places.tolist()] for epoch, places in shuffled)
         self._check(samples)
         shape = min(batch_size, len(samples)), *(() if second is None else (2,))
-        return self._batches(samples, plan(), shape, phase, self._team, second)
+        return self._batches(samples, plan, shape, phase, self._team, second)
+
+    def rows(
+        self,
+        count: int,
+        epochs: int,
+        batch_size: int,
+        phase: str,
+        *,
+        drop_last: bool = False,
+        start: tuple[int, int] = (0, 0),
+    ) -> Iterator[RowBatch]:
+        """Yield batches of places in what a method holds itself, shuffled as ``training`` shuffles videos.
+
+        Args:
+            count: Number N of rows that it holds.
+            epochs: Passes over them.
+            batch_size: Rows per batch.
+            phase: Part of every draw's key.
+            drop_last: Leave out an incomplete last batch, unless it would be the only one.
+            start: Epoch and batch of it to begin with.
+        """
+        for _, places in self._shuffled(count, epochs, batch_size, phase, drop_last=drop_last, start=start):
+            total = len(places)
+            part = BatchPart(0, total, total, self._team) if self._team.size > 1 else None
+            yield RowBatch(torch.from_numpy(places), part)
+
+    def _shuffled(
+        self,
+        count: int,
+        epochs: int,
+        batch_size: int,
+        phase: str,
+        *,
+        drop_last: bool,
+        start: tuple[int, int],
+    ) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield the epoch of every batch, and the places that are in it."""
+        per_epoch = batches_per_epoch(count, batch_size, drop_last=drop_last)
+        for epoch in range(start[0], epochs):
+            order = numpy_stream(self._seed, "shuffle", phase, epoch).permutation(count)
+            for number in range(start[1] if epoch == start[0] else 0, per_epoch):
+                yield epoch, order[number * batch_size : (number + 1) * batch_size]
 
     def views(self, samples: Sequence[Sample], batch_size: int) -> Iterator[Batch]:
         """Yield the test views of the samples in order; clips are [B, V, T, 3, S, S]."""

@@ -553,7 +553,13 @@ def _check_budget(method: Method, use: MemoryUse, budget: MemorySpec | None, num
 
 
 def exceeds_budget(budget: MemorySpec | None, use: MemoryUse, num_seen: int) -> bool:
-    """Tell whether exemplars are more, or have more frames, than a protocol allows after so many classes."""
+    """Tell whether exemplars are more, or have more frames, than a protocol allows after so many classes.
+
+    A memory of features alone is measured by its frames, where the protocol limits them: the frames of one video
+    may be of several.
+    """
+    if budget is not None and isinstance(budget.frames, int) and 0 < use.frames == use.feature_frames:
+        return use.frames > budget.frames * allowed_videos(budget, num_seen)
     too_many_frames = (
         budget is not None and isinstance(budget.frames, int) and use.frames > budget.frames * use.videos
     )

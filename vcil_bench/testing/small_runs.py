@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vcil_bench.common.stopping import StopRequest
-from vcil_bench.data.loader import Batch, ClipLoader, Sample
+from vcil_bench.data.loader import Batch, ClipLoader, RowBatch, Sample
 from vcil_bench.memory import exemplars_of
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.trunk import Trunk
@@ -67,6 +67,11 @@ class _CountingLoader(ClipLoader):
 
     def training(self, *arguments: Any, **options: Any) -> Iterator[Batch]:
         for batch in super().training(*arguments, **options):
+            self._stop.count_batch()
+            yield batch
+
+    def rows(self, *arguments: Any, **options: Any) -> Iterator[RowBatch]:
+        for batch in super().rows(*arguments, **options):
             self._stop.count_batch()
             yield batch
 

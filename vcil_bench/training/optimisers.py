@@ -1,11 +1,13 @@
-"""SGD, Adam, Adagrad and rate schedules as this field takes them; gradients beside those of the loss."""
+"""SGD, Adam, AdamW, Adagrad and rate schedules as this field takes them; gradients beside the loss's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -49,6 +51,29 @@ def sgd(
     return torch.optim.SGD(
         groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fuses(context) or None
     )
+
+
+def adamw(
+    modules: Iterable[nn.Module], *, lr: float, weight_decay: float, without_decay: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """Return AdamW over the trained parameters of modules; vectors and biases do not decay.
+
+    Args:
+        modules: Modules without a parameter in common.
+        lr: Learning rate.
+        weight_decay: Weight decay of parameters with two dimensions or more.
+        without_decay: Further parameters that do not decay.
+    """
+    spared = {id(parameter) for parameter in without_decay}
+    decaying: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for module in modules:
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                decays = parameter.dim() > 1 and id(parameter) not in spared
+                (decaying if decays else others).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
 
 
 def adagrad(groups: list[dict[str, Any]], *, lr: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -100,6 +125,47 @@ def multistep(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Return a per-epoch schedule that multiplies the learning rate by ``factor`` at each milestone."""
     return torch.optim.lr_scheduler.MultiStepLR(optimiser, list(milestones), gamma=factor)
+
+
+def warmup_cosine_rates(base: float, floor: float, num_steps: int, warmup_steps: int) -> NDArray[np.float64]:
+    """Return a learning rate per step: a linear warm-up from 0, then a cosine decay.
+
+    The first ``warmup_steps`` go from 0 to ``base``, both ends included; then ``floor + (base - floor)
+    (1 + cos(pi j / n)) / 2`` for the ``n`` steps that are left, j = 0..n-1. Source: ESSENTIAL utils.py,
+    cosine_scheduler, which comes from DINO and BEiT.
+
+    Args:
+        base: Highest rate.
+        floor: What the rate falls towards.
+        num_steps: Steps in all.
+        warmup_steps: Steps of the warm-up among them.
+
+    Returns:
+        [num_steps].
+
+    Raises:
+        ValueError: The warm-up is longer than the training.
+    """
+    if not 0 <= warmup_steps <= num_steps:
+        raise ValueError(f"a warm-up of {warmup_steps} steps does not fit into {num_steps} steps")
+    left = num_steps - warmup_steps
+    decay = floor + (base - floor) / 2 * (1 + np.cos(np.pi * np.arange(left) / max(1, left)))
+    return np.concatenate([np.linspace(0.0, base, warmup_steps), decay])
+
+
+class StepSchedule(torch.optim.lr_scheduler.LambdaLR):
+    """A learning rate for every step, whatever rate the optimiser came with; stepped after every batch."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, rates: Sequence[float] | NDArray[np.float64]) -> None:
+        """Set the first rate.
+
+        Args:
+            optimiser: All its groups take the same rate.
+            rates: One per step; the last holds on.
+        """
+        for group in optimiser.param_groups:
+            group["lr"] = 1.0  # which LambdaLR multiplies
+        super().__init__(optimiser, lambda step: float(rates[min(step, len(rates) - 1)]))
 
 
 def gradients(

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from rich.progress import Progress
@@ -20,7 +20,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from vcil_bench.common.errors import TrainingError, UserError
 from vcil_bench.data.clips import SecondClip
-from vcil_bench.data.loader import Batch, ClipLoader, Sample, batches_per_epoch
+from vcil_bench.data.loader import Batch, ClipLoader, RowBatch, Sample, batches_per_epoch
 from vcil_bench.nets.network import VideoNetwork
 from vcil_bench.nets.parallel.batch_part import computing, current_part
 from vcil_bench.nets.parallel.team import Team
@@ -28,7 +28,11 @@ from vcil_bench.nets.precision import Precision
 from vcil_bench.trackers import NoTracker, Tracker
 
 from .flops import FlopCount
+from .optimisers import StepSchedule
 from .resume import Phase, PhaseProgress, PhaseSaver
+
+AnyBatch = TypeVar("AnyBatch", Batch, RowBatch)
+EpochKind = TypeVar("EpochKind", bound="Epoch")
 
 
 class Trainer:
@@ -154,9 +158,9 @@ class Trainer:
         """
         per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
         bar = self.progress.add_task(phase, total=per_epoch)
-        clips = _clips(len(samples), batch_size, drop_last=drop_last)
+        clips = _taken(len(samples), batch_size, drop_last=drop_last)
         for batch in self.loader.whole().training(samples, 1, batch_size, phase, drop_last=drop_last):
-            with computing(batch.part), self.flops.standing_for(clips / len(batch.clips), phase):
+            with computing(batch.part), self.flops.standing_for(clips / len(batch), phase):
                 yield batch
             self.progress.advance(bar)
         self.progress.remove_task(bar)
@@ -183,7 +187,8 @@ class Trainer:
             module: Whose state is saved and restored; it has all the networks that train.
             samples: Training videos.
             optimiser: Steps its parameters.
-            schedule: Stepped after every epoch; None leaves the rate as it is.
+            schedule: Stepped after every epoch, a ``StepSchedule`` after every batch; None leaves the rate as
+                it is.
             num_epochs: Passes over the samples.
             batch_size: Videos per step; the last batch of an epoch may be smaller.
             phase: Name of the phase, which keys its random draws; different for every phase of a task.
@@ -195,30 +200,89 @@ class Trainer:
             CheckpointError: The saved state is damaged or of another run.
         """
         per_epoch = batches_per_epoch(len(samples), batch_size, drop_last=drop_last)
-        saver, state = self.saver, Phase(phase, module, optimiser, schedule, self)
+        clips = _taken(len(samples), batch_size, drop_last=drop_last)
+
+        def stream(start: tuple[int, int]) -> Iterator[Batch]:
+            return self.loader.training(
+                samples, num_epochs, batch_size, phase, drop_last=drop_last, start=start, second=second
+            )
+
+        state = Phase(phase, module, optimiser, schedule, self)
+        return self._phase(state, stream, num_epochs, per_epoch, Epoch, clips)
+
+    def row_epochs(
+        self,
+        module: nn.Module,
+        count: int,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
+        *,
+        num_epochs: int,
+        batch_size: int,
+        phase: str,
+        drop_last: bool = False,
+    ) -> Iterator[RowEpoch]:
+        """Yield the epochs of a phase that trains on what the module holds; else as ``epochs``.
+
+        No video is read and no network of the backbone may be run: processes that share a run each compute the
+        whole batch.
+
+        Args:
+            module: Whose state is saved and restored.
+            count: Rows that it holds.
+            optimiser: Steps its parameters.
+            schedule: As in ``epochs``.
+            num_epochs: Passes over the rows.
+            batch_size: Rows per step.
+            phase: Name of the phase.
+            drop_last: Leave out an incomplete last batch, unless it would be the only one.
+
+        Raises:
+            TrainingError, CheckpointError: As in ``epochs``.
+        """
+        per_epoch = batches_per_epoch(count, batch_size, drop_last=drop_last)
+        rows = _taken(count, batch_size, drop_last=drop_last)
+
+        def stream(start: tuple[int, int]) -> Iterator[RowBatch]:
+            return self.loader.rows(count, num_epochs, batch_size, phase, drop_last=drop_last, start=start)
+
+        state = Phase(phase, module, optimiser, schedule, self)
+        return self._phase(state, stream, num_epochs, per_epoch, RowEpoch, rows)
+
+    def _phase(
+        self,
+        state: Phase,
+        batches_from: Callable[[tuple[int, int]], Iterator[AnyBatch]],
+        num_epochs: int,
+        per_epoch: int,
+        kind: type[EpochKind],
+        taken: int,
+    ) -> Iterator[EpochKind]:
+        """Yield what is left of the epochs of a phase.
+
+        Args:
+            state: What changes in it.
+            batches_from: Gives the batches that follow an epoch and a step of it.
+            num_epochs: Epochs in all.
+            per_epoch: Steps of each.
+            kind: Of an epoch.
+            taken: Clips or rows of an epoch.
+        """
+        saver, phase, schedule = self.saver, state.name, state.schedule
         reached = saver.restore(state)
         if reached.epoch == num_epochs:
             self._say(f"phase {phase!r}: done before")
         elif reached.epoch or reached.step:
             self._say(f"phase {phase!r}: continuing at epoch {reached.epoch + 1}, step {reached.step + 1}")
-        stream = self.loader.training(
-            samples,
-            num_epochs,
-            batch_size,
-            phase,
-            drop_last=drop_last,
-            start=(reached.epoch, reached.step),
-            second=second,
-        )
+        stream = batches_from((reached.epoch, reached.step))
         # Workers start with the first batch, and torch draws a seed for them: so that comes before the random
         # generators are put back.
         stream = itertools.chain(list(itertools.islice(stream, 1)), stream)
         saver.restore_rng_state(self.device)
         bar = self.progress.add_task(phase, total=num_epochs * per_epoch)
         self.progress.update(bar, completed=reached.epoch * per_epoch + reached.step)
-        clips = _clips(len(samples), batch_size, drop_last=drop_last)
 
-        def batches() -> Iterator[Batch]:
+        def batches() -> Iterator[AnyBatch]:
             while reached.step < per_epoch:
                 try:
                     batch = next(stream)
@@ -227,16 +291,18 @@ class Trainer:
                     raise
                 # The first epoch stands for itself, the second for all that follow.
                 epochs, name = (num_epochs - 1, f"{phase}, later") if reached.epoch else (1, phase)
-                with computing(batch.part), self.flops.standing_for(epochs * clips / len(batch.clips), name):
+                with computing(batch.part), self.flops.standing_for(epochs * taken / len(batch), name):
                     yield batch
                 reached.step += 1
+                if isinstance(schedule, StepSchedule):
+                    _step(schedule)
                 self.progress.advance(bar)
                 saver.maybe_save(state, reached)
 
         try:
             with saver.deferring_signals():
                 while reached.epoch < num_epochs:
-                    epoch = Epoch(batches(), self, module, optimiser, reached)
+                    epoch = kind(batches(), self, state.module, state.optimiser, reached)
                     yield epoch
                     assert reached.step == per_epoch, "every batch of an epoch must be taken"
                     number = reached.epoch + 1
@@ -244,11 +310,8 @@ class Trainer:
                     self._end_epoch(phase, number, means)
                     text = " ".join(f"{name} {mean:.3g}" for name, mean in means.items())
                     self.progress.update(bar, description=f"{phase}, epoch {number}/{num_epochs}: {text}")
-                    if schedule is not None:
-                        with warnings.catch_warnings():
-                            # Its steps may have been taken by a process that died, which torch cannot know.
-                            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-                            schedule.step()
+                    if schedule is not None and not isinstance(schedule, StepSchedule):
+                        _step(schedule)
                     reached.epoch, reached.step, reached.sums = number, 0, {}
                     if number == num_epochs:
                         saver.maybe_save(state, reached, is_end=True)
@@ -276,7 +339,7 @@ class Epoch:
 
     def __init__(
         self,
-        batches: Iterator[Batch],
+        batches: Iterator[Batch] | Iterator[RowBatch],
         trainer: Trainer,
         module: nn.Module,
         optimiser: torch.optim.Optimizer,
@@ -289,7 +352,7 @@ class Epoch:
         self._reached = reached
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._batches
+        return cast("Iterator[Batch]", self._batches)
 
     def step(self, losses: Mapping[str, Tensor], clip_norm: float | None = None) -> None:
         """Take one optimiser step on the sum of the loss terms and remember each for the record.
@@ -341,9 +404,17 @@ class Epoch:
         return [p for group in self._optimiser.param_groups for p in group["params"]]
 
 
-def _clips(samples: int, batch_size: int, *, drop_last: bool) -> int:
-    """Return the clips of an epoch."""
-    return samples // batch_size * batch_size if drop_last and samples >= batch_size else samples
+def _taken(count: int, batch_size: int, *, drop_last: bool) -> int:
+    """Return how many of so many clips or rows an epoch takes."""
+    return count // batch_size * batch_size if drop_last and count >= batch_size else count
+
+
+class RowEpoch(Epoch):
+    """One pass over what a module holds: iterate over ``rows`` for its batches."""
+
+    def rows(self) -> Iterator[RowBatch]:
+        """Return the batches of places."""
+        return cast("Iterator[RowBatch]", iter(self))
 
 
 @contextmanager
@@ -367,6 +438,14 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for name, buffer in module.named_buffers():
             buffer.copy_(before[name])
+
+
+def _step(schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+    """Go on to a schedule's next rate."""
+    with warnings.catch_warnings():
+        # The optimiser's steps may have been taken by a process that died, which torch cannot know.
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+        schedule.step()
 
 
 def _network_parameters(module: nn.Module) -> list[nn.Parameter]:
