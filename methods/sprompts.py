@@ -72,6 +72,7 @@ class SPrompts(PromptMethod):
     recipes: ClassVar = {"synthetic_*": {"batch_size": 10, "epochs": 10}}
 
     config: SPromptsConfig
+    centres: Tensor
 
     def __init__(self, config: SPromptsConfig, context: RunContext) -> None:
         """Make lists of what each task adds, and no centres."""

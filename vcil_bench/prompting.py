@@ -18,8 +18,8 @@ from .common.config import check_numbers
 from .losses import task_cross_entropy
 from .method import Method, RunContext
 from .nets.heads import GrowingLinear
-from .nets.network import FrameFeatures
 from .nets.prompts import Slots
+from .nets.trunk import FrameFeatures
 from .pretrained import needs_of_features
 from .stream import Task
 from .training import adam

@@ -402,7 +402,10 @@ class DistNetwork(VideoNetwork):
             return found
 
         with autocast(clips.device, self.trunk.compute.precision):
-            found = in_chunks(compute, clips, size) if size and chunked else compute(clips)
+            if size and chunked:
+                found = in_chunks(lambda some: compute(clips[some]), clips, size)
+            else:
+                found = compute(clips)
         return [gather_batch(frames) for frames in found]
 
     def _seen(self, clips: Tensor, trains: bool) -> tuple[Tensor, list[Tensor]]:

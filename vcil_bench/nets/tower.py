@@ -69,7 +69,10 @@ class TowerNetwork(VideoNetwork):
             return [recomputed(self._run, clips) if chunked else self._run(clips)]
 
         with autocast(clips.device, self.trunk.compute.precision):
-            (frames,) = in_chunks(compute, clips, size) if size and chunked else compute(clips)
+            if size and chunked:
+                (frames,) = in_chunks(lambda some: compute(clips[some]), clips, size)
+            else:
+                (frames,) = compute(clips)
         return gather_batch(frames)
 
     def forward_with(self: NetworkT, old: NetworkT | None, clips: Tensor) -> tuple[Tensor, Tensor | None]:
