@@ -259,6 +259,8 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("bic", HOLDING_OUT | {"micro_batch": 3, "backbone": "clip_tiny"}),
     ("ewc", {"micro_batch": 3, "backbone": "clip_tiny"}),
     ("mas", {"micro_batch": 3, "backbone": "clip_tiny"}),
+    ("pivot", {"micro_batch": 3, "precision": "bf16"}),
+    ("pivot", {"precision": "fp16"}),
 ]
 
 
