@@ -64,6 +64,9 @@ class SPrompts(PromptMethod):
 
     Scores are probabilities among the classes of the chosen task, 0 for all others: they can be averaged over
     views and frames that choose different tasks, which logits beside minus infinity cannot.
+
+    Attributes:
+        centres: [tasks, k, D].
     """
 
     name = "sprompts"
@@ -72,6 +75,7 @@ class SPrompts(PromptMethod):
     recipes: ClassVar = {"synthetic_*": {"batch_size": 10, "epochs": 10}}
 
     config: SPromptsConfig
+    centres: Tensor
 
     def __init__(self, config: SPromptsConfig, context: RunContext) -> None:
         """Make lists of what each task adds, and no centres."""
