@@ -278,6 +278,7 @@ def test_slots_change_what_the_frozen_network_says(name: str, plain: Any, tiny: 
     ("name", "changes", "text"),
     [
         ("l2p", {"top_k": 11}, "top_k: 11 prompts of a pool of 10"),
+        ("dualprompt", {"clip_norm": 0.0}, "clip_norm: 0.0 must be above 0"),
         ("coda_prompt", {"length": 7}, "length: 7 rows do not halve"),
         ("coda_prompt", {"components": 0}, "components: 0 must be above 0"),
         ("sprompts", {"centres": 0}, "centres"),
