@@ -72,7 +72,7 @@ class SPrompts(PromptMethod):
     name = "sprompts"
     paper = "Wang et al., S-Prompts Learning with Pre-trained Transformers, NeurIPS 2022 (S-iPrompts)"
     Config = SPromptsConfig
-    recipes: ClassVar = {"synthetic_*": {"batch_size": 10, "epochs": 10}}
+    recipes: ClassVar = {"synthetic_*": {"batch_size": 10, "epochs": 6}}
 
     config: SPromptsConfig
     centres: Tensor
