@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -317,7 +318,9 @@ def task_cross_entropy(logits: Tensor, labels: Tensor, classes: Sequence[int]) -
         Scalar, mean over the batch.
     """
     competing = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
-    competing[list(classes)] = True
+    for _, run in itertools.groupby(enumerate(sorted(classes)), lambda item: item[1] - item[0]):
+        labels_of_run = [label for _, label in run]
+        competing[labels_of_run[0] : labels_of_run[-1] + 1] = True  # by slices: a GPU would be waited for else
     return F.cross_entropy(logits.masked_fill(~competing, -torch.inf), labels)
 
 
