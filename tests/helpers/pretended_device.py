@@ -550,6 +550,7 @@ def _stand_ins(device: PretendedDevice, until: contextlib.ExitStack) -> Iterator
     yield torch.cuda, "is_available", lambda: True
     yield torch.cuda, "is_initialized", lambda: True
     yield torch.cuda, "_lazy_init", lambda: None
+    yield torch.cuda, "is_current_stream_capturing", lambda: False  # Adam asks
     yield torch.cuda, "_is_in_bad_fork", lambda: os.getpid() != device._process
     yield torch.cuda, "device_count", lambda: 1
     yield torch.cuda, "current_device", lambda: 0
