@@ -94,7 +94,7 @@ class CodaPrompt(PromptClassifier):
     name = "coda_prompt"
     paper = "Smith et al., CODA-Prompt: Continual Decomposed Attention-based Prompting, CVPR 2023"
     Config = CodaPromptConfig
-    recipes: ClassVar = {"synthetic_*": {"lr": 0.01, "batch_size": 10, "epochs": 10}}
+    recipes: ClassVar = {"synthetic_*": {"lr": 0.01, "batch_size": 10, "epochs": 6}}
 
     config: CodaPromptConfig
 

@@ -67,7 +67,7 @@ class DualPrompt(PromptClassifier):
     name = "dualprompt"
     paper = "Wang et al., DualPrompt: Complementary Prompting for Rehearsal-free Continual Learning, ECCV 2022"
     Config = DualPromptConfig
-    recipes: ClassVar = {"synthetic_*": {"lr": 0.01, "batch_size": 10, "epochs": 10, "general_blocks": 1}}
+    recipes: ClassVar = {"synthetic_*": {"lr": 0.01, "batch_size": 10, "epochs": 6, "general_blocks": 1}}
 
     config: DualPromptConfig
 

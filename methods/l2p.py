@@ -60,7 +60,7 @@ class L2P(PromptClassifier):
     name = "l2p"
     paper = "Wang et al., Learning to Prompt for Continual Learning, CVPR 2022"
     Config = L2PConfig
-    recipes: ClassVar = {"synthetic_*": {"lr": 0.01, "batch_size": 10, "epochs": 10}}
+    recipes: ClassVar = {"synthetic_*": {"lr": 0.01, "batch_size": 10, "epochs": 6}}
 
     config: L2PConfig
 

@@ -64,12 +64,15 @@ class SPrompts(PromptMethod):
 
     Scores are probabilities among the classes of the chosen task, 0 for all others: they can be averaged over
     views and frames that choose different tasks, which logits beside minus infinity cannot.
+
+    Attributes:
+        centres: [tasks, k, D].
     """
 
     name = "sprompts"
     paper = "Wang et al., S-Prompts Learning with Pre-trained Transformers, NeurIPS 2022 (S-iPrompts)"
     Config = SPromptsConfig
-    recipes: ClassVar = {"synthetic_*": {"batch_size": 10, "epochs": 10}}
+    recipes: ClassVar = {"synthetic_*": {"batch_size": 10, "epochs": 6}}
 
     config: SPromptsConfig
     centres: Tensor

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .common.config import check_numbers
+from .common.config import ConfigError, check_numbers
 from .losses import task_cross_entropy
 from .method import Method, RunContext
 from .nets.heads import GrowingLinear
@@ -98,6 +98,12 @@ class PromptClassifierConfig(PromptConfig):
     """
 
     clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        super().__post_init__()
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ConfigError(f"clip_norm: {self.clip_norm} must be above 0, or null for none")
 
 
 class PromptClassifier(PromptMethod):

@@ -261,6 +261,8 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("mas", {"micro_batch": 3, "backbone": "clip_tiny"}),
     ("pivot", {"micro_batch": 3, "precision": "bf16"}),
     ("pivot", {"precision": "fp16"}),
+    ("l2p", {"micro_batch": 3, "precision": "fp16"}),
+    ("coda_prompt", {"micro_batch": 3, "precision": "bf16"}),
 ]
 
 
@@ -291,10 +293,13 @@ def run(name: str | Path, tiny: Any, results: Path, *, on: str = "cuda", **optio
     cls = registry.find(str(name)).cls
     assert cls is not None
     keys = {field.name for field in dataclasses.fields(cls.Config)}
-    needs = cls.needs_with(config_of(cls, **{key: value for key, value in options.items() if key in keys}))
+    config = config_of(cls, **{key: value for key, value in options.items() if key in keys})
+    needs = cls.needs_with(config)
     fits = needs <= BACKBONES["tsm_tiny"].provides and "micro_batch" not in options
     chosen = "tsm_tiny" if fits else "clip_tiny"
     values = {"backbone": chosen, "max_tasks": 2, "workers": 0, "eval_batch": 3, **quick(cls), **options}
+    if cls.mixes_test_clips_with(config):
+        del values["eval_batch"]
     plan = make_plan(str(name), str(tiny.protocol), seed=1, assignments=values, results=results, device=on)
     (found,) = loop.run(plan, data=tiny.root, force=False, progress=Progress(disable=True), say=str)
     assert [len(step["correct"][cls.readouts[0]]) for step in found.data["steps"]] == [1, 2]
