@@ -36,11 +36,11 @@ class SFCLConfig(ClassifierConfig):
 
     Readings where it is silent. The feature of a video is the mean over its frames. The bottleneck starts as
     the identity, so that the base task begins as that of the other classifiers, and is trained behind their
-    dropout. Pseudo-features are drawn once in a task. The slow branch as the last task left it, without the
-    fast one, is the teacher of both distillations, which see videos and pseudo-features. The slow branch starts
-    its new outputs as the fast branch has them. It and the gate are trained in every task, on augmented clips,
-    at the rate and the milestones of the base task; a batch mixes videos and pseudo-features as the two sets
-    mix.
+    dropout. Pseudo-features are drawn once in a task and taken in turn; a batch mixes them with videos as the
+    two sets mix. The slow branch as the last task left it, without the fast one, is the teacher of both
+    distillations, which see videos and pseudo-features. The slow branch starts its new outputs as the fast
+    branch has them. It and the gate are trained in every task, on augmented clips, at the rate and the
+    milestones of the base task.
 
     Attributes:
         epochs: Epochs of the slow branch in each later task.
@@ -116,7 +116,14 @@ class Branch(nn.Module):
 
 
 class SFCL(Classifier):
-    """Recursive ridge regression beside a copy of it that is trained, mixed layer by layer."""
+    """Recursive ridge regression beside a copy of it that is trained, mixed layer by layer.
+
+    Attributes:
+        fast: Its class scores are those of ridge regression; a float32 copy of ``ridge.weight``.
+        slow: Trained in every task.
+        gate: From a feature to the share of the fast branch, before the sigmoid.
+        taken: Pseudo-features that the task's training has used, which it takes in turn; a scalar.
+    """
 
     name = "sfcl"
     paper = "SFCL, Slow-Fast Collaborative Learning, AAAI 2026"
@@ -131,6 +138,7 @@ class SFCL(Classifier):
 
     config: SFCLConfig
     model: ClipClassifier[BottleneckHead]
+    taken: Tensor
 
     def __init__(self, config: SFCLConfig, context: RunContext) -> None:
         """Make the network, both branches, the gate, and no statistics."""
@@ -141,6 +149,7 @@ class SFCL(Classifier):
         self.gate = nn.Linear(dim, 1)
         self.ridge = RecursiveRidge(config.expansion, config.gamma)
         self.statistics = ClassStatistics(dim, config.covariance, JITTER)
+        self.register_buffer("taken", torch.zeros((), dtype=torch.long))
 
     def make_head(self, dim: int) -> BottleneckHead:
         """Return the head of the base task's training."""
@@ -203,7 +212,7 @@ class SFCL(Classifier):
 
     @torch.no_grad()
     def _pseudo_features(self, task: Task, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw features [n, C] of old classes from their Gaussians, with their labels [n].
+        """Draw features [n, C] of old classes from their Gaussians, shuffled, with their labels [n].
 
         Of each old class as many as a new one has videos on average. Class by class and in float64: a factor
         takes as much memory as a covariance, and covariances of few videos are badly conditioned.
@@ -216,8 +225,9 @@ class SFCL(Classifier):
             place = 0 if self.config.covariance == "pooled" else label
             spread = covariances[place, None].double()
             pseudo.append(sample(means[label, None].double(), spread, normal.to(means.device))[0])
-        labels = torch.arange(task.num_old, device=means.device).repeat_interleave(per_class)
-        return torch.cat(pseudo).to(means), labels
+        order = torch.randperm(task.num_old * per_class, generator=draws)
+        labels = torch.arange(task.num_old).repeat_interleave(per_class)[order]
+        return torch.cat(pseudo)[order.to(means.device)].to(means), labels.to(means.device)
 
     def _train_slow(self, task: Task, teacher: Branch | None, pseudo: tuple[Tensor, Tensor] | None) -> None:
         """Train slow branch and gate on the task's videos and on pseudo-features of old classes.
@@ -235,6 +245,7 @@ class SFCL(Classifier):
         videos = config.batch_size
         if pseudo is not None:  # as many of a batch as there are among videos and pseudo-features
             videos = max(1, round(config.batch_size * task.num_new / task.num_seen))
+        self.taken.zero_()
         for epoch in self.train_epochs(
             task.train,
             optimiser,
@@ -250,9 +261,10 @@ class SFCL(Classifier):
                 labels = batch.labels
                 if pseudo is not None:
                     count = max(1, round(len(labels) * task.num_old / task.num_new))
-                    rows = torch.randint(len(pseudo[1]), (count,), device=labels.device)
+                    rows = (self.taken + torch.arange(count, device=labels.device)) % len(pseudo[1])
                     features = torch.cat([features, pseudo[0].index_select(0, rows)])
                     labels = torch.cat([labels, pseudo[1].index_select(0, rows)])
+                    self.taken += count
                 epoch.step(self._losses(features, labels, teacher, task.num_old), clip_norm=config.clip_norm)
 
     def _losses(

@@ -199,7 +199,7 @@ def test_each_branch_is_a_readout_and_the_gate_mixes_them(both: SFCL, tiny: Any)
 def test_pseudo_features_stand_for_old_classes_as_new_ones_have_videos(first: SFCL, tiny: Any) -> None:
     task = stream_of(tiny, sizes=(2, 2)).task(1)
     features, labels = first._pseudo_features(task, torch.Generator().manual_seed(0))
-    assert labels.tolist() == [0, 0, 0, 1, 1, 1]  # three videos of each new class
+    assert sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1]  # three videos of each new class
     means, covariances = first.statistics.means, first.statistics.covariances
     assert features.shape == (6, means.shape[1])
     many = dataclasses.replace(task, train=task.train[:1] * 2000)
@@ -259,17 +259,24 @@ def test_values_that_no_run_can_use_are_refused(changes: dict[str, Any]) -> None
         config_of(CLASS, **changes)
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SmallData:
+    return SmallData(tmp_path_factory.mktemp("videos"))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stops", [[1], [5], [2, 3, 2], [4, 4]])
+@pytest.mark.parametrize("stops", [[1], [5], [2, 3, 2], [3, 4]])
 @pytest.mark.parametrize("task", [0, 1])
-def test_a_run_goes_on_where_it_was_stopped_in_every_phase(task: int, stops: list[int], tmp_path: Path) -> None:
+def test_a_run_goes_on_where_it_was_stopped_in_every_phase(
+    task: int, stops: list[int], data: SmallData, tmp_path: Path
+) -> None:
     config = config_of(CLASS, **quick_values(CLASS))
     runs = SmallRuns(CLASS, config, backbone("tsm_tiny").load(None), MemorySpec(per_class=1))
-    tasks = SmallData(tmp_path / "videos").tasks((2, 2))[: task + 1]
+    tasks = data.tasks((2, 2))[: task + 1]
     whole = runs.learn_all(tasks)
     assert whole.batches[-1] > sum(stops)
     before = whole.states[0] if task else None
-    resumed = runs.resume_with_stops(before, tasks, tmp_path / "states", stops)
+    resumed = runs.resume_with_stops(before, tasks, tmp_path, stops)
     assert resumed.losses[-1] == whole.losses[-1]
     for key, value in whole.states[-1].items():
         assert torch.equal(resumed.states[-1][key], value), key
