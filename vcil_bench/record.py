@@ -98,11 +98,16 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+# Keys that a variant's name says first, since a long one is cut: what kind of network was trained.
+SAID_FIRST = ("tuning", "dist_start")
+
+
 def variant_name(overrides: Mapping[str, Any]) -> str:
     """Name a variant after what the command line changed; long names end in a hash."""
     if not overrides:
         return "default"
-    text = "+".join(f"{key}={value}" for key, value in sorted(overrides.items()))
+    keys = sorted(overrides, key=lambda key: (key not in SAID_FIRST, key))
+    text = "+".join(f"{key}={overrides[key]}" for key in keys)
     clean = re.sub(r"[^A-Za-z0-9._=+-]+", "_", text)
     plain = not any(sign in str(value) for value in overrides.values() for sign in "+=")
     if clean == text and plain and len(clean) <= 80:

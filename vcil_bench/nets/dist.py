@@ -417,7 +417,8 @@ class DistNetwork(VideoNetwork):
                 for passes that do not: the old model's of a distillation. Its branch is then all they cost.
         """
         assert self.config.layers is not None
-        of_what = (clips._version, self.config.alpha, self.config.layers)
+        version = None if clips.is_inference() else clips._version
+        of_what = (version, self.config.alpha, self.config.layers)
         if not trains and (known := self.trunk.seen.get(clips)) and known[0] == of_what:
             return known[1]
         dense = self.trunk.normalise(clips)
