@@ -27,6 +27,7 @@ from vcil_bench.data.prepare import prepare
 from vcil_bench.data.store.build import build
 from vcil_bench.data.store.frame_store import FrameStore
 from vcil_bench.data.video import VideoError
+from vcil_bench.nets.parallel.batch_part import BatchPart
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import ClipSpec
 
@@ -647,3 +648,23 @@ def test_other_decoders_never_run_in_this_process(
     monkeypatch.setattr(loader_module, "read_frames", reader)
     assert process(clip_loader(decoder=decoder)) != os.getpid()
     assert process(clip_loader()) == os.getpid()
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_rows_are_shuffled_as_videos_are_and_go_on_in_the_middle(drop_last: bool) -> None:
+    def rows(**more: Any) -> list[list[int]]:
+        found = clip_loader().rows(7, 2, 3, "phase", drop_last=drop_last, **more)
+        return [batch.rows.tolist() for batch in found]
+
+    per_epoch = 2 if drop_last else 3
+    orders = [numpy_stream(1, "shuffle", "phase", epoch).permutation(7) for epoch in range(2)]
+    whole = [order[3 * i : 3 * i + 3].tolist() for order in orders for i in range(per_epoch)]
+    assert rows() == whole
+    assert rows(start=(1, 1)) == whole[per_epoch + 1 :]
+
+
+def test_every_process_has_all_rows_of_a_batch() -> None:
+    alone, team = (list(clip_loader(team=team).rows(7, 1, 3, "phase")) for team in (Team(), Team(1, 2)))
+    assert [batch.rows.tolist() for batch in team] == [batch.rows.tolist() for batch in alone]
+    assert [batch.part for batch in alone] == [None] * 3
+    assert [batch.part for batch in team] == [BatchPart(0, n, n, Team(1, 2)) for n in (3, 3, 1)]

@@ -68,7 +68,14 @@ def test_every_switch_is_among_the_variants() -> None:
     assert untried_switches(ESSENTIAL, VARIANTS) == []
 
 
-@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(changes, marks=() if number == 0 else pytest.mark.slow)
+        for number, changes in enumerate(VARIANTS)
+    ],
+    ids=str,
+)
 def test_every_switch_changes_the_scores(changes: dict[str, Any], plain: Tensor, trunk: Any, tiny: Any) -> None:
     changed = scores(trunk, tiny, **changes)
     assert changed.isfinite().all()
@@ -218,7 +225,7 @@ def test_with_fixed_views_videos_are_decoded_and_encoded_once_however_many_epoch
 # --- resuming
 
 
-@pytest.mark.parametrize("views", ["random", "fixed"])
+@pytest.mark.parametrize("views", ["random", pytest.param("fixed", marks=pytest.mark.slow)])
 def test_it_goes_on_where_it_was_stopped_in_either_stage(views: str, trunk: Any, tmp_path: Path) -> None:
     """Stopped after the first batch, after the last of the first stage, and in the rehearsal."""
     values = quick_values(ESSENTIAL) | {"views": views, "lr": 0.1, "epochs": 1, "rehearsal_epochs": 1}
