@@ -36,10 +36,10 @@ class SFCLConfig(ClassifierConfig):
 
     Readings where it is silent. The feature of a video is the mean over its frames. The bottleneck starts as the
     identity, so that the base task begins as that of the other classifiers, and is trained behind their dropout.
-    Pseudo-features are drawn once in a task and taken in turn; a batch mixes them with videos as the two sets mix.
-    The slow branch as the last task left it, without the fast one, is the teacher of both distillations, which see
-    videos and pseudo-features. The slow branch starts its new outputs as the fast branch has them. It and the gate
-    are trained in every task, on augmented clips, at the rate and the milestones of the base task.
+    Pseudo-features are drawn once in a task and taken in turn; a batch mixes them with videos as the two sets
+    mix. The slow branch as the last task left it, without the fast one, is the teacher of both distillations,
+    which see videos and pseudo-features. The slow branch starts its new outputs as the fast branch has them. It
+    and the gate are trained in every task, on augmented clips, at the rate and the milestones of the base task.
 
     Attributes:
         epochs: Epochs of the slow branch in each later task.
