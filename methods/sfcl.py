@@ -34,13 +34,12 @@ PORTION = 256  # samples an update of the fast branch takes; any gives the same 
 class SFCLConfig(ClassifierConfig):
     """Hyper-parameters; rate, momentum, decay, batch size, epochs, alpha and beta are the paper's.
 
-    Readings where it is silent. The feature of a video is the mean over its frames. The bottleneck starts as
-    the identity, so that the base task begins as that of the other classifiers, and is trained behind their
-    dropout. Pseudo-features are drawn once in a task and taken in turn; a batch mixes them with videos as the
-    two sets mix. The slow branch as the last task left it, without the fast one, is the teacher of both
-    distillations, which see videos and pseudo-features. The slow branch starts its new outputs as the fast
-    branch has them. It and the gate are trained in every task, on augmented clips, at the rate and the
-    milestones of the base task.
+    Readings where it is silent. The feature of a video is the mean over its frames. The bottleneck starts as the
+    identity, so that the base task begins as that of the other classifiers, and is trained behind their dropout.
+    Pseudo-features are drawn once in a task and taken in turn; a batch mixes them with videos as the two sets
+    mix. The slow branch as the last task left it, without the fast one, is the teacher of both distillations,
+    which see videos and pseudo-features. The slow branch starts its new outputs as the fast branch has them. It
+    and the gate are trained in every task, on augmented clips, at the rate and the milestones of the base task.
 
     Attributes:
         epochs: Epochs of the slow branch in each later task.
