@@ -4,7 +4,9 @@ Recorded from the authors' own code: ``tcd_*`` from bellos1203/TCD@3dc3638, ``vc
 ojedaf/vCLIMB_Benchmark@05c14f4, ``pycil_*`` from LAMDA-CL/PyCIL@f3509b8, ``ucir_*`` from
 hshustc/CVPR19_Incremental_Learning@e5a90ae, ``podnet_*`` from
 arthurdouillard/incremental_learning.pytorch@c09fc54. ``stpr_*`` and ``hce_*`` come from the papers' formulas
-written a second time in numpy, and so do keys with ``own``.
+written a second time in numpy, and so do keys with ``own``. ``dist_*`` from alibaba-mmai-research/DiST@4b3a09b,
+``aim_*`` from taoyang1122/adapt-image-models@b3580d2, ``sta_*`` from linziyi96/st-adapter@b914b38, ``counts_04``
+from the constructors of all three.
 Inputs are float32 values, outputs float64; a key with ``grad`` is the derivative of the loss of that name.
 """
 
