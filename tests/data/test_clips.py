@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from golden_files import golden
 from vcil_bench.data import clips
 from vcil_bench.data.clips import (
     clip_positions,
+    dist_indices,
     evaluation_crops,
     interpolated,
     planes,
@@ -102,6 +105,44 @@ def test_a_video_shorter_than_its_segments_repeats_frames() -> None:
 def test_no_frames_or_no_segments_are_refused(frames: int, segments: int) -> None:
     with pytest.raises(ValueError, match="cannot take"):
         segment_indices(frames, segments)
+
+
+class Drawn:
+    """A generator of recorded numbers."""
+
+    def __init__(self, draws: np.ndarray) -> None:
+        self.draws = draws
+
+    def random(self, size: int) -> np.ndarray:
+        assert size == len(self.draws)
+        return self.draws
+
+
+def test_dists_frames_are_the_authors() -> None:
+    data = golden("dist_03")
+    dense = int(data["dense"])
+    for i, length in enumerate(data["num_frames"].tolist()):
+        assert dist_indices(length, dense).tolist() == data["test_1view"][i].tolist()
+        for view in range(3):
+            expected = data[f"test_3view_{view}"][i].tolist()
+            assert dist_indices(length, dense, views=3, view=view).tolist() == expected
+        drawn: Any = Drawn(data["train_draws"][i])
+        assert dist_indices(length, dense, rng=drawn).tolist() == data["train"][i].tolist()
+    assert data["sparse_positions"].tolist() == list(range(0, dense, int(data["alpha"])))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((0, 8), "8 frames of 0"),
+        ((8, 0), "0 frames of 8"),
+        ((8, 8, 3, 3), "view 3 of 3"),
+        ((8, 8, 1, -1), "view -1"),
+    ],
+)
+def test_frames_that_dist_cannot_take_are_refused(arguments: tuple[int, ...], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        dist_indices(*arguments)
 
 
 # --- vCLIMB's clips, whose frames count from 1 in the recorded numbers; 0 stands for a blank clip

@@ -6,7 +6,9 @@ hshustc/CVPR19_Incremental_Learning@e5a90ae, ``podnet_*`` from
 arthurdouillard/incremental_learning.pytorch@c09fc54, ``l2p_*`` from JH-LEE-KR/l2p-pytorch@f7bc994,
 ``dualprompt_*`` from JH-LEE-KR/dualprompt-pytorch@7eb457d, ``coda_*`` from GT-RIPL/CODA-Prompt@6417d4f,
 ``sprompts_*`` from iamwangyabin/S-Prompts@a26e822, ``piv_*`` from ojedaf/PIVOT@c9897f6, ``ess_*`` from
-jong980812/ESSENTIAL@ef5f575. ``stpr_*`` and ``hce_*`` come from the papers' formulas written a second time in
+jong980812/ESSENTIAL@ef5f575, ``dist_*`` from alibaba-mmai-research/DiST@4b3a09b, ``aim_*`` from
+taoyang1122/adapt-image-models@b3580d2, ``sta_*`` from linziyi96/st-adapter@b914b38, ``counts_04`` from the
+constructors of all three. ``stpr_*`` and ``hce_*`` come from the papers' formulas written a second time in
 numpy, and so do keys with ``own``.
 Inputs are float32 values, outputs float64; a key with ``grad`` is the derivative of the loss of that name.
 """
