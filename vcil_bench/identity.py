@@ -108,6 +108,7 @@ OTHER_MODULES = frozenset(
         "vcil_bench.identity",
         "vcil_bench.nets.weights",
         "vcil_bench.options",
+        "vcil_bench.origin",
         "vcil_bench.protocol",
         "vcil_bench.record",
         "vcil_bench.record_schema",
@@ -178,6 +179,7 @@ def changed_since(record: Record) -> list[str]:
     What cannot be found on this machine, such as another user's method file or lists that must be imported
     first, counts as unchanged.
     """
+    record = record.as_written
     saved = record.data["identity"]
     now = {name: digest for name in saved if is_code(name) and (digest := _code_now(name, record)) is not None}
     protocol = record.data["protocol"]

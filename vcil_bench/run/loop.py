@@ -35,6 +35,7 @@ from vcil_bench.nets.network import Trunk
 from vcil_bench.nets.parallel import team as teams
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import MemorySpec
+from vcil_bench.protocol.budget import allowed_videos, exceeds_budget
 from vcil_bench.record import Record
 from vcil_bench.record_schema import Costs, Memory, MemoryUse, Session
 from vcil_bench.stream import Task, TaskStream, class_names
@@ -529,18 +530,3 @@ def _check_budget(method: Method, use: MemoryUse, budget: MemorySpec | None, num
             f"{allowed_videos(budget, num_seen)} videos after {num_seen} classes"
             + (f" of {budget.frames} frames each" if budget is not None else " (no exemplars)")
         )
-
-
-def exceeds_budget(budget: MemorySpec | None, use: MemoryUse, num_seen: int) -> bool:
-    """Tell whether exemplars are more, or have more frames, than a protocol allows after so many classes."""
-    too_many_frames = (
-        budget is not None and isinstance(budget.frames, int) and use.frames > budget.frames * use.videos
-    )
-    return use.videos > allowed_videos(budget, num_seen) or too_many_frames
-
-
-def allowed_videos(budget: MemorySpec | None, num_seen: int) -> int:
-    """Return how many exemplars a protocol allows after so many classes; 0 without a budget."""
-    if budget is None:
-        return 0
-    return budget.total if budget.total is not None else (budget.per_class or 0) * num_seen
