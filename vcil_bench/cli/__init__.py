@@ -14,6 +14,7 @@ from vcil_bench.common.terminal_text import print
 from . import (
     check,
     check_record,
+    compare,
     doctor,
     grid,
     import_records,
@@ -56,7 +57,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for command in (
         *(run, grid, show, verify, prepare, check, new_method, doctor, report),
-        *(check_record, import_records),
+        *(compare, check_record, import_records),
     ):
         command.add_to(commands)
     return parser
