@@ -108,7 +108,6 @@ OTHER_MODULES = frozenset(
         "vcil_bench.identity",
         "vcil_bench.nets.weights",
         "vcil_bench.options",
-        "vcil_bench.origin",
         "vcil_bench.protocol",
         "vcil_bench.record",
         "vcil_bench.record_schema",

@@ -97,10 +97,10 @@ class Cover:
         """
         self._telling = telling
         self._names: re.Pattern[str] | None = None
-        self._known: list[re.Pattern[str]] = []
+        self._known: list[tuple[re.Pattern[str], str]] = []
         if telling is Telling.EVERYTHING:
             return
-        folders = {str(results), str(results.absolute()), str(results.resolve())}
+        folders: set[str] = set()
         names = {_own(getpass.getuser), _own(socket.gethostname), _own(socket.gethostname).partition(".")[0]}
         for record in records:
             for text in _texts(record.data):
@@ -112,9 +112,11 @@ class Cover:
                 for key, value in session["environment"].items():
                     if TELLING_KEY.search(key) and isinstance(value, str) and re.fullmatch(r"[\w.@-]+", value):
                         names |= {value, value.partition(".")[0]}
+        here = {str(results), str(results.absolute()), str(results.resolve())}
+        shown = {path: HIDDEN for path in folders} | {path: "results" for path in here}
         self._known = [
-            re.compile(rf"(?<![\w/]){re.escape(path)}(?![\w-])")
-            for path in sorted(folders, key=lambda path: (-len(path), path))
+            (re.compile(rf"(?<![\w/]){re.escape(path)}(?![\w-])"), shown[path])
+            for path in sorted(shown, key=lambda path: (-len(path), path))
             if _WHOLE.fullmatch(path)
         ]
         chosen = [name for name in names if len(name) > 2 and name.lower() not in ANYBODY]
@@ -132,8 +134,8 @@ class Cover:
         """Return a sentence without paths and names."""
         if self._telling is Telling.EVERYTHING:
             return text
-        for path in self._known:
-            text = path.sub(lambda match: self._path(match[0]), text)
+        for path, instead in self._known:
+            text = path.sub(instead, text)
         text = _QUOTED.sub(lambda match: match[1] + self._path(match[2]) + match[1], text)
         text = _PATH.sub(lambda match: self._path(match[0]), text)
         text = _IN_VARIANT.sub(rf"={HIDDEN}\1", text)

@@ -39,7 +39,7 @@ from vcil_bench.protocol.budget import allowed_videos, exceeds_budget
 from vcil_bench.record import Record
 from vcil_bench.record_schema import Costs, Memory, MemoryUse, Session
 from vcil_bench.stream import Task, TaskStream, class_names
-from vcil_bench.trackers import NoTracker
+from vcil_bench.trackers import NoTracker, task_scalars
 from vcil_bench.trackers import find as find_tracker
 from vcil_bench.training import Trainer, TrainingError
 from vcil_bench.training import checkpoint as checkpoints
@@ -379,8 +379,8 @@ class _Run:
         self.top |= {f"{step}/{name}": ranked for name, ranked in result.top.items()}
         self._save_step(method, state)
         total = sum(len(t) for t in tests)
-        accuracies = {f"accuracy/{name}": sum(c) / total for name, c in result.correct.items()}
-        method.context.trainer.tracker.scalars(accuracies, step + 1)
+        told = task_scalars(self.record["steps"], self.record["test_videos"])
+        method.context.trainer.tracker.scalars(told, step + 1)
         headline = sum(result.correct[method.readouts[0]])
         of = f" ({method.readouts[0]})" if len(method.readouts) > 1 else ""
         self.say(
