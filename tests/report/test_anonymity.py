@@ -28,7 +28,6 @@ PATHS = {
         "secret lab",
         "/home/",
         "/mnt/",
-        "/Users/",
         "C:\\\\",
         "atlas.example",
         "walnut",

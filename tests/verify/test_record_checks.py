@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,6 +272,19 @@ def test_the_lists_below_a_root_are_read(tiny: Tiny, tmp_path: Path) -> None:
     table = (other / "videos.csv").read_text()
     (other / "videos.csv").write_text(table.replace("red,test", "blue,test", 1))
     assert tiny.main(*arguments, "--data", other) == 1
+
+
+def test_neither_checking_nor_comparing_imports_torch(theirs: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(theirs, results / "synthetic_3x4/icarl")
+    code = f"""
+import sys
+from vcil_bench.cli import main
+assert main(["check-record", {str(theirs)!r}, "--results", {str(results)!r}]) == 0
+assert main(["compare", "icarl", "icarl", "--readout", "nme,cnn", "--results", {str(results)!r}]) == 0
+assert not [m for m in sys.modules if m == "torch" or m.startswith("vcil_bench.methods.")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 class TestCommands:

@@ -129,15 +129,15 @@ def check_records(files: Sequence[Path], here: Here) -> list[Check]:
             made.append(Check(str(path), "form", "failed", str(error)))
     stored = {record.path: _stored(record) for record in sound}
     readable = {path: found for path, found in stored.items() if isinstance(found, Predictions)}
+    tally = _tally(sound, readable, here.records)
     for record in sound:
-        votes = _votes(record, sound, readable, here.records)
         protocol = _protocol(record, here.protocol)
         for check, outcome, text in (
             ("form", "ok", f"schema {record.data['schema']}, {len(record.data['steps'])} steps"),
             _complete(record),
             _name(record),
             *_counts(record, stored[record.path]),
-            _labels(record, readable.get(record.path), here.labels, votes),
+            _labels(record, readable.get(record.path), here.labels, tally[_data_of(record)]),
             _fingerprint(record, protocol),
             _order(record, protocol),
             _budget(record, protocol),
@@ -262,30 +262,47 @@ def _classes(record: Record, stored: Predictions) -> dict[str, str]:
     }
 
 
-def _votes(
-    record: Record, sound: Sequence[Record], readable: Mapping[Path, Predictions], known: Sequence[Record]
-) -> dict[str, Counter[str]]:
-    """Return, per test video, how many other records of the same data give it which class."""
-    votes: dict[str, Counter[str]] = defaultdict(Counter)
+_Votes = dict[str, Counter[str]]  # per test video, how many records give it which class
+
+
+def _tally(
+    sound: Sequence[Record], readable: Mapping[Path, Predictions], known: Sequence[Record]
+) -> dict[tuple[str, str], _Votes]:
+    """Count, for each set of data, the classes that records give to its test videos."""
+    tally: dict[tuple[str, str], _Votes] = defaultdict(lambda: defaultdict(Counter))
+    about = {_data_of(record) for record in sound}
     checked = {path.resolve() for path in readable}
-    others = [other for other in sound if other.path in readable and other is not record]
-    others += [other for other in known if other.path.resolve() not in checked and has_predictions(other)]
-    for other in others:
-        if _data_of(other) != _data_of(record):
-            continue
-        stored = readable.get(other.path) or read_predictions(other)
-        for video, name in _classes(other, stored).items():
+    pairs = [(record, readable[record.path]) for record in sound if record.path in readable]
+    pairs += [
+        (record, read_predictions(record))
+        for record in known
+        if _data_of(record) in about and record.path.resolve() not in checked and has_predictions(record)
+    ]
+    for record, stored in pairs:
+        votes = tally[_data_of(record)]
+        for video, name in _classes(record, stored).items():
             votes[video][name] += 1
-    return votes
+    return tally
+
+
+def _others(votes: _Votes, classes: Labels) -> dict[str, str]:
+    """Return the class that most other records give to each test video of a record that has voted, too.
+
+    Where as many agree with it as with another class, nothing is decided.
+    """
+    usual = {}
+    for video, name in classes.items():
+        ((first, number), *rest) = (votes[video] - Counter([name])).most_common(2) or [("", 0)]
+        if number and not (rest and rest[0][1] == number and rest[0][0] == name):
+            usual[video] = first
+    return usual
 
 
 def _data_of(record: Record) -> tuple[str, str]:
     return record.data["data"]["dataset"], record.data["data"]["manifest_sha256"]
 
 
-def _labels(
-    record: Record, stored: Predictions | None, listed: Labels | None, votes: Mapping[str, Counter[str]]
-) -> _Found:
+def _labels(record: Record, stored: Predictions | None, listed: Labels | None, votes: _Votes) -> _Found:
     """Hold labels against their tasks, the dataset's list, other records and the folders of the videos."""
     if stored is None:
         return "labels", "unchecked", "the predictions cannot be read"
@@ -304,20 +321,18 @@ def _labels(
             text = f"{wrong[0]!r} is of class {classes[wrong[0]]!r}, the dataset's list has {given!r}"
             return "labels", "failed", _more(text, wrong)
         return "labels", "ok", f"{len(classes)} as the dataset's list has them"
-    wrong = [
-        video for video, name in classes.items() if video in votes and votes[video].most_common(1)[0][0] != name
-    ]
+    usual = _others(votes, classes)
+    wrong = [video for video, name in usual.items() if name != classes[video]]
     if wrong:
-        other = votes[wrong[0]].most_common(1)[0][0]
+        other = usual[wrong[0]]
         text = f"{wrong[0]!r} is of class {classes[wrong[0]]!r}, in other records of these data of {other!r}"
         return "labels", "failed", _more(text, wrong)
     wrong, folders = _odd_folders(classes)
     if wrong:
         text = f"{wrong[0]!r} is of class {classes[wrong[0]]!r}, the other videos of its folder are not"
         return "labels", "failed", _more(text, wrong)
-    shared = sum(video in votes for video in classes)
-    if shared == len(classes):
-        return "labels", "ok", f"{shared} as in other records of the same data"
+    if len(usual) == len(classes):
+        return "labels", "ok", f"{len(usual)} as in other records of the same data"
     if folders:
         return "labels", "ok", f"{len(classes)} as the folders of the videos are named"
     return "labels", "unchecked", "no list of the dataset here (--data ROOT), and no other record of these data"
