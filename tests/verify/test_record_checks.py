@@ -298,6 +298,8 @@ class TestCommands:
         assert self.run("check-record", theirs, "--results", results) == 0
         assert self.run("check-record", theirs / "default-s1000.json", "--results", results) == 0
         assert self.run("check-record", tmp_path / "nothing", "--results", results) == 2
+        assert self.run("check-record", "--results", results) == 2
+        assert self.run("check-record", "--list") == 0
         tampered(theirs, one_count)
         capsys.readouterr()
         assert self.run("check-record", theirs, "--results", results, "--json") == 1

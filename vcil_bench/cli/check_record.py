@@ -31,15 +31,26 @@ def add_to(commands: Commands) -> None:
         vcil-bench check-record theirs/ --json                         # exit code 1: a check failed
         """,
     )
-    check.add_argument("place", type=path_argument, metavar="FILE|FOLDER", help="a record, or a folder of them")
+    check.add_argument(
+        "place",
+        type=path_argument,
+        nargs="?",
+        metavar="FILE|FOLDER",
+        help="a record, or a folder of them (no default: it must be given, but for --list)",
+    )
     add_grounds(check)
     check.add_argument("--json", action="store_true", help="print the checks as JSON (default: as lines)")
     check.add_argument("--list", action="store_true", help="list the checks, and check nothing (default: check)")
     check.set_defaults(run=_check)
 
 
-def add_grounds(parser: argparse.ArgumentParser) -> None:
-    """Let a command take what records are held against."""
+def add_grounds(parser: argparse.ArgumentParser, results: str = "folder of records to compare with") -> None:
+    """Let a command take what records are held against.
+
+    Args:
+        parser: The command's.
+        results: What the results folder is for.
+    """
     parser.add_argument(
         "--protocol",
         type=path_argument,
@@ -54,7 +65,7 @@ def add_grounds(parser: argparse.ArgumentParser) -> None:
         help="folder of the dataset, whose lists tell the classes of test videos (default: other records of the "
         "same data, and the folders of the videos, do)",
     )
-    add_results(parser, "folder of records to compare with")
+    add_results(parser, results)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -64,6 +75,8 @@ def _check(options: argparse.Namespace) -> int:
         for name, text in NAMES.items():
             print(f"{name:12} {text}")
         return ExitCode.DONE
+    if options.place is None:
+        raise UserError("check-record needs a record, or a folder of them")
     files = record_files(options.place)
     checks = check_records(files, grounds(options, files))
     if options.json:

@@ -33,7 +33,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--source", default="", metavar="TEXT", help="where they were had from (default: left empty)"
     )
-    add_grounds(parser)
+    add_grounds(parser, "folder that they are taken into, and whose records they are compared with")
     parser.set_defaults(run=_import)
 
 
