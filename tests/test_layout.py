@@ -21,7 +21,7 @@ LAYERS = (
     {"method"},
     {"memory", "feature_memory", "training", "stream", "verify", "trackers", "identity"},
     {"data"},
-    {"nets", "protocol", "record", "record_schema", "options"},
+    {"nets", "protocol", "record", "record_schema", "options", "origin"},
     {"gaussians", "losses", "metrics", "common", ""},
 )
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

@@ -187,12 +187,15 @@ def changed_since(record: Record) -> list[str]:
     """Return the parts of a record, protocol and code, that have changed since it was made: why it is stale.
 
     What cannot be found on this machine, such as another user's method file or lists that must be imported
-    first, counts as unchanged.
+    first, counts as unchanged; files that a record from elsewhere names are not looked for.
     """
+    record = record.as_written
     saved = record.data["identity"]
     now = {name: digest for name in saved if is_code(name) and (digest := _code_now(name, record)) is not None}
     protocol = record.data["protocol"]
-    fingerprint = fingerprint_now(record.protocol_reference, protocol["overrides"])
+    reference = record.protocol_reference
+    foreign = record.origin is not None and reference != protocol["name"]
+    fingerprint = None if foreign else fingerprint_now(reference, protocol["overrides"])
     if fingerprint is not None:
         now |= parts({}, protocol=fingerprint)
     return differences(saved, now, ignoring=saved.keys() - now.keys())
@@ -267,6 +270,8 @@ def _code_now(part: str, record: Record) -> str | None:
     if part.startswith("vcil_bench.") and not part.startswith(f"{METHODS}."):
         return _harness_module(part)
     is_file = method["origin"] == "file" and part == Path(method["file"]).name
+    if is_file and record.origin is not None:
+        return None
     path = Path(method["file"]) if is_file else _file(part)
     return _read(path).digest if path is not None and path.is_file() else None
 

@@ -54,8 +54,9 @@ class RunOptions:
             others give up on one; raise it where reading the data for the first time takes longer.
         max_tasks: Stop after this many tasks with a partial record; the same command without it continues from
             there. null runs all tasks.
-        tracker: Also send losses and accuracies to ``tensorboard``, or to a class of yours, given as
-            ``package.module:Name`` (see ``vcil_bench/trackers.py`` for its methods).
+        tracker: Also send losses, accuracies and counts to ``tensorboard``, ``wandb`` (offline) or ``mlflow``,
+            or to a class of yours, given as ``package.module:Name`` (see ``vcil_bench/trackers.py`` for its
+            methods and the names of the scalars).
         max_missing: Largest share of the training or test videos that may be unusable; a run with more is
             refused.
     """

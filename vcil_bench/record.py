@@ -29,10 +29,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from . import origin as origins
 from .common.config import LARGEST_NUMBER
 from .common.errors import UserError
 from .common.files import write_atomically
 from .metrics import METRICS, STEP_METRICS, accuracy_matrix
+from .origin import Origin
 from .record_schema import RecordData
 
 SCHEMA = 1
@@ -52,15 +54,42 @@ ADVICE = "move it away or run again with --force"
 
 @dataclass(frozen=True)
 class Record:
-    """A record read from disk."""
+    """A record read from disk.
+
+    Attributes:
+        path: Its file.
+        data: What it says, or what a report is to show of that.
+        origin: Where it was made, None for here.
+        written: All that the file says, where ``data`` is less; None where ``data`` is all.
+    """
 
     path: Path
     data: RecordData
+    origin: Origin | None = None
+    written: RecordData | None = None
 
     @property
     def complete(self) -> bool:
         """Whether the run went through all its tasks."""
         return self.data["status"] == "complete"
+
+    @property
+    def as_written(self) -> Record:
+        """The record as its file has it."""
+        return self if self.written is None else Record(self.path, self.written, self.origin)
+
+    @property
+    def place(self) -> str:
+        """Where it lies below a results folder, which tells nothing of the machine."""
+        data = self.data
+        place = record_path(
+            Path(), data["protocol"]["label"], data["method"]["name"], data["variant"], data["seed"]
+        )
+        if self.origin is not None:
+            place = Path(origins.ELSEWHERE, self.origin.name) / place
+        elif REFERENCE in self.path.parts[-4:-3]:
+            place = REFERENCE / place
+        return place.as_posix()
 
     @property
     def protocol_reference(self) -> str:
@@ -143,8 +172,24 @@ def save_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def load(path: Path) -> Record:
-    """Read and check a record.
+def load(path: Path, origin: Origin | None = None) -> Record:
+    """Read and check a record, its counts against its predictions where these are there.
+
+    Args:
+        path: Its file.
+        origin: Where it was made, None for here.
+
+    Raises:
+        RecordError: Names the file and what is wrong with it.
+    """
+    record = read(path, origin)
+    if has_predictions(record):
+        check_predictions(record)
+    return record
+
+
+def read(path: Path, origin: Origin | None = None) -> Record:
+    """Read a record and check its form, but not its predictions.
 
     Raises:
         RecordError: Names the file and what is wrong with it.
@@ -162,17 +207,15 @@ def load(path: Path) -> Record:
         _check(data)
     except (msgspec.ValidationError, ValueError) as error:
         raise RecordError(f"{path}: inconsistent record ({error}); {ADVICE}") from error
-    record = Record(path, data)
-    if has_predictions(record):
-        _check_predictions(record)
-    return record
+    return Record(path, data, origin)
 
 
 def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
     """Read every record below a results folder, sorted by path; superseded ones are passed over.
 
     Records in its folder ``reference``, which come with the harness, count where there is none of the same run
-    on the same protocol: one of an earlier version of the protocol hides nothing.
+    on the same protocol: one of an earlier version of the protocol hides nothing. Those below ``elsewhere/NAME``
+    were made by others and carry their origin.
 
     Returns:
         The records and, for each file that could not be read, its error.
@@ -181,15 +224,33 @@ def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
     made_here, others = _load_below(results)
     ran = {(place, record.data["protocol"]["fingerprint"]) for place, record in made_here.items()}
     kept = [r for place, r in shipped.items() if (place, r.data["protocol"]["fingerprint"]) not in ran]
-    return sorted([*kept, *made_here.values()], key=lambda record: record.path), [*errors, *others]
+    sent, more = _load_elsewhere(results / origins.ELSEWHERE)
+    everything = [*kept, *made_here.values(), *sent]
+    return sorted(everything, key=lambda record: record.path), [*errors, *others, *more]
 
 
-def _load_below(folder: Path) -> tuple[dict[Path, Record], list[RecordError]]:
+def _load_elsewhere(folder: Path) -> tuple[list[Record], list[RecordError]]:
+    """Read the records that others made, each sender's below a folder of its own."""
+    records: list[Record] = []
+    errors: list[RecordError] = []
+    for place in sorted(path for path in folder.glob("*") if path.is_dir()):
+        try:
+            origin = origins.read(place)
+        except UserError as error:
+            errors.append(RecordError(str(error)))
+            continue
+        some, others = _load_below(place, origin)
+        records += some.values()
+        errors += others
+    return records, errors
+
+
+def _load_below(folder: Path, origin: Origin | None = None) -> tuple[dict[Path, Record], list[RecordError]]:
     """Read the records of a folder by their places in it, and the errors of those that cannot be read."""
     records, errors = {}, []
     for path in sorted(folder.glob("*/*/*.json")):
         try:
-            record = load(path)
+            record = load(path, origin)
             _check_place(record)
             records[path.relative_to(folder)] = record
         except RecordError as error:
@@ -383,7 +444,7 @@ def _whole(
     return values.astype(np.int64)
 
 
-def _check_predictions(record: Record) -> None:
+def check_predictions(record: Record) -> None:
     """Check the counts against the predictions they were made from.
 
     Raises:

@@ -278,7 +278,9 @@ def test_corrupt_record_is_named_and_the_others_reported(
     assert str(bad) in line
     assert "1 records" in printed.out
     assert [row["method"] for row in markdown(tmp_path)] == ["alpha"]
-    assert str(bad) in (out / "index.md").read_text(encoding="utf-8")
+    text = (out / "index.md").read_text(encoding="utf-8")
+    assert bad.relative_to(tmp_path).as_posix() in text
+    assert str(bad) not in text  # which is told on the terminal alone
 
 
 def _sections() -> list[tuple[str, str]]:
@@ -301,7 +303,7 @@ def test_empty_results(tiny: Tiny, tmp_path: Path) -> None:
     results, out = tmp_path / "results", tmp_path / "reports"
     results.mkdir()
     assert tiny.main("report", "--results", results, "--out", out) == 0
-    assert f"No records in {results}" in (out / "index.md").read_text(encoding="utf-8")
+    assert "No records in results" in (out / "index.md").read_text(encoding="utf-8")
 
 
 def test_report_imports_neither_torch_nor_a_method(tmp_path: Path) -> None:

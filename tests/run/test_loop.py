@@ -18,8 +18,6 @@ from small_runs import quick as quick_values
 from vcil_bench import record
 from vcil_bench.common.errors import ExitCode
 from vcil_bench.nets.backbones import BACKBONES, backbone
-from vcil_bench.protocol import MemorySpec
-from vcil_bench.record_schema import MemoryUse
 from vcil_bench.run import loop
 from vcil_bench.training import checkpoint
 
@@ -492,22 +490,3 @@ def test_a_folder_whose_name_is_no_text_is_refused(
 ) -> None:
     assert tiny.main("run", "zero_shot", tiny.protocol, "--results", f"{tmp_path}/\udcff") == 2
     assert "UTF-8" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("budget", "videos", "frames", "exceeded"),
-    [
-        (None, 0, 0, False),
-        (None, 1, 4, True),
-        (MemorySpec(per_class=2, frames=4), 6, 24, False),
-        (MemorySpec(per_class=2, frames=4), 7, 24, True),
-        (MemorySpec(per_class=2, frames=4), 6, 25, True),
-        (MemorySpec(total=5, frames="all"), 5, 500, False),
-        (MemorySpec(total=5, frames="all"), 6, 6, True),
-    ],
-)
-def test_exemplars_are_held_against_the_budget(
-    budget: MemorySpec | None, videos: int, frames: int, exceeded: bool
-) -> None:
-    use = MemoryUse(videos=videos, frames=frames, bytes=0)
-    assert loop.exceeds_budget(budget, use, num_seen=3) == exceeded

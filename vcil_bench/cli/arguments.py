@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.terminal_text import print
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Commands = Any
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,6 +24,35 @@ class Parser(argparse.ArgumentParser):
         """Print what is wrong and end with exit code 2."""
         print(f"vcil-bench: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
+
+
+def add_command(commands: Commands, name: str, summary: str, examples: str) -> argparse.ArgumentParser:
+    """Add a command with its help.
+
+    Args:
+        commands: Where to.
+        name: What is typed.
+        summary: What it does, in a line.
+        examples: Commands, one a line, perhaps with a comment; they stand at the end of its ``--help``.
+    """
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"EXAMPLES\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_results(parser: argparse.ArgumentParser, text: str = "folder of the records") -> None:
+    """Let a command take ``--results``."""
+    parser.add_argument(
+        "--results",
+        type=path_argument,
+        default=Path("results"),
+        metavar="DIR",
+        help=f"{text} (default: results)",
+    )
 
 
 def path_argument(text: str) -> Path:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import check_writable, write_atomically
 from vcil_bench.record import Record, RecordError, load_all
 
-from . import latex, page, papers
+from . import figure_cache, latex, page, papers
+from .anonymity import Cover, Telling
 from .figure_cache import Kept
 from .figures import write_all
 from .tables import frame, groups, markdown
@@ -27,35 +29,48 @@ class Written:
         errors: One error per record that could not be read.
         notes: What could not be drawn, and why.
         records: Number of records read.
+        strange: Files below the folder that this report did not write; looked for where it is anonymous.
     """
 
     files: list[Path]
     errors: list[RecordError]
     notes: list[str]
     records: int
+    strange: list[Path] = field(default_factory=list)
 
 
-def write(results: Path, out: Path) -> Written:
+def write(results: Path, out: Path, telling: Telling = Telling.NO_PATHS) -> Written:
     """Write the report of all records below ``results`` into ``out``; the same input gives the same bytes.
 
     ``index.html`` is the page; ``index.md`` the same tables as text; ``papers/`` the papers' tables as Markdown,
     CSV and LaTeX; one folder per protocol its table and figures. Records that cannot be read or drawn are left
     out, named on the page and returned.
+
+    Args:
+        results: Folder of the records.
+        out: Where to write.
+        telling: Whether paths, or all that records hold, are told, or nothing that names people and machines.
     """
     check_writable(out)
-    records, errors = load_all(results)
+    written_records, errors = load_all(results)
+    cover = Cover(telling, results, written_records)
+    records = cover.records(written_records)
     try:
-        return _draw(results, out, records, errors)
+        written = _draw(results, out, records, errors, cover)
     except UserError:
         raise
     except Exception:
-        undrawn = [error for record in records if (error := _undrawable(results, record)) is not None]
+        undrawn = [error for record in records if (error := _undrawable(results, record, cover)) is not None]
         if not undrawn:
             raise  # it is no record's fault alone
         named = {error.path for error in undrawn}
-        return _draw(
-            results, out, [record for record in records if record.path not in named], [*errors, *undrawn]
-        )
+        rest = [record for record in records if record.path not in named]
+        written = _draw(results, out, rest, [*errors, *undrawn], cover)
+    if telling is not Telling.ANONYMOUS:
+        return written
+    mine = {*written.files, out / figure_cache.NAME}
+    strange = sorted(path for path in out.rglob("*") if path.is_file() and path not in mine)
+    return dataclasses.replace(written, strange=strange)
 
 
 class DrawingError(RecordError):
@@ -71,11 +86,11 @@ class DrawingError(RecordError):
         self.path = path
 
 
-def _undrawable(results: Path, record: Record) -> DrawingError | None:
+def _undrawable(results: Path, record: Record, cover: Cover) -> DrawingError | None:
     """Draw the report of one record alone, and say why that cannot be done; None if it can."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            _draw(results, Path(folder), [record], [])
+            _draw(results, Path(folder), [record], [], cover)
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the other records are drawn without this one
@@ -83,7 +98,9 @@ def _undrawable(results: Path, record: Record) -> DrawingError | None:
     return None
 
 
-def _draw(results: Path, out: Path, records: list[Record], errors: Sequence[RecordError]) -> Written:
+def _draw(
+    results: Path, out: Path, records: list[Record], errors: Sequence[RecordError], cover: Cover
+) -> Written:
     """Write the report of these records, and name those that are left out."""
     notes: list[str] = []
     made = papers.tables(records)
@@ -105,11 +122,12 @@ def _draw(results: Path, out: Path, records: list[Record], errors: Sequence[Reco
         for picture in shown:
             index += [f"![{picture.caption}]({picture.png.relative_to(out)})", ""]
     if not records:
-        index += [f"No records in {results}.", ""]
+        index += [f"No records in {cover.text(str(results))}.", ""]
     index += ["# Tables of papers", "", *(papers.markdown(table) for table in made)]
-    if errors:
-        index += ["# Left out", "", *(f"- {error}" for error in errors), ""]
-    html = page.build(records, errors, grouped, [page.PaperTable(**papers.as_plain(table)) for table in made])
+    told = [RecordError(cover.text(str(error))) for error in errors]
+    if told:
+        index += ["# Left out", "", *(f"- {error}" for error in told), ""]
+    html = page.build(records, told, grouped, [page.PaperTable(**papers.as_plain(table)) for table in made])
     kept.write()
     heads = [out / "index.html", out / "index.md"]
     write_atomically(heads[0], html.encode())

@@ -84,10 +84,10 @@ def legends(rows: Sequence[Row]) -> list[str]:
     A method's only run on a backbone that was chosen for it is named by the backbone, whatever else was set.
     """
     differ = len({row.backbone for row in rows}) > 1
-    beside = Counter((row.method, row.readout, row.backbone) for row in rows)
+    beside = Counter((row.method_and_origin, row.readout, row.backbone) for row in rows)
     names = []
     for row in rows:
-        if row.has_chosen_backbone and beside[row.method, row.readout, row.backbone] == 1:
+        if row.has_chosen_backbone and beside[row.method_and_origin, row.readout, row.backbone] == 1:
             names.append(row.name_by_backbone)
         elif differ and row.backbone not in row.variant:
             names.append(f"{row.name} on {row.backbone}")

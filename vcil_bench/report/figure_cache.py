@@ -74,7 +74,13 @@ class Kept:
 def _source(title: str, rows: Sequence[Row]) -> str:
     """Return a hash of all that a figure is made of."""
     shown = [
-        [row.method, row.variant, row.backbone, row.readout, [_content(record) for record in row.complete]]
+        [
+            row.method_and_origin,
+            row.variant,
+            row.backbone,
+            row.readout,
+            [_content(record) for record in row.complete],
+        ]
         for row in rows
     ]
     return hashlib.sha256(json.dumps([_code(), title, shown]).encode()).hexdigest()

@@ -92,10 +92,14 @@ def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
     drawn = [row for row in lines if row.complete]
     notes = [f"{_row_name(row)}: no finished run" for row in lines if not row.complete]
     pictures = []
-    default = {(row.method, row.backbone) for row in drawn if row.variant == "default"}
-    plain = [row for row in drawn if row.variant == "default" or (row.method, row.backbone) not in default]
+    default = {(row.method_and_origin, row.backbone) for row in drawn if row.variant == "default"}
+    plain = [
+        row for row in drawn if row.variant == "default" or (row.method_and_origin, row.backbone) not in default
+    ]
     of_variants = dict.fromkeys(
-        row.method for row in drawn if row.variant != "default" and (row.method, row.backbone) in default
+        row.method
+        for row in drawn
+        if row.variant != "default" and (row.method_and_origin, row.backbone) in default
     )
     for kind, make, caption in (
         ("curves", curves_figure, "Accuracy over all classes seen, and mean forgetting, after every task."),
@@ -140,10 +144,10 @@ def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
 def file_names(rows: Sequence[Row]) -> list[str]:
     """Return a safe file name, without extension, for every row of a group.
 
-    It is ``method--variant--readout``; names that had to be changed or cut end in a hash of the true one, so
-    that no two rows share a file.
+    It is ``method--variant--readout``, with the origin of runs from elsewhere behind the method; names that had
+    to be changed or cut end in a hash of the true one, so that no two rows share a file.
     """
-    keys = [(row.method, row.variant, row.readout) for row in rows]
+    keys = [(row.method, *([row.origin] if row.origin else []), row.variant, row.readout) for row in rows]
     same = Counter(keys)
     names = []
     for row, key in zip(rows, keys, strict=True):

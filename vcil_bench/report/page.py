@@ -223,6 +223,7 @@ def _row(group: Group, row: Row, legend: str, runs: list[int]) -> dict[str, Any]
     times = [_training_seconds(record) for record in row.complete]
     line: dict[str, Any] = {
         "method": row.method,
+        "origin": row.origin,
         "variant": row.variant,
         "backbone": row.backbone,
         "pretraining": first["weights"]["pretraining"],
@@ -290,7 +291,8 @@ def _run(record: Record, name: str, place: tuple[int, int] | None, pool: _Pool) 
     changed = changed_since(record)
     run: dict[str, Any] = {
         "id": name,
-        "file": record.path.as_posix(),
+        "file": record.place,
+        "origin": record.origin.note if record.origin is not None else "",
         "place": list(place) if place else None,
         "command": command(record),
         "stale": in_words(changed, most=len(changed)),

@@ -31,7 +31,7 @@ from vcil_bench.record import Record
 from .ranking import EXPLANATION, Candidate, rank
 from .significance import Comparison
 from .systems import PAGE, missing
-from .tables import covers_seeds, notes_of
+from .tables import covers_seeds, notes_of, origin_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -337,13 +337,15 @@ def _likeness(record: Record) -> tuple[str, ...]:
 
 
 def _computing(record: Record) -> str:
-    """Return the precision and the kind of frames of a run, empty for fp32 on frames from videos."""
+    """Return precision, kind of frames and origin of a run, empty for fp32 on frames from videos, run here."""
     precision = str(record.data["options"]["precision"]["value"])
     store = record.data["data"]["store"]
     parts = [precision] if precision != "fp32" else []
     if store:
         cap = f", at most {store['max_frames']} a video" if store["max_frames"] else ""
         parts.append(f"JPEG frames of quality {store['quality']}{cap}")
+    if origin_of(record):
+        parts.append(f"run by {origin_of(record)}")
     return ", ".join(parts)
 
 
@@ -415,6 +417,7 @@ def frame(table: Table) -> pd.DataFrame:
                 {
                     "table": table.spec.id,
                     "row": line.label,
+                    "origin": ", ".join(dict.fromkeys(filter(None, map(origin_of, cell.records)))),
                     "backbone": line.backbone,
                     "exemplars": line.exemplars,
                     "pretraining": line.pretraining,

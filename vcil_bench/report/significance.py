@@ -8,7 +8,6 @@ which both methods see the same draw, and a sign test says over how many class o
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,17 +76,24 @@ def compare(
     observed = np.array([a.metric(metric, readouts[0]) - b.metric(metric, readouts[1]) for a, b in pairs])
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(draws[0][1] - draws[1][1], [tail, 100 - tail])
-    better = observed > 0 if METRICS[metric].higher_is_better else observed < 0
-    wins, ties = int(better.sum()), int((observed == 0).sum())
-    losses = len(observed) - wins - ties
+    wins, losses = wins_and_losses(observed, metric)
     return Comparison(float(observed.mean()), float(low), float(high), wins, losses, sign_test(wins, losses))
+
+
+def wins_and_losses(differences: NDArray[np.float64], metric: str) -> tuple[int, int]:
+    """Return on how many class orders the first is better, and on how many the second."""
+    better = differences > 0 if METRICS[metric].higher_is_better else differences < 0
+    wins = int(better.sum())
+    return wins, int((differences != 0).sum()) - wins
 
 
 def sign_test(wins: int, losses: int) -> float:
     """Return the two-sided p-value of so uneven a split of fair coins; ties are left out."""
-    tosses = wins + losses
-    tail = sum(math.comb(tosses, k) for k in range(min(wins, losses) + 1)) / 2**tosses
-    return min(1.0, 2 * tail)
+    tosses, tail, ways = wins + losses, 0, 1
+    for k in range(min(wins, losses) + 1):
+        tail += ways
+        ways = ways * (tosses - k) // (k + 1)  # of choosing k + 1 of them
+    return min(1.0, 2 * tail / 2**tosses)
 
 
 def _seed(record: Record) -> int:

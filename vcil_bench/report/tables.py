@@ -56,6 +56,7 @@ class Row:
         unfinished: Partial and failed runs.
         seeds: Number of seeds the protocol asks for.
         stale: What has changed since, an empty list if nothing has.
+        origin: Name of who made the runs, empty for here.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Row:
     unfinished: list[Record]
     seeds: int
     stale: list[str]
+    origin: str = ""
 
     @property
     def name(self) -> str:
@@ -84,7 +86,12 @@ class Row:
 
     def _named(self, what: str) -> str:
         readout = self.readout if len(self._readouts()) > 1 else ""
-        return " ".join(part for part in (self.method, what, readout) if part)
+        return " ".join(part for part in (self.method_and_origin, what, readout) if part)
+
+    @property
+    def method_and_origin(self) -> str:
+        """The method, and who ran it if that was elsewhere."""
+        return f"{self.method} [{self.origin}]" if self.origin else self.method
 
     @property
     def notes(self) -> str:
@@ -132,6 +139,7 @@ def notes_of(runs: Sequence[Record]) -> str:
     checks = dict.fromkeys(check for check, _ in warnings_of(complete))
     if checks:
         notes.append(f"warned: {' and '.join(checks)}")
+    notes += [run.origin.note for run in runs if run.origin is not None]
     return ", ".join(dict.fromkeys(notes))
 
 
@@ -204,25 +212,30 @@ def groups(records: Sequence[Record]) -> list[Group]:
 
 
 def rows(group: Group) -> list[Row]:
-    """Return the group's rows, sorted by method, variant and readout."""
-    runs: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    """Return the group's rows, sorted by method, variant and readout; runs from elsewhere have their own."""
+    runs: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
     for record in group.records:
         data = record.data
         weights = data["weights"]
         entry = BACKBONES.get(weights["name"])
         own_weights = entry is not None and weights["source"] == entry.own_source
         backbone = weights["name"] if own_weights else f"{weights['name']} ({Path(weights['source']).name})"
-        runs[data["method"]["name"], data["variant"], backbone].append(record)
+        runs[data["method"]["name"], data["variant"], backbone, origin_of(record)].append(record)
     result = []
-    for (method, variant, backbone), members in sorted(runs.items()):
+    for (method, variant, backbone, origin), members in sorted(runs.items()):
         members = sorted(members, key=lambda r: r.data["seed"])
         complete = [r for r in members if r.complete]
         stale = _stale(complete)
         seeds = len(members[0].data["protocol"]["seeds"])
         unfinished = [r for r in members if not r.complete]
         for readout in members[0].data["method"]["readouts"]:
-            result.append(Row(method, variant, backbone, readout, complete, unfinished, seeds, stale))
+            result.append(Row(method, variant, backbone, readout, complete, unfinished, seeds, stale, origin))
     return result
+
+
+def origin_of(record: Record) -> str:
+    """Return the name of who made a record, empty for here."""
+    return record.origin.name if record.origin is not None else ""
 
 
 def frame(group: Group) -> pd.DataFrame:
@@ -233,6 +246,7 @@ def frame(group: Group) -> pd.DataFrame:
     for row in rows(group):
         line: dict[str, object] = {
             "method": row.method,
+            "origin": row.origin,
             "variant": row.variant,
             "backbone": row.backbone,
             "readout": row.readout,
@@ -262,7 +276,7 @@ def markdown(group: Group) -> str:
         ]
         table.append(
             [
-                row.method,
+                row.method_and_origin,
                 row.variant,
                 row.backbone,
                 row.readout,

@@ -36,10 +36,11 @@ from vcil_bench.nets.parallel.batch_part import computing
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.nets.trunk import Trunk
 from vcil_bench.protocol import MemorySpec
+from vcil_bench.protocol.budget import allowed_videos, exceeds_budget
 from vcil_bench.record import Record
 from vcil_bench.record_schema import Costs, Memory, MemoryUse, Session
 from vcil_bench.stream import Task, TaskStream, class_names
-from vcil_bench.trackers import NoTracker
+from vcil_bench.trackers import NoTracker, task_scalars
 from vcil_bench.trackers import find as find_tracker
 from vcil_bench.training import Trainer, TrainingError
 from vcil_bench.training import checkpoint as checkpoints
@@ -390,8 +391,8 @@ class _Run:
         self.top |= {f"{step}/{name}": ranked for name, ranked in result.top.items()}
         self._save_step(method, state)
         total = sum(len(t) for t in tests)
-        accuracies = {f"accuracy/{name}": sum(c) / total for name, c in result.correct.items()}
-        method.context.trainer.tracker.scalars(accuracies, step + 1)
+        told = task_scalars(self.record["steps"], self.record["test_videos"])
+        method.context.trainer.tracker.scalars(told, step + 1)
         headline = sum(result.correct[method.readouts[0]])
         of = f" ({method.readouts[0]})" if len(method.readouts) > 1 else ""
         self.say(
@@ -550,24 +551,3 @@ def _check_budget(method: Method, use: MemoryUse, budget: MemorySpec | None, num
             f"{allowed_videos(budget, num_seen)} videos after {num_seen} classes"
             + (f" of {budget.frames} frames each" if budget is not None else " (no exemplars)")
         )
-
-
-def exceeds_budget(budget: MemorySpec | None, use: MemoryUse, num_seen: int) -> bool:
-    """Tell whether exemplars are more, or have more frames, than a protocol allows after so many classes.
-
-    A memory of features alone is measured by its frames, where the protocol limits them: the frames of one video
-    may be of several.
-    """
-    if budget is not None and isinstance(budget.frames, int) and 0 < use.frames == use.feature_frames:
-        return use.frames > budget.frames * allowed_videos(budget, num_seen)
-    too_many_frames = (
-        budget is not None and isinstance(budget.frames, int) and use.frames > budget.frames * use.videos
-    )
-    return use.videos > allowed_videos(budget, num_seen) or too_many_frames
-
-
-def allowed_videos(budget: MemorySpec | None, num_seen: int) -> int:
-    """Return how many exemplars a protocol allows after so many classes; 0 without a budget."""
-    if budget is None:
-        return 0
-    return budget.total if budget.total is not None else (budget.per_class or 0) * num_seen

@@ -27,8 +27,8 @@ from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.nets.backbones.base import Backbone
 from vcil_bench.nets.trunk import Trunk
 from vcil_bench.protocol import MemorySpec
+from vcil_bench.protocol.budget import allowed_videos, exceeds_budget
 from vcil_bench.registry import check_class, find
-from vcil_bench.run.loop import allowed_videos, exceeds_budget
 
 from .float64 import double_precision
 from .small_data import SmallData

@@ -147,7 +147,7 @@
     const [, , glyph] = data.styles[row.method] || ["", "", "●"];
     const sign = el("span", { class: "sign", "aria-hidden": "true", text: glyph });
     sign.dataset.method = row.method;
-    return [sign, "\u00a0", el("a", { href: runLink(data.runs[firstRun(row)]), text: row.method })];
+    return [sign, "\u00a0", el("a", { href: runLink(data.runs[firstRun(row)]), text: row.origin ? `${row.method} [${row.origin}]` : row.method })];
   }
 
   function firstRun(row) {
@@ -610,7 +610,7 @@
       warnings.map((words) => el("p", { class: "warning", text: words })),
       section("Run it again", commandBlock(run), el("p", { class: "quiet", text:
         `Code: ${environment.git ? `commit ${environment.git}${environment.dirty ? " with changes" : ""}` : "commit unknown"}; `
-        + `record: ${run.file}` })),
+        + `record: ${run.file}${run.origin ? `, ${run.origin}` : ""}` })),
       values.length ? section("Metrics, %", table("Metrics", ["readout", ...names.map((name) => data.metrics[name].title + (data.metrics[name].up ? " ↑" : " ↓"))],
         values.map(([readout, own]) => el("tr", {}, el("th", { scope: "row", text: readout }), names.map((name) =>
           el("td", { text: fixed(own[name]), title: data.metrics[name].formula })))))) : null,
