@@ -11,14 +11,24 @@ from vcil_bench import __version__
 from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
 
-from . import check, doctor, grid, new_method, prepare, report, run, show, verify
+from . import check, completion, doctor, grid, new_method, prepare, report, results, run, show, verify
 from .arguments import Parser
+
+EXAMPLES = """EXAMPLES
+  vcil-bench run stpr synthetic_3x4 --seed 1000     # train and test, minutes on a CPU
+  vcil-bench results                                # what was measured so far
+  vcil-bench report                                 # tables, figures and one page in reports/
+  vcil-bench show stpr                              # a method, its settings and their reasons
+  vcil-bench grid --table stpr_components --dry-run # the runs behind a paper's table
+  vcil-bench doctor --only machine                  # is everything there that a run needs?"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, one of ``ExitCode``."""
     try:
-        return _run(_parser().parse_args(arguments))
+        parser = _parser()
+        completion.enable(parser)
+        return _run(parser.parse_args(arguments))
     except UserError as error:
         print(f"vcil-bench: error: {error}", file=sys.stderr)
         return ExitCode.REFUSED
@@ -39,9 +49,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="vcil-bench", description="Benchmark Video Class-Incremental Learning methods.")
+    parser = Parser(
+        prog="vcil-bench",
+        description="Benchmark Video Class-Incremental Learning methods.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"vcil-bench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (run, grid, show, verify, prepare, check, new_method, doctor, report):
+    for command in (run, grid, results, show, verify, prepare, check, new_method, doctor, report):
         command.add_to(commands)
     return parser

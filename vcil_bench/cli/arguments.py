@@ -1,14 +1,23 @@
-"""Arguments that several commands share: paths, ``--set``, numbers."""
+"""Arguments that several commands share: paths, ``--set``, numbers; every command's help with its examples."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.terminal_text import print
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+else:
+    Commands = Any
+
+Kind = Literal["methods", "protocols", "datasets", "backbones", "tables", "metrics", "names", "keys"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,6 +27,42 @@ class Parser(argparse.ArgumentParser):
         """Print what is wrong and end with exit code 2."""
         print(f"vcil-bench: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
+
+
+def add_command(commands: Commands, name: str, summary: str, examples: str) -> argparse.ArgumentParser:
+    """Add a command with its help.
+
+    Args:
+        commands: Where to.
+        name: What is typed.
+        summary: What it does, in a line.
+        examples: Commands, one a line, perhaps with a comment; they stand at the end of its ``--help``.
+    """
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"EXAMPLES\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def completed_by(action: argparse.Action, *kinds: Kind) -> None:
+    """Let the shell complete an argument by names, see ``completion``; they are looked up when they are asked for."""
+
+    def names(prefix: str, **_: Any) -> Iterator[str]:
+        from .completion import names_of
+
+        return names_of(kinds, prefix)
+
+    action.completer = names  # type: ignore[attr-defined]  # argcomplete's own way
+
+
+def add_results(parser: argparse.ArgumentParser, text: str = "folder of the records") -> None:
+    """Let a command take ``--results``."""
+    parser.add_argument(
+        "--results", type=path_argument, default=Path("results"), metavar="DIR", help=f"{text} (default: results)"
+    )
 
 
 def path_argument(text: str) -> Path:
@@ -35,9 +80,10 @@ def path_argument(text: str) -> Path:
 
 def add_assignments(parser: argparse.ArgumentParser, text: str) -> None:
     """Let a command take ``--set``, which may stand several times and take several assignments each time."""
-    parser.add_argument(
+    action = parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="assignments", help=text
     )
+    completed_by(action, "keys")
 
 
 def whole_number(text: str, option: str) -> int:

@@ -5,34 +5,55 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 
 from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
-from .arguments import path_argument
+from .arguments import Commands, add_command, add_results
+from .progress import loading_torch
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: Commands) -> None:
     """Add ``doctor``."""
-    doctor = commands.add_parser("doctor", help="describe this machine and check the whole path on its GPUs")
-    doctor.add_argument("--gpu", action="store_true", help="refuse a machine without a GPU")
+    doctor = add_command(
+        commands,
+        "doctor",
+        "describe this machine, say what it lacks and what to do, and check the whole path on its GPUs",
+        """
+        vcil-bench doctor --only machine                            # devices, weights, decoders, folders: seconds
+        vcil-bench doctor --only machine --data ucf101=/data/ucf101 # and whether a dataset lies there
+        vcil-bench doctor --gpu                                     # everything, about ten minutes
+        vcil-bench doctor --list
+        """,
+    )
+    doctor.add_argument(
+        "--gpu", action="store_true", help="refuse a machine without a GPU (default: skip what needs one)"
+    )
+    doctor.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=ROOT",
+        help="look whether these datasets lie in these folders (default: none)",
+    )
     doctor.add_argument(
         "--only",
         nargs="+",
         action="extend",
         default=[],
         metavar="NAME",
-        help="checks (see --list); default: all",
+        help="checks, see --list (default: all)",
     )
-    doctor.add_argument("--list", action="store_true", help="list the checks")
-    doctor.add_argument("--json", action="store_true", help="print the lines as JSON")
-    doctor.add_argument("--results", type=path_argument, default=Path("results"), metavar="DIR")
+    doctor.add_argument("--list", action="store_true", help="list the checks (default: make them)")
+    doctor.add_argument("--json", action="store_true", help="print the lines as JSON (default: text)")
+    add_results(doctor)
     doctor.set_defaults(run=_doctor)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from vcil_bench.doctor import report
+    with loading_torch():
+        from vcil_bench.doctor import report
 
     if options.list:
         for name, summary, gpus in report.names():

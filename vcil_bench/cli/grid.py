@@ -14,7 +14,7 @@ from .arguments import add_assignments, path_argument, whole_number
 from .progress import progress_bars
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: Commands) -> None:
     """Add ``grid``."""
     grid = commands.add_parser("grid", help="run methods x protocols x seeds, as many at once as there are GPUs")
     grid.add_argument("methods", metavar="METHODS", help="joined by commas")

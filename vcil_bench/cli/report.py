@@ -9,14 +9,24 @@ from pathlib import Path
 from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
 
-from .arguments import path_argument
+from .arguments import Commands, add_command, add_results, path_argument
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: Commands) -> None:
     """Add ``report``."""
-    report = commands.add_parser("report", help="write tables and curves from the records")
-    report.add_argument("--results", type=path_argument, default=Path("results"), metavar="DIR")
-    report.add_argument("--out", type=path_argument, default=Path("reports"), metavar="DIR")
+    report = add_command(
+        commands,
+        "report",
+        "write tables and curves from the records",
+        """
+        vcil-bench report                                   # results/ into reports/index.html
+        vcil-bench report --results mine --out mine/report
+        """,
+    )
+    add_results(report)
+    report.add_argument(
+        "--out", type=path_argument, default=Path("reports"), metavar="DIR", help="where to (default: reports)"
+    )
     report.set_defaults(run=_report)
 
 
