@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -61,7 +61,11 @@ def completed_by(action: argparse.Action, *kinds: Kind) -> None:
 def add_results(parser: argparse.ArgumentParser, text: str = "folder of the records") -> None:
     """Let a command take ``--results``."""
     parser.add_argument(
-        "--results", type=path_argument, default=Path("results"), metavar="DIR", help=f"{text} (default: results)"
+        "--results",
+        type=path_argument,
+        default=Path("results"),
+        metavar="DIR",
+        help=f"{text} (default: results)",
     )
 
 
@@ -96,3 +100,11 @@ def whole_number(text: str, option: str) -> int:
         return int(text)
     except ValueError:
         raise UserError(f"{option} {text!r} is neither a whole number nor 'all'") from None
+
+
+def data_roots(pairs: Sequence[str]) -> dict[str, Path]:
+    """Read ``NAME=ROOT`` pairs."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--data {pair!r} names no dataset; give it as NAME=ROOT, such as ucf101={pair}")
+    return {name: Path(root) for name, _, root in (pair.partition("=") for pair in pairs)}

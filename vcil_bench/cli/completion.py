@@ -60,7 +60,9 @@ def _names(kind: Kind) -> list[str]:
         return list(METRICS)
     if kind == "keys":
         return _keys()
-    return [name for every in ("methods", "protocols", "datasets", "backbones", "tables") for name in _names(every)]
+    return [
+        name for every in ("methods", "protocols", "datasets", "backbones", "tables") for name in _names(every)
+    ]
 
 
 def method_names() -> list[str]:
@@ -82,7 +84,10 @@ def _keys() -> list[str]:
 
     keys = {field.name for field in dataclasses.fields(RunOptions)}
     package = Path(str(resources.files("vcil_bench")))
-    for path in (*_method_files(), *(package / name for name in ("classifier.py", "rehearsal.py", "pretrained.py"))):
+    for path in (
+        *_method_files(),
+        *(package / name for name in ("classifier.py", "rehearsal.py", "pretrained.py")),
+    ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
                 keys |= {

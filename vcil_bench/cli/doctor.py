@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING
 
 from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
-from .arguments import Commands, add_command, add_results
+from .arguments import Commands, add_command, add_results, completed_by, data_roots
 from .progress import loading_torch
+
+if TYPE_CHECKING:
+    from vcil_bench.doctor.outcome import Line
+
+MARGIN = 22  # columns before what was looked at
 
 
 def add_to(commands: Commands) -> None:
@@ -20,9 +29,10 @@ def add_to(commands: Commands) -> None:
         "doctor",
         "describe this machine, say what it lacks and what to do, and check the whole path on its GPUs",
         """
-        vcil-bench doctor --only machine                            # devices, weights, decoders, folders: seconds
-        vcil-bench doctor --only machine --data ucf101=/data/ucf101 # and whether a dataset lies there
-        vcil-bench doctor --gpu                                     # everything, about ten minutes
+        vcil-bench doctor --only machine                              # devices, weights, data, disk: seconds
+        vcil-bench doctor --only machine --data ucf101=/data/ucf101   # fail unless the dataset lies there
+        vcil-bench doctor --only machine --backbone clip_vit_b16      # fail unless its weights are there
+        vcil-bench doctor --gpu                                       # everything, about ten minutes
         vcil-bench doctor --list
         """,
     )
@@ -35,8 +45,17 @@ def add_to(commands: Commands) -> None:
         action="extend",
         default=[],
         metavar="NAME=ROOT",
-        help="look whether these datasets lie in these folders (default: none)",
+        help="fail unless these datasets lie in these folders (default: none)",
     )
+    action = doctor.add_argument(
+        "--backbone",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="fail unless the weights of these are on this machine (default: none)",
+    )
+    completed_by(action, "backbones")
     doctor.add_argument(
         "--only",
         nargs="+",
@@ -51,6 +70,21 @@ def add_to(commands: Commands) -> None:
     doctor.set_defaults(run=_doctor)
 
 
+def _shown(line: Line) -> str:
+    """Return a line of the table; in a terminal its last column is folded below itself."""
+    text = f"{line.result:8} {line.check:12} {line.what:34} {line.figure}"
+    if not sys.stdout.isatty():
+        return text
+    return textwrap.fill(
+        text,
+        max(MARGIN + 24, shutil.get_terminal_size().columns),
+        subsequent_indent=" " * MARGIN,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+
+
 def _doctor(options: argparse.Namespace) -> int:
     with loading_torch():
         from vcil_bench.doctor import report
@@ -60,10 +94,17 @@ def _doctor(options: argparse.Namespace) -> int:
             print(f"{name:12} {summary}{f' ({gpus} GPUs)' if gpus > 1 else ''}")
         return ExitCode.DONE
     lines = []
-    for line in report.examine(options.results, only=options.only, need_gpu=options.gpu):
+    examined = report.examine(
+        options.results,
+        only=options.only,
+        need_gpu=options.gpu,
+        backbones=options.backbone,
+        roots=data_roots(options.data),
+    )
+    for line in examined:
         lines.append(line)
         if not options.json:  # at once: all checks take minutes
-            print(f"{line.result:8} {line.check:12} {line.what:34} {line.figure}", flush=True)
+            print(_shown(line), flush=True)
     if options.json:
         print(json.dumps([dataclasses.asdict(line) for line in lines], indent=1, ensure_ascii=False))
     else:

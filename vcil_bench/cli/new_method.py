@@ -23,8 +23,12 @@ def add_to(commands: Commands) -> None:
         """,
     )
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits and _, such as my_method")
-    new.add_argument("--package", action="store_true", help="a package to install, with test and CI file (default: a file)")
-    new.add_argument("--out", type=path_argument, default=Path(), metavar="DIR", help="folder to write to (default: this one)")
+    new.add_argument(
+        "--package", action="store_true", help="a package to install, with test and CI file (default: a file)"
+    )
+    new.add_argument(
+        "--out", type=path_argument, default=Path(), metavar="DIR", help="folder to write to (default: this one)"
+    )
     new.set_defaults(run=_new_method)
 
 

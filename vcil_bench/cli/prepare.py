@@ -68,7 +68,10 @@ def add_to(commands: Commands) -> None:
         "user's cache)",
     )
     prepare.add_argument(
-        "--store-frames", type=int, metavar="N", help="keep N frames of a video there, evenly spaced (default: all)"
+        "--store-frames",
+        type=int,
+        metavar="N",
+        help="keep N frames of a video there, evenly spaced (default: all)",
     )
     prepare.set_defaults(run=_prepare)
 

@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import sys
-from pathlib import Path
 
 from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
@@ -51,7 +50,9 @@ def add_to(commands: Commands) -> None:
     )
     completed_by(chosen, "metrics")
     results.add_argument(
-        "--readout", metavar="NAME", help="such as cnn or nme, or 'headline' for each method's first (default: all)"
+        "--readout",
+        metavar="NAME",
+        help="such as cnn or nme, or 'headline' for each method's first (default: all)",
     )
     results.add_argument(
         "--format",
@@ -59,7 +60,9 @@ def add_to(commands: Commands) -> None:
         help="table as wide as the window, Markdown, or a line per number (default: table, md where it is piped)",
     )
     results.add_argument(
-        "--marks", action="store_true", help="mark the best; with many runs that takes a while (default: no marks)"
+        "--marks",
+        action="store_true",
+        help="mark the best; with many runs that takes a while (default: no marks)",
     )
     add_results(results)
     results.set_defaults(run=_results)

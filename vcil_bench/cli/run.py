@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print, shown
 
-from .arguments import Commands, add_assignments, add_command, add_results, completed_by, path_argument, whole_number
+from .arguments import (
+    Commands,
+    add_assignments,
+    add_command,
+    add_results,
+    completed_by,
+    path_argument,
+    whole_number,
+)
 from .progress import is_main, loading_torch, progress_bars
 
 if TYPE_CHECKING:
@@ -35,7 +43,9 @@ def add_to(commands: Commands) -> None:
     )
     action = run.add_argument("method", metavar="METHOD", help="a name (see: list methods) or a .py file")
     completed_by(action, "methods")
-    action = run.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
+    action = run.add_argument(
+        "protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file"
+    )
     completed_by(action, "protocols")
     run.add_argument("--seed", default="all", help="one of the protocol's seeds, or all (default: all)")
     run.add_argument(
@@ -50,7 +60,9 @@ def add_to(commands: Commands) -> None:
         "(default: what these say)",
     )
     add_results(run, "folder for the records")
-    run.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or mps (default: auto, a GPU if there is one)")
+    run.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:N or mps (default: auto, a GPU if there is one)"
+    )
     run.add_argument(
         "--force", action="store_true", help="move finished records aside and run anew (default: reuse them)"
     )
@@ -73,7 +85,10 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
     seed = None if options.seed == "all" else whole_number(options.seed, "--seed")
     protocol.load(options.protocol)  # the commonest slips are answered before torch is imported
 
-    with stop.held_back(), loading_torch():  # raised inside an import, it would be dropped, or leave half a module
+    with (
+        stop.held_back(),
+        loading_torch(),
+    ):  # raised inside an import, it would be dropped, or leave half a module
         from vcil_bench.common.files import locked, remove
         from vcil_bench.nets.parallel.team import TeamError
         from vcil_bench.report.curves import draw

@@ -217,7 +217,9 @@ def _show_table(spec: TableSpec) -> None:
         on = "" if row.provides is None else f" (on a backbone with {row.provides})"
         print(f"  {row.label:{width}}  {method}{f' --set {changed}' if changed else ''}{on}")
     if any(row.method is not None for row in spec.rows):
-        print(f"\nall of its runs: vcil-bench grid --table {spec.id} --data DATASET=ROOT   (--dry-run: what they need)")
+        print(
+            f"\nall of its runs: vcil-bench grid --table {spec.id} --data DATASET=ROOT   (--dry-run: what they need)"
+        )
 
 
 def _wrapped(text: str, before: str) -> str:

@@ -31,7 +31,9 @@ def add_to(commands: Commands) -> None:
         vcil-bench verify tcd_ucf101_10x5 --set backbone=clip_vit_b16 --json
         """,
     )
-    action = verify.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
+    action = verify.add_argument(
+        "protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file"
+    )
     completed_by(action, "protocols")
     verify.add_argument(
         "--data",

@@ -132,7 +132,9 @@ def sheet(table: Matrix) -> Sheet:
     several = {
         "variant": any(variant != "default" for _, variant, _, _ in table.entries),
         "backbone": len({backbone for _, _, backbone, _ in table.entries}) > 1,
-        "readout": any(len(_first(line).row.runs[0].data["method"]["readouts"]) > 1 for line in table.entries.values()),
+        "readout": any(
+            len(_first(line).row.runs[0].data["method"]["readouts"]) > 1 for line in table.entries.values()
+        ),
     }
     names = ["method", *(name for name, shown in several.items() if shown)]
     keep = [0, *(place for place, shown in enumerate(several.values(), 1) if shown)]

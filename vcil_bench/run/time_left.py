@@ -27,7 +27,8 @@ def work_of(stream: TaskStream, steps: int, *, cumulative: bool) -> list[Work]:
     """Return the work of the first steps of a stream."""
     tested = [len(stream.test(step)) for step in range(steps)]
     return [
-        Work(len(stream.task(step, cumulative=cumulative).train), sum(tested[: step + 1])) for step in range(steps)
+        Work(len(stream.task(step, cumulative=cumulative).train), sum(tested[: step + 1]))
+        for step in range(steps)
     ]
 
 
