@@ -48,7 +48,7 @@ def add_command(commands: Commands, name: str, summary: str, examples: str) -> a
 
 
 def completed_by(action: argparse.Action, *kinds: Kind) -> None:
-    """Let the shell complete an argument by names, see ``completion``; they are looked up when they are asked for."""
+    """Let the shell complete an argument by names, which are looked up when they are asked for."""
 
     def names(prefix: str, **_: Any) -> Iterator[str]:
         from .completion import names_of

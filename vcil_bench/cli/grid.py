@@ -74,8 +74,8 @@ def add_to(commands: Commands) -> None:
     )
     add_assignments(
         grid,
-        "for every run, as for 'run'; lr=0.01,0.02 is a sweep, every combination of which is a run (default: what "
-        "methods say)",
+        "for every run, as for 'run'; lr=0.01,0.02 is a sweep, every combination of which is a run (default: "
+        "what methods say)",
     )
     add_results(grid, "folder for the records")
     grid.add_argument(
@@ -180,13 +180,13 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--trial: only with --dry-run, whose estimates it measures; add that, or leave it out")
     if options.trial and options.engine != "local":
         raise UserError(
-            f"--trial: times runs on this machine, not with --engine {options.engine}; make the trial on a machine "
-            "like the cluster's, without --engine"
+            f"--trial: times runs on this machine, not with --engine {options.engine}; make the trial on a "
+            "machine like the cluster's, without --engine"
         )
     if options.table is None and (options.methods is None or options.protocols is None):
         raise UserError(
-            "name METHODS and PROTOCOLS, joined by commas, or a table of a paper with --table ID (see: vcil-bench "
-            "list tables)"
+            "name METHODS and PROTOCOLS, joined by commas, or a table of a paper with --table ID (see: "
+            "vcil-bench list tables)"
         )
 
 
@@ -206,9 +206,7 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
         key for text in options.assignments if (key := text.partition("=")[0].strip()) not in FREE_OPTIONS
     ]
     if strange:
-        _say(
-            f"note: --set {strange[0]} makes other runs than those of table {options.table}, which will not show them"
-        )
+        _say(f"note: --set {strange[0]} makes variants, which table {options.table} will not show")
     return experiments.of_table(options.table, methods, protocols, options.assignments)
 
 

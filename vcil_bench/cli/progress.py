@@ -19,7 +19,7 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 def progress_bars() -> Progress:
-    """Return progress bars: bars in a terminal, a line a minute in a log; one process of a team alone shows them."""
+    """Return progress bars: bars in a terminal, a line a minute in a log; of a team one process shows them."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column

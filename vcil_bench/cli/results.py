@@ -20,7 +20,7 @@ def add_to(commands: Commands) -> None:
         "results",
         "show what was measured: methods x protocols",
         """
-        vcil-bench results                                        # every method on every protocol, headline metric
+        vcil-bench results                                        # all methods on all protocols, headline metric
         vcil-bench results --protocol 'tcd_*' --method stpr tcd   # some of them
         vcil-bench results --metric backward_forgetting --readout headline
         vcil-bench results --marks                                # the best in bold, as in the report
@@ -57,12 +57,12 @@ def add_to(commands: Commands) -> None:
     results.add_argument(
         "--format",
         choices=["table", "md", "csv", "json"],
-        help="table as wide as the window, Markdown, or a line per number (default: table, md where it is piped)",
+        help="table as wide as the window, Markdown, or a line per number (default: table, md if piped)",
     )
     results.add_argument(
         "--marks",
         action="store_true",
-        help="mark the best; with many runs that takes a while (default: no marks)",
+        help="mark the best, which takes a while with many runs (default: no marks)",
     )
     add_results(results)
     results.set_defaults(run=_results)

@@ -56,8 +56,8 @@ def add_to(commands: Commands) -> None:
     )
     add_assignments(
         run,
-        "method config (see: show METHOD), run options (see: show options), and protocol.KEY for a derived protocol "
-        "(default: what these say)",
+        "method config (see: show METHOD), run options (see: show options), and protocol.KEY for a derived "
+        "protocol (default: what these say)",
     )
     add_results(run, "folder for the records")
     run.add_argument(

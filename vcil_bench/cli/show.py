@@ -1,4 +1,4 @@
-"""``vcil-bench list`` and ``vcil-bench show``: methods, protocols, datasets, backbones, tables of papers, options."""
+"""``vcil-bench list`` and ``vcil-bench show``: methods, protocols, datasets, backbones, tables, options."""
 
 from __future__ import annotations
 
@@ -217,9 +217,7 @@ def _show_table(spec: TableSpec) -> None:
         on = "" if row.provides is None else f" (on a backbone with {row.provides})"
         print(f"  {row.label:{width}}  {method}{f' --set {changed}' if changed else ''}{on}")
     if any(row.method is not None for row in spec.rows):
-        print(
-            f"\nall of its runs: vcil-bench grid --table {spec.id} --data DATASET=ROOT   (--dry-run: what they need)"
-        )
+        print(f"\nall of its runs: vcil-bench grid --table {spec.id} --data DATASET=ROOT   (or --dry-run)")
 
 
 def _wrapped(text: str, before: str) -> str:

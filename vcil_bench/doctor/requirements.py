@@ -1,4 +1,4 @@
-"""Requirements of runs beside the machine: weights, data roots, imported lists, frame store; where, or how to get them.
+"""Requirements of runs beside the machine: weights, data, lists, frame store; where, or how to get them.
 
 What is not there is ``lacking``, with the way to get it; that is a failure only where it was asked for by name.
 """
@@ -23,9 +23,8 @@ from vcil_bench.nets.backbones import BACKBONES, backbone
 from vcil_bench.nets.backbones.base import Backbone
 from vcil_bench.protocol import imported_lists
 
+from .machine import NAME
 from .outcome import Line, Result
-
-WEIGHTS, DATA = "weights", "data"
 
 
 def report(wanted: Sequence[str], roots: Mapping[str, Path]) -> Iterator[Line]:
@@ -53,16 +52,16 @@ def _weights(name: str, *, must: bool) -> Line:
     chosen = BACKBONES[name]
     what = f"weights {name}"
     if chosen.embedded_sibling == name:
-        return Line(WEIGHTS, what, "ok", "come with the package")
+        return Line(NAME, what, "ok", "come with the package")
     file = chosen.local_file()
     repository, names = hub_files(chosen)
     cached = [huggingface_hub.try_to_load_from_cache(repository, name) for name in names]
     there = [str(path) for path in (file if file.is_file() else None, *cached) if isinstance(path, (str, Path))]
     if there:
-        return Line(WEIGHTS, what, "ok", there[0])
+        return Line(NAME, what, "ok", there[0])
     result: Result = "failed" if must else "lacking"
     return Line(
-        WEIGHTS,
+        NAME,
         what,
         result,
         f"fetched at the first run that needs them; without network put {names[0]} of the Hugging Face model "
@@ -71,7 +70,7 @@ def _weights(name: str, *, must: bool) -> Line:
 
 
 def hub_files(chosen: Backbone) -> tuple[str, tuple[str, ...]]:
-    """Return where the own weights of a backbone lie on the Hugging Face hub: repository, and files that will do."""
+    """Return where a backbone's own weights lie on the Hugging Face hub: repository, and files that will do."""
     architecture: Any = getattr(chosen, "architecture", None)
     if chosen.own_source == "openai":
         from open_clip.pretrained import get_pretrained_cfg
@@ -95,7 +94,7 @@ def _data(name: str, root: Path) -> Iterator[Line]:
         if not splits:
             raise source.without_split(root)
     except UserError as error:
-        yield Line(DATA, f"{name}", "failed", str(error))
+        yield Line(NAME, f"{name}", "failed", str(error))
         return
     for split in splits:
         what = f"{name}, split {split}"
@@ -104,13 +103,13 @@ def _data(name: str, root: Path) -> Iterator[Line]:
         except NotAList:
             continue
         except UserError as error:
-            yield Line(DATA, what, "failed", str(error))
+            yield Line(NAME, what, "failed", str(error))
             continue
         tree = Tree(root)
         gone = [video.path for video in listed if not tree.has(video.path)]
         missing = f"{len(gone)} of {len(listed)} videos are missing (first: {gone[0]})" if gone else ""
         whole = f"{len(listed)} videos are there; 'vcil-bench prepare {name} {root}' opens them"
-        yield Line(DATA, what, "failed" if gone else "ok", f"{root}: {missing or whole}")
+        yield Line(NAME, what, "failed" if gone else "ok", f"{root}: {missing or whole}")
 
 
 def _prepared(looked_at: set[Path]) -> Iterator[Line]:
@@ -125,11 +124,9 @@ def _prepared(looked_at: set[Path]) -> Iterator[Line]:
         told.add((header["dataset"], place))
         there = place.is_dir()
         figure = str(place) if there else f"{place} was prepared and is gone; mount it, or give another root"
-        yield Line(DATA, f"{header['dataset']}, prepared before", "ok" if there else "lacking", figure)
+        yield Line(NAME, f"{header['dataset']}, prepared before", "ok" if there else "lacking", figure)
     if not told and not looked_at:
-        yield Line(
-            DATA, "datasets", "lacking", "none was prepared yet: vcil-bench prepare DATASET ROOT (docs/data.md)"
-        )
+        yield Line(DATA, "datasets", "lacking", "none was prepared yet: vcil-bench prepare DATASET ROOT")
 
 
 def _lists() -> Iterator[Line]:
@@ -141,10 +138,10 @@ def _lists() -> Iterator[Line]:
             waiting.setdefault((str(order.file), str(order.git_blob)), []).append(name)
     for (file, blob), names in waiting.items():
         there = imported_lists.is_imported(file, blob)
-        figure = f"for {', '.join(names)}"
+        figure = f"{file} for {', '.join(names)}"
         if not there:
             figure += f"; get the file from the authors, then: vcil-bench prepare vclimb --pickle {file}"
-        yield Line(DATA, f"lists {file}", "ok" if there else "lacking", figure)
+        yield Line(NAME, "authors' lists", "ok" if there else "lacking", figure)
 
 
 def _store() -> Line:
@@ -156,5 +153,5 @@ def _store() -> Line:
     try:
         settings = FrameStore.open(root).settings
     except UserError as error:
-        return Line(DATA, "frame store", "lacking", str(error))
-    return Line(DATA, "frame store", "ok", f"{root}, JPEG quality {settings['quality']}")
+        return Line(NAME, "frame store", "lacking", str(error))
+    return Line(NAME, "frame store", "ok", f"{root}, JPEG quality {settings['quality']}")

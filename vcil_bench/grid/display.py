@@ -204,7 +204,7 @@ def _size(number: float) -> str:
 
 
 def headline(cell: Cell) -> tuple[str, str]:
-    """Return the name of a cell's headline metric, and what its record gives in percent; empty without a result."""
+    """Return the name of a cell's headline metric and its value in percent; empty without a result."""
     if cell.status not in ("done", "skipped") or cell.plan is None:
         return "", ""
     try:

@@ -1,7 +1,7 @@
-"""Estimate of what a grid will take: hours per run, from records of this kind of device or a trial of some steps.
+"""Estimate of what a grid will take: hours per run, from records of this kind of device or from a trial.
 
-An estimate says what it was made from, since a record of the same run on the same GPU and a trial of 20 steps are
-not worth the same.
+An estimate says what it was made from: a record of the same run on the same GPU and a trial of 20 steps are not
+worth the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Exemplars:
-    """Exemplars that a protocol allows once all classes are learnt; ``frames`` is None where all of a video are kept."""
+    """Exemplars allowed once all classes are learnt; ``frames`` is None where all frames of a video are kept."""
 
     videos: int
     frames: int | None

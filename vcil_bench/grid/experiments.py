@@ -45,7 +45,7 @@ class Experiment:
 
 
 def product(methods: Sequence[str], named: Sequence[str], assignments: Sequence[str]) -> list[Experiment]:
-    """Return every method on every protocol with every combination of swept values; what is named twice counts once.
+    """Return every method on every protocol with every combination of swept values, each once.
 
     Raises:
         ConfigError: A value of a sweep is empty, or an assignment is malformed.
@@ -166,8 +166,8 @@ def _check_wanted(table: str, kind: str, wanted: Sequence[str], there: Sequence[
     for name in wanted:
         if name not in (ALL, *known):
             raise ExperimentError(
-                f"{kind} {name!r} is not in table {table}{did_you_mean(name, known)}; it has: {', '.join(known)}; "
-                "or all"
+                f"{kind} {name!r} is not in table {table}{did_you_mean(name, known)}; it has: "
+                f"{', '.join(known)}; or all"
             )
 
 

@@ -1,4 +1,4 @@
-"""A trial of a run: ``python -m vcil_bench.grid.trial FILE METHOD PROTOCOL ...``; some steps, from which hours follow.
+"""A trial of a run, from which hours follow: ``python -m vcil_bench.grid.trial FILE METHOD PROTOCOL ...``.
 
 The run is the real one, method, data, loader and device, and is broken off by what counts its progress: after 20
 steps of its first training, or, where a task trains less than that or not at all, after some batches of tests.

@@ -1,4 +1,4 @@
-"""Results matrix: methods x protocols with one metric, from the same rows, numbers and marks as the report's tables.
+"""Results matrix: methods x protocols with one metric; the same rows, numbers and marks as the report's tables.
 
 Rows whose weights saw the same data stand together, best first; the bounds, which are not ranked, come last.
 """
@@ -206,8 +206,8 @@ def partial_result(record: Record) -> str | None:
     readout = record.data["method"]["readouts"][0]
     totals = record.data["test_videos"][:done]
     accuracy = 100 * step_accuracy(record.matrix(readout), totals)[-1]
-    of = f"{done} of {len(record.data['test_videos'])} tasks"
-    return f"{record.data['status']}: seed {record.data['seed']}, {of}, top-1 {accuracy:.2f} % of {sum(totals)} videos"
+    run = f"{record.data['status']}: seed {record.data['seed']}"
+    return f"{run}, {done} of {len(record.data['test_videos'])} tasks, top-1 {accuracy:.2f} % of {sum(totals)} videos"
 
 
 def _arrow(metric: str) -> str:

@@ -307,7 +307,7 @@ def marks(lines: Sequence[Row], metrics: Sequence[str]) -> list[list[str]]:
 
 
 def cell_text(values: np.ndarray) -> str:
-    """Return the values of a metric over seeds as text: ``mean ± deviation``, two decimals; a dash without any."""
+    """Return a metric over seeds as text: ``mean ± deviation``, two decimals; a dash without any."""
     if not len(values):
         return "–"
     if len(values) == 1:

@@ -1,4 +1,4 @@
-"""Terminal tables: prints a table as wide as the window, its columns in blocks where they do not fit side by side.
+"""Terminal tables: prints a table as wide as the window, in blocks where its columns do not fit side by side.
 
 Piped into a file it is Markdown, so that what is kept can be pasted.
 """
@@ -58,7 +58,7 @@ def blocks(sheet: Sheet, console: Console) -> list[Table]:
 
     One value stands in a block at least; where even that does not fit, names are cut short.
     """
-    tables = []
+    tables: list[Table] = []
     begin = 0
     while begin < len(sheet.titles) or not tables:
         end = begin + 1
