@@ -10,8 +10,8 @@ import pytest
 import reproduction
 from docstring_tables import table
 
-from vcil_bench.common.docstrings import explained
 from vcil_bench import registry
+from vcil_bench.common.docstrings import explained
 from vcil_bench.options import RunOptions
 
 ROOT = Path(__file__).parents[2]

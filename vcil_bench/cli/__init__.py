@@ -15,12 +15,17 @@ from . import check, completion, doctor, grid, new_method, prepare, report, resu
 from .arguments import Parser
 
 EXAMPLES = """EXAMPLES
-  vcil-bench run stpr synthetic_3x4 --seed 1000     # train and test, minutes on a CPU
-  vcil-bench results                                # what was measured so far
-  vcil-bench report                                 # tables, figures and one page in reports/
-  vcil-bench show stpr                              # a method, its settings and their reasons
-  vcil-bench grid --table stpr_components --dry-run # the runs behind a paper's table
-  vcil-bench doctor --only machine                  # is everything there that a run needs?"""
+  # train and test: minutes on two CPU cores
+  vcil-bench run stpr synthetic_3x4 --seed 1000
+  # what was measured so far; then tables, figures and one page in reports/
+  vcil-bench results
+  vcil-bench report
+  # a method, its settings and their reasons
+  vcil-bench show stpr
+  # the runs behind a paper's table
+  vcil-bench grid --table stpr_components --dry-run
+  # is everything there that runs need?
+  vcil-bench doctor --only machine"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

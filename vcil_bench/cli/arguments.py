@@ -36,13 +36,18 @@ def add_command(commands: Commands, name: str, summary: str, examples: str) -> a
         commands: Where to.
         name: What is typed.
         summary: What it does, in a line.
-        examples: Commands, one a line, perhaps with a comment; they stand at the end of its ``--help``.
+        examples: Commands, one a line, perhaps with a comment; they stand at the end of its ``--help``, each
+            below its comment.
     """
+    lines = []
+    for line in textwrap.dedent(examples).strip().splitlines():
+        command, _, comment = line.partition(" # ")
+        lines += [*([f"# {comment.strip()}"] if comment else []), command.strip()]
     return commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"EXAMPLES\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}",
+        epilog="\n".join(["EXAMPLES", *(f"  {line}" for line in lines)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

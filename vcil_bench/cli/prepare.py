@@ -64,8 +64,8 @@ def add_to(commands: Commands) -> None:
         nargs="?",
         const=Path(),
         metavar="DIR",
-        help="decode all videos once into a frame store there, for store=true (default: no store; without DIR in "
-        "the user's cache)",
+        help="decode all videos once into a frame store there, for store=true (default: no store; without DIR "
+        "in the user's cache)",
     )
     prepare.add_argument(
         "--store-frames",

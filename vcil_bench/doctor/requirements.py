@@ -126,7 +126,7 @@ def _prepared(looked_at: set[Path]) -> Iterator[Line]:
         figure = str(place) if there else f"{place} was prepared and is gone; mount it, or give another root"
         yield Line(NAME, f"{header['dataset']}, prepared before", "ok" if there else "lacking", figure)
     if not told and not looked_at:
-        yield Line(DATA, "datasets", "lacking", "none was prepared yet: vcil-bench prepare DATASET ROOT")
+        yield Line(NAME, "datasets", "lacking", "none was prepared yet: vcil-bench prepare DATASET ROOT")
 
 
 def _lists() -> Iterator[Line]:
@@ -148,7 +148,7 @@ def _store() -> Line:
     root = default_root()
     if not root.is_dir():
         return Line(
-            DATA, "frame store", "note", f"none at {root}; 'vcil-bench prepare DATASET ROOT --store' makes one"
+            NAME, "frame store", "note", f"none at {root}; 'vcil-bench prepare DATASET ROOT --store' makes one"
         )
     try:
         settings = FrameStore.open(root).settings

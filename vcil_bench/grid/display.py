@@ -100,7 +100,7 @@ class View:
 def table(cells: Sequence[Cell]) -> str:
     """Return a table of cells, and below it why some were not done, with the place of their log."""
     lines, reasons = [], []
-    variants = any(cell.variant not in ("", "default") for cell in cells)
+    variants = any(cell.one_of_several for cell in cells)
     measured = [headline(cell) for cell in cells]
     titles = list(dict.fromkeys(title for title, _ in measured if title))
     for cell, (_, number) in zip(cells, measured, strict=True):

@@ -77,6 +77,7 @@ class Cell:
         reason: Why it was not done.
         attempts: Processes started for it.
         seconds: From its first start to its end.
+        one_of_several: Whether the grid has other variants of its run as well.
     """
 
     experiment: Experiment
@@ -89,6 +90,7 @@ class Cell:
     reason: str = ""
     attempts: int = 0
     seconds: float = 0.0
+    one_of_several: bool = False
     _started: float = field(default=0.0, repr=False)
     _ended: float | None = field(default=None, repr=False)
     _written: int | None = field(default=None, repr=False)  # its record, when the last attempt began
@@ -110,8 +112,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The cell in words."""
-        variant = "" if self.variant in ("", "default") else f" {self.variant}"
+        """The cell in words; its settings where cells of the grid differ in them."""
+        variant = f" {self.variant}" if self.one_of_several and self.variant not in ("", "default") else ""
         return f"{self.method}{variant} on {self.protocol}" + (
             "" if self.seed is None else f", seed {self.seed}"
         )
@@ -255,6 +257,9 @@ def cells(request: Request, progress: Progress, *, prepare: bool = True) -> list
             paths.add(plan.path(seed))
             planned.append(cell := Cell(experiment, seed, plan, root, manifest=manifest))
             _find_status(cell, request.rerun_stale)
+    several = len({cell.variant for cell in planned} - {""}) > 1
+    for cell in planned:
+        cell.one_of_several = several
     return planned
 
 

@@ -207,7 +207,8 @@ def partial_result(record: Record) -> str | None:
     totals = record.data["test_videos"][:done]
     accuracy = 100 * step_accuracy(record.matrix(readout), totals)[-1]
     run = f"{record.data['status']}: seed {record.data['seed']}"
-    return f"{run}, {done} of {len(record.data['test_videos'])} tasks, top-1 {accuracy:.2f} % of {sum(totals)} videos"
+    of = f"{done} of {len(record.data['test_videos'])} tasks"
+    return f"{run}, {of}, top-1 {accuracy:.2f} % of {sum(totals)} videos"
 
 
 def _arrow(metric: str) -> str:

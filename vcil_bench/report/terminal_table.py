@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rich.box import Box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -17,6 +19,10 @@ from tabulate import tabulate
 from vcil_bench.common.terminal_text import print, shown
 
 STYLES = {"best": "bold", "second": "italic", "": ""}
+SETTINGS = "variant"  # heading of names that are lists of settings, joined by +
+LEAST_SETTINGS = 20  # columns for them, however narrow the window
+GAP = 2  # columns between columns
+RULES = Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")  # under the heading and between sections
 SIGNS = {"best": "**", "second": "*", "": ""}
 
 
@@ -47,24 +53,29 @@ def show(sheet: Sheet) -> None:
         print(markdown(sheet))
         return
     console = Console()
-    for number, table in enumerate(blocks(sheet, console)):
+    for number, table in enumerate(blocks(sheet, console.width)):
         if number:
             console.print()
-        console.print(table, soft_wrap=False)
+        console.print(table)
 
 
-def blocks(sheet: Sheet, console: Console) -> list[Table]:
-    """Return tables that fit the window's width: the names in each, and as many values as there is room for.
+def blocks(sheet: Sheet, width: int) -> list[Table]:
+    """Return tables that fit a window: the names in each, and as many columns of values as there is room for.
 
-    One value stands in a block at least; where even that does not fit, names are cut short.
+    One column of values stands in a block at least. Values and names are never cut; settings are folded.
     """
+    names = _name_widths(sheet, width)
+    values = [_value_width(sheet, place) for place in range(len(sheet.titles))]
     tables: list[Table] = []
     begin = 0
-    while begin < len(sheet.titles) or not tables:
+    while begin < len(values) or not tables:
         end = begin + 1
-        while end < len(sheet.titles) and _fits(_table(sheet, begin, end + 1), console):
+        while (
+            end < len(values)
+            and sum(names) + sum(values[begin : end + 1]) + GAP * (len(names) + end - begin) <= width
+        ):
             end += 1
-        tables.append(_table(sheet, begin, end))
+        tables.append(_table(sheet, names, values, begin, end))
         begin = end
     return tables
 
@@ -79,22 +90,43 @@ def markdown(sheet: Sheet) -> str:
     return tabulate(plain, headers=[*sheet.names, *sheet.titles], tablefmt="pipe", disable_numparse=True)
 
 
-def _fits(table: Table, console: Console) -> bool:
-    return table.__rich_measure__(console, console.options.update(max_width=10_000)).minimum <= console.width
-
-
-def _table(sheet: Sheet, begin: int, end: int) -> Table:
-    """Return the table of the values from ``begin`` to ``end``; headings may be folded, values not."""
-    titles = sheet.titles[begin:end]
-    heads = [
-        *(Column(name, overflow="ellipsis", no_wrap=True) for name in sheet.names),
-        *(Column(title, justify="right", overflow="fold") for title in titles),
+def _name_widths(sheet: Sheet, width: int) -> list[int]:
+    """Return the widths of the names; settings get what is left beside the others and the widest value."""
+    natural = [
+        max([len(heading), *(cell_len(_folded(row[place], heading)) for row in sheet.rows)])
+        for place, heading in enumerate(sheet.names)
     ]
-    table = Table(*heads, box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
+    others = sum(w for w, heading in zip(natural, sheet.names, strict=True) if heading != SETTINGS)
+    widest = max((_value_width(sheet, place) for place in range(len(sheet.titles))), default=0)
+    room = max(LEAST_SETTINGS, width - others - widest - GAP * (len(natural) + 1))
+    return [min(w, room) if heading == SETTINGS else w for w, heading in zip(natural, sheet.names, strict=True)]
+
+
+def _value_width(sheet: Sheet, place: int) -> int:
+    """Return the width of a column of values, whose heading is folded at its spaces."""
+    words = sheet.titles[place].split()
+    return max([*map(cell_len, words), *(cell_len(row[place]) for row in sheet.cells)])
+
+
+def _folded(name: str, heading: str) -> str:
+    """Return a name, settings with spaces between them, at which they are folded."""
+    return name.replace("+", " ") if heading == SETTINGS else name
+
+
+def _table(sheet: Sheet, names: Sequence[int], values: Sequence[int], begin: int, end: int) -> Table:
+    """Return the table of the values from ``begin`` to ``end``."""
+    heads = [
+        *(Column(head, width=width, overflow="fold") for head, width in zip(sheet.names, names, strict=True)),
+        *(
+            Column(head, width=width, justify="right")
+            for head, width in zip(sheet.titles[begin:end], values[begin:end], strict=True)
+        ),
+    ]
+    table = Table(*heads, box=RULES, show_edge=False, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     for number, (row, cells, marks) in enumerate(zip(sheet.rows, sheet.cells, sheet.marks, strict=True)):
-        values = [
-            Text(shown(cell), STYLES[mark], no_wrap=True)
-            for cell, mark in zip(cells[begin:end], marks[begin:end], strict=True)
-        ]
-        table.add_row(*(Text(shown(name)) for name in row), *values, end_section=number in sheet.sections)
+        table.add_row(
+            *(Text(_folded(shown(name), heading)) for name, heading in zip(row, sheet.names, strict=True)),
+            *(Text(shown(c), STYLES[m]) for c, m in zip(cells[begin:end], marks[begin:end], strict=True)),
+            end_section=number in sheet.sections,
+        )
     return table
