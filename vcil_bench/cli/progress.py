@@ -35,7 +35,7 @@ def progress_bars() -> Progress:
         return LoggedBars(lambda line: print(line, file=sys.stderr, flush=True))
     return Progress(
         TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeLeft(),
         console=Console(stderr=True),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, Task, TaskID
+from rich.progress import Progress, TaskID
 
 from .durations import in_words
 
@@ -41,8 +41,6 @@ class LoggedBars(Progress):
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """Move a bar, and perhaps say where it stands."""
-        before = self._of(task_id)
-        self._began.setdefault(task_id, (self._now(), before.completed))
         super().advance(task_id, advance)
         self._tell(task_id)
 
@@ -50,14 +48,12 @@ class LoggedBars(Progress):
         """Change a bar, and where it was moved, perhaps say where it stands."""
         super().update(task_id, **changes)
         if changes.get("completed"):
-            self._began.setdefault(task_id, (self._now(), self._of(task_id).completed))
             self._tell(task_id)
 
-    def _of(self, task_id: TaskID) -> Task:
-        return self._tasks[task_id]
-
     def _tell(self, task_id: TaskID) -> None:
-        now, bar = self._now(), self._of(task_id)
+        now, bar = self._now(), self._tasks[task_id]
+        # From behind the first step, which waits for workers to start; nor is what was done before a speed.
+        self._began.setdefault(task_id, (now, bar.completed))
         if bar.fields.get(OUTER) or now - self._said < self._every_s:
             return
         self._said = now

@@ -6,6 +6,7 @@ takes it, so the command that runs it says all.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from vcil_bench import registry
 from vcil_bench.common.config import ConfigError, parse_assignments
 from vcil_bench.common.errors import UserError, did_you_mean
 from vcil_bench.data.datasets import adapter
+from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.report.papers import RowSpec, specs
 
@@ -144,8 +146,7 @@ def _providing(method: str, protocol: str, wanted: str) -> str | None:
     Raises:
         ExperimentError: No backbone does on frames of the protocol's size.
     """
-    cls = registry.find(method).cls
-    assert cls is not None
+    cls = _class(method)
     spec = protocols.load(protocol).spec
     embedded = adapter(spec.dataset.name).kind == "synthetic"
     own = BACKBONES[cls.backbone_for(protocol)[0]]
@@ -159,6 +160,13 @@ def _providing(method: str, protocol: str, wanted: str) -> str | None:
     raise ExperimentError(
         f"no backbone with {wanted} takes frames of {spec.clip.size} pixels, as {protocol} gives"
     )
+
+
+@functools.cache
+def _class(method: str) -> type[Method]:
+    cls = registry.find(method).cls
+    assert cls is not None
+    return cls
 
 
 def _check_wanted(table: str, kind: str, wanted: Sequence[str], there: Sequence[str]) -> None:

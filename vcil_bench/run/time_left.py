@@ -93,7 +93,7 @@ class OuterBar:
         number = self._seeds.index(seed)
         left = self._time.total([*range(step, steps), *[*range(steps)] * (len(self._seeds) - number - 1)])
         of = f" ({number + 1}/{len(self._seeds)})" if len(self._seeds) > 1 else ""
-        time = f", about {in_words(left)} left" if left is not None else ""
+        time = f", {in_words(left)} left" if left is not None else ""
         self._progress.update(self._bar, description=f"seed {seed}{of}, task {step + 1}/{steps}{time}")
 
     def end_step(self, step: Step) -> None:
