@@ -64,12 +64,13 @@ def test_a_product_has_everything_once() -> None:
 def test_every_run_of_a_table_belongs_to_one_of_its_rows(spec: papers.TableSpec) -> None:
     """What a run is started with is, read as the run reads it, what the table asks of its record."""
     made = of_table(spec.id, ALL, ALL, [])
+    loaded = {name: protocol.load(name) for name in spec.protocols}
     for experiment in made:
         cls = method_class(experiment.method)
         given = parse_assignments(list(experiment.assignments))
         overrides, options, config = split_assignments(given, cls.Config, experiment.method)
         cls.resolve_config(experiment.protocol, config)
-        Protocol(protocol.load(experiment.protocol)._raw, "a test", overrides)
+        Protocol(loaded[experiment.protocol]._raw, "a test", overrides)
         assert options.keys() <= papers.FREE_OPTIONS
         rows = [row for row in spec.rows if row.method == experiment.method]
         assert any((row.config, row.overrides) == (config, overrides) for row in rows), experiment

@@ -28,6 +28,7 @@ from vcil_bench.grid.experiments import product
 from vcil_bench.grid.launchers import Ended, Engine, EngineError, Job, LocalEngine, Refused, visible_gpus
 from vcil_bench.grid.scheduler import Cell, Request
 from vcil_bench.grid.slurm import SubmititEngine
+from vcil_bench.metrics import METRICS
 
 METHOD = '''
 """Zero-shot, with an accident while it learns the second task."""
@@ -714,6 +715,30 @@ def test_make_passes_its_variables_on() -> None:
 
 def test_a_signal_without_a_name_ends_no_grid() -> None:
     assert "35" in scheduler._reason(-35, "")
+
+
+def test_the_table_has_the_headline_metric_of_what_is_done(tiny: Tiny, tmp_path: Path) -> None:
+    done, partial, impossible = cells(request(tiny, tmp_path, seeds=[1, 2, 7]))
+    records.save(done.path, record_data())
+    done.status = "skipped"
+    records.save(partial.path, record_data(status="partial", correct=[[4]]))
+    partial.status = "done"
+    head, _, *lines = table([done, partial, impossible]).splitlines()
+    metric = METRICS["average_incremental_accuracy"].title
+    assert head.rstrip().endswith(f"{metric}, %")
+    assert lines[0].split()[-1] == "75.00"  # 4 of 4, then 3 of 6
+    assert lines[1].split()[-1] == "0:00:00" or lines[1].split()[-1] == "done"
+    assert impossible.status == "impossible"
+
+
+def test_variants_are_told_apart_where_there_are_several(tiny: Tiny, tmp_path: Path) -> None:
+    asked = request(tiny, tmp_path, assignments=["backbone=clip_tiny", "template='{}','a {}'"], seeds=[1])
+    one, two = cells(asked)
+    assert one.path != two.path
+    assert one.name != two.name
+    assert "variant" in table([one, two]).splitlines()[0]
+    same = request(tiny, tmp_path, assignments=["backbone=clip_tiny", "workers=0,1"], seeds=[1])
+    assert len(cells(same)) == 1  # one file, and so one run
 
 
 def test_what_is_no_record_counts_no_tasks(tiny: Tiny, tmp_path: Path) -> None:

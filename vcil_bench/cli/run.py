@@ -127,7 +127,8 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
         return ExitCode.DONE
     group = Group(plan.protocol.label, plan.protocol.label, records)
     print()
-    print(f"{plan.method.name} on {plan.protocol.label}, percent, mean ± standard deviation over class orders:")
+    what = "" if plan.variant == "default" else f" ({plan.variant.replace('+', ' ')})"
+    print(f"{plan.method.name}{what} on {plan.protocol.label}; percent, mean ± deviation over class orders:")
     show(group_sheet(group))
     for record in records:
         if text := partial_result(record):

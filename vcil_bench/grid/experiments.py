@@ -21,6 +21,7 @@ from vcil_bench.common.errors import UserError, did_you_mean
 from vcil_bench.data.datasets import adapter
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES
+from vcil_bench.protocol.spec import ProtocolSpec
 from vcil_bench.report.papers import RowSpec, specs
 
 ALL = "all"
@@ -146,8 +147,7 @@ def _providing(method: str, protocol: str, wanted: str) -> str | None:
     Raises:
         ExperimentError: No backbone does on frames of the protocol's size.
     """
-    cls = _class(method)
-    spec = protocols.load(protocol).spec
+    cls, spec = _class(method), _spec(protocol)
     embedded = adapter(spec.dataset.name).kind == "synthetic"
     own = BACKBONES[cls.backbone_for(protocol)[0]]
     own = BACKBONES[own.embedded_sibling] if embedded else own
@@ -160,6 +160,11 @@ def _providing(method: str, protocol: str, wanted: str) -> str | None:
     raise ExperimentError(
         f"no backbone with {wanted} takes frames of {spec.clip.size} pixels, as {protocol} gives"
     )
+
+
+@functools.cache
+def _spec(protocol: str) -> ProtocolSpec:
+    return protocols.load(protocol).spec
 
 
 @functools.cache

@@ -156,14 +156,14 @@ def sheet(table: Matrix) -> Sheet:
 
 
 def group_sheet(group: Group) -> Sheet:
-    """Return a protocol's table: its rows, with all of the protocol's metrics."""
+    """Return the table of one method's runs on a protocol, with all of the protocol's metrics."""
     lines = rows(group)
     readouts = any(len(row.runs[0].data["method"]["readouts"]) > 1 for row in lines)
     return Sheet(
         ["method", *(["readout"] if readouts else []), "seeds"],
         [_arrow(metric) for metric in group.metrics],
         [
-            [row.name_without_readout, *([row.readout] if readouts else []), f"{len(row.complete)}/{row.seeds}"]
+            [row.method, *([row.readout] if readouts else []), f"{len(row.complete)}/{row.seeds}"]
             for row in lines
         ],
         [[cell_text(row.values(metric)) for metric in group.metrics] for row in lines],

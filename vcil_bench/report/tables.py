@@ -78,11 +78,6 @@ class Row:
         return [*self.complete, *self.unfinished]
 
     @property
-    def name_without_readout(self) -> str:
-        """A name for where the readout stands beside it."""
-        return self.method if self.variant == "default" else f"{self.method} {self.variant}"
-
-    @property
     def name_by_backbone(self) -> str:
         """A shorter name, for the only variant on its backbone."""
         return f"{self._named('')} on {self.backbone}"

@@ -20,7 +20,8 @@ from vcil_bench.common.terminal_text import print, shown
 
 STYLES = {"best": "bold", "second": "italic", "": ""}
 SETTINGS = "variant"  # heading of names that are lists of settings, joined by +
-LEAST_SETTINGS = 20  # columns for them, however narrow the window
+LEAST_SETTINGS = 14  # columns for them, however narrow the window
+ENOUGH_SETTINGS = 24  # columns, or a third of the window, which they share with values
 GAP = 2  # columns between columns
 RULES = Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")  # under the heading and between sections
 SIGNS = {"best": "**", "second": "*", "": ""}
@@ -98,14 +99,20 @@ def _name_widths(sheet: Sheet, width: int) -> list[int]:
     ]
     others = sum(w for w, heading in zip(natural, sheet.names, strict=True) if heading != SETTINGS)
     widest = max((_value_width(sheet, place) for place in range(len(sheet.titles))), default=0)
-    room = max(LEAST_SETTINGS, width - others - widest - GAP * (len(natural) + 1))
+    room = min(width - others - widest - GAP * (len(natural) + 1), max(ENOUGH_SETTINGS, width // 3))
+    room = max(LEAST_SETTINGS, room)
     return [min(w, room) if heading == SETTINGS else w for w, heading in zip(natural, sheet.names, strict=True)]
 
 
 def _value_width(sheet: Sheet, place: int) -> int:
     """Return the width of a column of values, whose heading is folded at its spaces."""
-    words = sheet.titles[place].split()
+    words = _title(sheet.titles[place]).split()
     return max([*map(cell_len, words), *(cell_len(row[place]) for row in sheet.cells)])
+
+
+def _title(heading: str) -> str:
+    """Return a heading whose arrow stays with its last word."""
+    return heading.replace(" ↑", "↑").replace(" ↓", "↓")
 
 
 def _folded(name: str, heading: str) -> str:
@@ -118,7 +125,7 @@ def _table(sheet: Sheet, names: Sequence[int], values: Sequence[int], begin: int
     heads = [
         *(Column(head, width=width, overflow="fold") for head, width in zip(sheet.names, names, strict=True)),
         *(
-            Column(head, width=width, justify="right")
+            Column(_title(head), width=width, justify="right")
             for head, width in zip(sheet.titles[begin:end], values[begin:end], strict=True)
         ),
     ]
