@@ -107,7 +107,7 @@ def test_a_dry_run_says_what_would_be_run_and_runs_nothing(
     shown = capsys.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown if line.startswith("| ")][1:]
     assert [row[0] for row in rows] == ["replay", "replay", "finetune", "finetune"]
-    assert {row[3] for row in rows} == {"1 2"}
+    assert {row[3] for row in rows} == {"2"}
     assert rows[0][4].startswith("4 videos")
     assert any(line.startswith("8 runs to do") for line in shown)
     assert not list(tmp_path.rglob("*.json"))

@@ -71,17 +71,15 @@ def add_to(commands: Commands) -> None:
 
 
 def _shown(line: Line) -> str:
-    """Return a line of the table; in a terminal its last column is folded below itself."""
-    text = f"{line.result:8} {line.check:12} {line.what:34} {line.figure}"
+    """Return a line of the table; in a terminal it is running text, folded at its margin."""
     if not sys.stdout.isatty():
-        return text
+        return f"{line.result:8} {line.check:12} {line.what:34} {line.figure}"
     return textwrap.fill(
-        text,
+        f"{line.result:8} {line.check:12} {line.what}: {line.figure}",
         max(MARGIN + 24, shutil.get_terminal_size().columns),
         subsequent_indent=" " * MARGIN,
         break_long_words=False,
         break_on_hyphens=False,
-        drop_whitespace=True,
     )
 
 

@@ -128,12 +128,15 @@ def plan_sheet(needs: Sequence[Need]) -> tuple[Sheet, list[str]]:
         experiment, plan = need.experiment, need.plan
         variant = "impossible" if plan is None else plan.variant
         rows.append([experiment.method, variant, experiment.protocol])
-        seeds = " ".join(str(cell.seed) for cell in need.cells if cell.status is None)
+        todo = [str(cell.seed) for cell in need.cells if cell.status is None]
+        seeds = f" ({' '.join(todo)})" if len(todo) < len(need.cells) else ""
         takes = (
             "" if need.estimate is None else f"{in_words(need.estimate.seconds)} {signs[need.estimate.basis]}"
         )
-        cells.append([seeds or "none", _kept(plan), takes or ("not known" if need.todo else "")])
-    names, titles = ["method", "variant", "protocol"], ["seeds to run", "exemplars", "a run takes"]
+        cells.append(
+            [f"{len(todo)}{seeds}" if todo else "none", _kept(plan), takes or ("not known" if need.todo else "")]
+        )
+    names, titles = ["method", "variant", "protocol"], ["runs", "exemplars", "a run takes"]
     marks = [[""] * len(titles) for _ in rows]
     return Sheet(names, titles, rows, cells, marks), [f"{sign} from {basis}" for basis, sign in signs.items()]
 
