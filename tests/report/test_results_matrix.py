@@ -65,6 +65,14 @@ def test_rows_are_the_best_first_and_bounds_last(some: list[Record]) -> None:
     assert shown.cells[1][1] == ""
 
 
+def test_a_stale_number_has_an_asterisk(some: list[Record], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        tables, "changed_since", lambda record: ["code"] * (record.data["method"]["name"] == "beta")
+    )
+    shown = sheet(matrix(some, protocols=["made_up"]))
+    assert [row[0].endswith(" *") for row in shown.cells] == [True, False, False]
+
+
 def test_marks_are_those_of_the_reports_table(some: list[Record]) -> None:
     ranked = {line["method"]: line["mark"] for line in plain(matrix(some, protocols=["made_up"], ranked=True))}
     (group,) = (g for g in tables.groups(some) if g.label == "made_up")

@@ -102,9 +102,12 @@ def _results(options: argparse.Namespace) -> int:
         for name in dict.fromkeys(table.metrics):
             print(f"{METRICS[name].title}: {METRICS[name].formula}.")
         print("Percent, mean ± standard deviation over class orders; (n/N): seeds are missing.")
+        shown = [entry for line in table.entries.values() for entry in line if entry is not None]
+        if any(entry.row.stale for entry in shown):
+            print("*: stale, code or protocol have changed since (--format csv has all notes).")
         if options.marks:
             print(EXPLANATION)
-        kept = {id(run) for line in table.entries.values() for entry in line if entry for run in entry.row.runs}
+        kept = {id(run) for entry in shown for run in entry.row.runs}
         for record in records:
             if id(record) in kept and (text := partial_result(record)):
                 print(f"{record.data['run_id']}: {text}")

@@ -50,9 +50,9 @@ class Entry:
 
     @property
     def text(self) -> str:
-        """Mean and deviation, and the finished seeds where some are missing."""
+        """Mean and deviation, the finished seeds where some are missing, an asterisk where it is stale."""
         lacking = f" ({len(self.row.complete)}/{self.row.seeds})" if self.row.incomplete else ""
-        return cell_text(self.row.values(self.metric)) + lacking
+        return cell_text(self.row.values(self.metric)) + lacking + (" *" if self.row.stale else "")
 
 
 Key = tuple[str, str, str, str]  # method, variant, backbone, readout
