@@ -17,11 +17,12 @@ from typing import Any, Literal
 
 import docstring_tables
 import systems_page
-from docstring_tables import explained, markdown
+from docstring_tables import markdown
 
 from vcil_bench import registry
 from vcil_bench.classifier import ClassifierConfig
 from vcil_bench.common.config import build, read_yaml
+from vcil_bench.common.docstrings import explained
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.options import RunOptions

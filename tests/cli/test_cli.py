@@ -453,6 +453,7 @@ def test_mistake_in_another_command_is_one_line(
         ("protocols", ["synthetic_3x4", "tcd_ucf101_10x5", "vclimb_kinetics400_10"]),
         ("datasets", ["folder", "hmdb51", "synthetic", "ucf101"]),
         ("backbones", ["clip_tiny", "clip_vit_b16"]),
+        ("tables", ["stpr_components", "hce_tcd", "vclimb"]),
     ],
 )
 def test_list(
@@ -473,6 +474,10 @@ def test_list(
         ("vclimb_kinetics400_10", ["tasks: ", "class lists"]),
         ("ucf101", ["real", "ucfTrainTestlist"]),
         ("clip_tiny", ["provides: adapters, maps, projection, slots, text"]),
+        ("options", ["precision = fp32", "micro_batch = null", "protocol.KEY=VALUE"]),
+        ("metrics", ["backward_forgetting: BWF, lower is better", "forgetting_rate"]),
+        ("stpr_components", ["+A_b+FSSD    stpr --set moe=false", "grid --table stpr_components"]),
+        ("vclimb_frames", ["protocol.memory.frames=4"]),
     ],
 )
 def test_show(tiny: Tiny, capsys: pytest.CaptureFixture[str], name: str, wanted: list[str]) -> None:

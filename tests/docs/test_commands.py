@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from vcil_bench import cli, options, protocol, registry
+from vcil_bench.cli import grid
 from vcil_bench.common.config import parse_assignments
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +95,8 @@ def test_a_command_on_a_page_has_arguments_that_exist(words: list[str]) -> None:
     if arguments[0] == "run":
         check_assignments([parsed.method], [parsed.protocol], parsed.assignments)
     if arguments[0] == "grid":
-        check_assignments(parsed.methods.split(","), parsed.protocols.split(","), parsed.assignments)
+        for experiment in grid._experiments(parsed):
+            check_assignments([experiment.method], [experiment.protocol], list(experiment.assignments))
 
 
 def check_assignments(methods: list[str], protocols: list[str], assignments: list[str]) -> None:

@@ -15,7 +15,7 @@ from pretended_device import pretending
 from small_runs import ENTRIES
 
 from vcil_bench.data.loader import Sample
-from vcil_bench.doctor import checks, machine, report, setting, waits
+from vcil_bench.doctor import checks, machine, report, requirements, setting, waits
 from vcil_bench.doctor.checks import CHECKS, Check
 from vcil_bench.doctor.outcome import Line
 from vcil_bench.doctor.setting import Ended, Large, Setting
@@ -182,3 +182,73 @@ def test_a_command_at_its_limit_may_end_what_it_has_started(
     ended = setting.start([str(tmp_path / "said")], tmp_path, ("-c", "\n".join(lines)))
     assert ended.code is None
     assert (tmp_path / "said").read_text(encoding="utf-8") == "told"
+
+
+# What runs need beside the machine.
+
+
+def _lines(tiny: Any, capsys: pytest.CaptureFixture[str], *more: str | Path) -> tuple[int, dict[str, Line]]:
+    capsys.readouterr()
+    code = tiny.main("doctor", "--only", "machine", "--json", *more)
+    lines = [Line(**line) for line in json.loads(capsys.readouterr().out)]
+    return code, {line.what: line for line in lines}
+
+
+def test_weights_are_looked_for_where_they_may_lie(
+    tiny: Any,
+    tmp_path: Path,
+    cache: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(requirements.huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path))
+    asked = ("--results", tmp_path, "--backbone", "clip_vit_b16", "clip_tiny")
+    code, lines = _lines(tiny, capsys, *asked)
+    assert code == 1
+    assert lines["weights clip_tiny"].result == "ok"
+    assert lines["weights clip_vit_b16"].result == "failed"
+    file = tmp_path / "weights" / "clip_vit_b16.safetensors"
+    assert str(file) in lines["weights clip_vit_b16"].figure
+    assert "open_clip_model.safetensors" in lines["weights clip_vit_b16"].figure
+    assert lines["weights tsm_resnet50"].result == "lacking"
+    assert "timm/resnet50.tv_in1k" in lines["weights tsm_resnet50"].figure
+    file.parent.mkdir()
+    file.touch()
+    code, lines = _lines(tiny, capsys, *asked)
+    assert (code, lines["weights clip_vit_b16"].result) == (0, "ok")
+    monkeypatch.setattr(requirements.huggingface_hub, "try_to_load_from_cache", lambda *where: "/".join(where))
+    _, lines = _lines(tiny, capsys, "--results", tmp_path)
+    assert lines["weights tsm_resnet34"].figure == "timm/resnet34.tv_in1k/model.safetensors"
+
+
+def test_data_that_are_asked_for_must_be_there(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, lines = _lines(tiny, capsys, "--results", tmp_path, "--data", f"folder={tiny.root}")
+    assert (code, lines["folder, split videos.csv"].result) == (0, "ok")
+    root = tiny.copy(tmp_path / "data")
+    (root / "red/0.mp4").unlink()
+    code, lines = _lines(tiny, capsys, "--results", tmp_path, "--data", f"folder={root}")
+    assert (code, lines["folder, split videos.csv"].result) == (1, "failed")
+    assert "red/0.mp4" in lines["folder, split videos.csv"].figure
+    code, lines = _lines(tiny, capsys, "--results", tmp_path, "--data", f"ucf101={root}")
+    assert (code, lines["ucf101"].result) == (1, "failed")
+    for wrong in (["--data", "folder"], ["--data", "fodler=x"], ["--backbone", "clip_tinny"]):
+        assert tiny.main("doctor", "--only", "machine", "--results", tmp_path, *wrong) == 2
+
+
+def test_what_was_prepared_and_is_gone_is_lacking(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
+    code, lines = _lines(tiny, capsys, "--results", tmp_path)
+    assert (code, lines["datasets"].result) == (0, "lacking")
+    assert {line.result for what, line in lines.items() if what == "authors' lists"} == {"lacking"}
+    root = tiny.copy(tmp_path / "data")
+    assert tiny.main("prepare", "folder", root) == 0
+    _, lines = _lines(tiny, capsys, "--results", tmp_path)
+    assert lines["folder, prepared before"].result == "ok"
+    root.rename(tmp_path / "elsewhere")
+    _, lines = _lines(tiny, capsys, "--results", tmp_path)
+    assert lines["folder, prepared before"].result == "lacking"

@@ -24,9 +24,11 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import locked
 from vcil_bench.grid import scheduler
 from vcil_bench.grid.display import View, table
+from vcil_bench.grid.experiments import product
 from vcil_bench.grid.launchers import Ended, Engine, EngineError, Job, LocalEngine, Refused, visible_gpus
 from vcil_bench.grid.scheduler import Cell, Request
 from vcil_bench.grid.slurm import SubmititEngine
+from vcil_bench.metrics import METRICS
 
 METHOD = '''
 """Zero-shot, with an accident while it learns the second task."""
@@ -56,13 +58,18 @@ def method(folder: Path, name: str, accident: str) -> Path:
     return path
 
 
-def request(tiny: Tiny, results: Path, *methods: str, **changes: object) -> Request:
+def request(
+    tiny: Tiny,
+    results: Path,
+    *methods: str,
+    protocols: Sequence[str] = (),
+    assignments: Sequence[str] = ("backbone=clip_tiny",),
+    **changes: object,
+) -> Request:
     asked: dict[str, object] = {
-        "methods": methods or ("zero_shot",),
-        "protocols": [str(tiny.protocol)],
+        "experiments": product(methods or ("zero_shot",), protocols or [str(tiny.protocol)], assignments),
         "seeds": None,
         "roots": {"folder": tiny.root},
-        "assignments": ["backbone=clip_tiny"],
         "results": results,
     }
     return Request(**(asked | changes))  # type: ignore[arg-type]
@@ -165,7 +172,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def go(todo: list[Cell], engine: Engine, retries: int = 1) -> bool:
     with View(lambda line: None) as view:
-        return scheduler.run(todo, engine, ["lr=1"], retries, view.watch)
+        return scheduler.run(todo, engine, retries, view.watch)
 
 
 def test_names_given_twice_are_one_cell(tiny: Tiny, tmp_path: Path) -> None:
@@ -185,7 +192,7 @@ def test_a_cell_is_one_run_of_one_seed(tiny: Tiny, tmp_path: Path) -> None:
     assert engine.most == 3
     command = " ".join(engine.commands[1])
     assert f"vcil_bench run zero_shot {tiny.protocol} --seed 2 --results {tmp_path}" in command
-    assert command.endswith(f"--data {tiny.root} --set lr=1")
+    assert command.endswith(f"--data {tiny.root} --set backbone=clip_tiny")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +320,7 @@ def test_a_record_of_another_machine_may_be_seen_late(tiny: Tiny, tmp_path: Path
             assert cell.status is None
             cell.path.with_suffix(".unseen").rename(cell.path)
 
-    assert scheduler.run([cell], engine, [], 0, watch)
+    assert scheduler.run([cell], engine, 0, watch)
     assert cell.status == "done"
 
 
@@ -340,7 +347,7 @@ def test_a_refused_command_waits_and_nothing_that_runs_is_stopped(
     todo = cells(request(tiny, tmp_path, "zero_shot", "finetune"))
     engine = Slow(9, (0, ""), (0, ""), FULL, FULL, AWAY, (0, ""), FULL, (0, ""))
     told: list[str] = []
-    assert scheduler.run(todo, engine, [], 0, lambda running, all_cells: None, told.append)
+    assert scheduler.run(todo, engine, 0, lambda running, all_cells: None, told.append)
     assert [cell.status for cell in todo] == ["done"] * 4
     assert [cell.attempts for cell in todo] == [1] * 4
     assert not engine.endings
@@ -392,7 +399,7 @@ def test_ctrl_c_stops_what_runs_and_starts_nothing_more(tiny: Tiny, tmp_path: Pa
     def interrupt(running: Sequence[Cell], all_cells: Sequence[Cell]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    assert not scheduler.run(todo, engine, [], 1, interrupt)
+    assert not scheduler.run(todo, engine, 1, interrupt)
     assert [cell.status for cell in todo] == ["stopped", "stopped"]
     assert [cell.reason for cell in todo] == ["run the same command to continue it", "not started"]
 
@@ -581,7 +588,7 @@ def test_lines_tell_what_ended_and_what_is_left(tiny: Tiny, tmp_path: Path) -> N
     todo = cells(request(tiny, tmp_path))
     lines: list[str] = []
     with View(lines.append) as view:
-        scheduler.run(todo, Scripted(1, (0, ""), (2, "vcil-bench: error: no")), [], 0, view.watch)
+        scheduler.run(todo, Scripted(1, (0, ""), (2, "vcil-bench: error: no")), 0, view.watch)
     assert [line.split(":")[0] for line in lines] == [
         f"[1/2] zero_shot on {tiny.protocol}, seed 1",
         f"[2/2] zero_shot on {tiny.protocol}, seed 2",
@@ -708,6 +715,30 @@ def test_make_passes_its_variables_on() -> None:
 
 def test_a_signal_without_a_name_ends_no_grid() -> None:
     assert "35" in scheduler._reason(-35, "")
+
+
+def test_the_table_has_the_headline_metric_of_what_is_done(tiny: Tiny, tmp_path: Path) -> None:
+    done, partial, impossible = cells(request(tiny, tmp_path, seeds=[1, 2, 7]))
+    records.save(done.path, record_data())
+    done.status = "skipped"
+    records.save(partial.path, record_data(status="partial", correct=[[4]]))
+    partial.status = "done"
+    head, _, *lines = table([done, partial, impossible]).splitlines()
+    metric = METRICS["average_incremental_accuracy"].title
+    assert head.rstrip().endswith(f"{metric}, %")
+    assert lines[0].split()[-1] == "75.00"  # 4 of 4, then 3 of 6
+    assert lines[1].split()[-1] == "done"
+    assert impossible.status == "impossible"
+
+
+def test_variants_are_told_apart_where_there_are_several(tiny: Tiny, tmp_path: Path) -> None:
+    asked = request(tiny, tmp_path, assignments=["backbone=clip_tiny", "template='{}','a {}'"], seeds=[1])
+    one, two = cells(asked)
+    assert one.path != two.path
+    assert one.name != two.name
+    assert "variant" in table([one, two]).splitlines()[0]
+    same = request(tiny, tmp_path, assignments=["backbone=clip_tiny", "workers=0,1"], seeds=[1])
+    assert len(cells(same)) == 1  # one file, and so one run
 
 
 def test_what_is_no_record_counts_no_tasks(tiny: Tiny, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Literal
 import pytest
 import reproduction
 import systems_page
-from docstring_tables import explained, table
+from docstring_tables import table
 
 from vcil_bench import registry
+from vcil_bench.common.docstrings import explained
 from vcil_bench.options import RunOptions
 from vcil_bench.report import systems
 

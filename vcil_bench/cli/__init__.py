@@ -15,23 +15,40 @@ from . import (
     check,
     check_record,
     compare,
+    completion,
     doctor,
     grid,
     import_records,
     new_method,
     prepare,
     report,
+    results,
     run,
     show,
     verify,
 )
 from .arguments import Parser
 
+EXAMPLES = """EXAMPLES
+  # train and test: minutes on two CPU cores
+  vcil-bench run stpr synthetic_3x4 --seed 1000
+  # what was measured so far; then tables, figures and one page in reports/
+  vcil-bench results
+  vcil-bench report
+  # a method, its settings and their reasons
+  vcil-bench show stpr
+  # the runs behind a paper's table
+  vcil-bench grid --table stpr_components --dry-run
+  # is everything there that runs need?
+  vcil-bench doctor --only machine"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, one of ``ExitCode``."""
     try:
-        return _run(_parser().parse_args(arguments))
+        parser = _parser()
+        completion.enable(parser)
+        return _run(parser.parse_args(arguments))
     except UserError as error:
         print(f"vcil-bench: error: {error}", file=sys.stderr)
         return ExitCode.REFUSED
@@ -52,11 +69,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="vcil-bench", description="Benchmark Video Class-Incremental Learning methods.")
+    parser = Parser(
+        prog="vcil-bench",
+        description="Benchmark Video Class-Incremental Learning methods.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"vcil-bench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for command in (
-        *(run, grid, show, verify, prepare, check, new_method, doctor, report),
+        *(run, grid, results, show, verify, prepare, check, new_method, doctor, report),
         *(compare, check_record, import_records),
     ):
         command.add_to(commands)

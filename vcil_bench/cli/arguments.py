@@ -1,12 +1,13 @@
-"""Arguments that several commands share: paths, ``--set``, numbers."""
+"""Arguments that several commands share: paths, ``--set``, numbers; every command's help with its examples."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from vcil_bench.common.errors import UserError
 from vcil_bench.common.terminal_text import print
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 else:
     Commands = Any
+
+Kind = Literal["methods", "protocols", "datasets", "backbones", "tables", "metrics", "names", "keys"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,15 +36,31 @@ def add_command(commands: Commands, name: str, summary: str, examples: str) -> a
         commands: Where to.
         name: What is typed.
         summary: What it does, in a line.
-        examples: Commands, one a line, perhaps with a comment; they stand at the end of its ``--help``.
+        examples: Commands, one a line, perhaps with a comment; they stand at the end of its ``--help``, each
+            below its comment.
     """
+    lines = []
+    for line in textwrap.dedent(examples).strip().splitlines():
+        command, _, comment = line.partition(" # ")
+        lines += [*([f"# {comment.strip()}"] if comment else []), command.strip()]
     return commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"EXAMPLES\n{textwrap.indent(textwrap.dedent(examples).strip(), '  ')}",
+        epilog="\n".join(["EXAMPLES", *(f"  {line}" for line in lines)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def completed_by(action: argparse.Action, *kinds: Kind) -> None:
+    """Let the shell complete an argument by names, which are looked up when they are asked for."""
+
+    def names(prefix: str, **_: Any) -> Iterator[str]:
+        from .completion import names_of
+
+        return names_of(kinds, prefix)
+
+    action.completer = names  # type: ignore[attr-defined]  # argcomplete's own way
 
 
 def add_results(parser: argparse.ArgumentParser, text: str = "folder of the records") -> None:
@@ -70,9 +89,10 @@ def path_argument(text: str) -> Path:
 
 def add_assignments(parser: argparse.ArgumentParser, text: str) -> None:
     """Let a command take ``--set``, which may stand several times and take several assignments each time."""
-    parser.add_argument(
+    action = parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="assignments", help=text
     )
+    completed_by(action, "keys")
 
 
 def whole_number(text: str, option: str) -> int:
@@ -85,3 +105,11 @@ def whole_number(text: str, option: str) -> int:
         return int(text)
     except ValueError:
         raise UserError(f"{option} {text!r} is neither a whole number nor 'all'") from None
+
+
+def data_roots(pairs: Sequence[str]) -> dict[str, Path]:
+    """Read ``NAME=ROOT`` pairs."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"--data {pair!r} names no dataset; give it as NAME=ROOT, such as ucf101={pair}")
+    return {name: Path(root) for name, _, root in (pair.partition("=") for pair in pairs)}

@@ -9,24 +9,37 @@ import json
 from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
-from .arguments import add_assignments
+from .arguments import Commands, add_assignments, add_command, completed_by
+from .progress import loading_torch
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: Commands) -> None:
     """Add ``check``."""
-    check = commands.add_parser("check", help="check that a method keeps the contract, in seconds")
-    check.add_argument("method", metavar="METHOD", help="a name (see: list methods) or a .py file")
-    check.add_argument(
+    check = add_command(
+        commands,
+        "check",
+        "check that a method keeps the contract, in seconds",
+        """
+        vcil-bench check my_method.py                  # a file
+        vcil-bench check tcd --backbone tsm_tiny       # on another backbone than its own
+        vcil-bench check stpr --set moe=false          # a variant
+        """,
+    )
+    action = check.add_argument("method", metavar="METHOD", help="a name (see: list methods) or a .py file")
+    completed_by(action, "methods")
+    action = check.add_argument(
         "--backbone", metavar="NAME", help="backbone to check on (default: the small one of the method's kind)"
     )
-    add_assignments(check, "method config (defaults here: 2 for keys that count epochs, batch_size 4)")
-    check.add_argument("--json", action="store_true", help="print the outcomes as JSON")
+    completed_by(action, "backbones")
+    add_assignments(check, "method config (default here: 2 for keys that count epochs, batch_size 4)")
+    check.add_argument("--json", action="store_true", help="print the outcomes as JSON (default: lines)")
     check.set_defaults(run=_check)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from vcil_bench.common.config import parse_assignments
-    from vcil_bench.testing.contract import results
+    with loading_torch():
+        from vcil_bench.common.config import parse_assignments
+        from vcil_bench.testing.contract import results
 
     outcomes = []
     for result in results(options.method, options.backbone, config=parse_assignments(options.assignments)):

@@ -8,15 +8,27 @@ from pathlib import Path
 from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
-from .arguments import path_argument
+from .arguments import Commands, add_command, path_argument
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: Commands) -> None:
     """Add ``new-method``."""
-    new = commands.add_parser("new-method", help="write a method to start from, which passes 'check' as it is")
+    new = add_command(
+        commands,
+        "new-method",
+        "write a method to start from, which passes 'check' as it is",
+        """
+        vcil-bench new-method my_method                       # my_method.py
+        vcil-bench new-method my_method --package --out code  # a package with test and CI file
+        """,
+    )
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits and _, such as my_method")
-    new.add_argument("--package", action="store_true", help="a package to install, with test and CI file")
-    new.add_argument("--out", type=path_argument, default=Path(), metavar="DIR", help="folder to write to")
+    new.add_argument(
+        "--package", action="store_true", help="a package to install, with test and CI file (default: a file)"
+    )
+    new.add_argument(
+        "--out", type=path_argument, default=Path(), metavar="DIR", help="folder to write to (default: this one)"
+    )
     new.set_defaults(run=_new_method)
 
 

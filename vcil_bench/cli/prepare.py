@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
 
-from .arguments import path_argument
+from .arguments import Commands, add_command, completed_by, path_argument
 from .progress import watched
 
 if TYPE_CHECKING:
@@ -20,18 +20,34 @@ if TYPE_CHECKING:
 LINES = 20  # of a list printed before the rest is left to the report file
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: Commands) -> None:
     """Add ``prepare``."""
-    prepare = commands.add_parser("prepare", help="check a dataset file by file and write its manifest")
-    prepare.add_argument("dataset", metavar="DATASET", help="a name (see: list datasets), or vclimb")
-    prepare.add_argument("root", type=path_argument, nargs="?", metavar="ROOT", help="folder of the dataset")
+    prepare = add_command(
+        commands,
+        "prepare",
+        "check a dataset file by file and write its manifest",
+        """
+        vcil-bench prepare ucf101 /data/ucf101                # decode every video, say what is wrong
+        vcil-bench prepare ucf101 /data/ucf101 --store        # and keep its frames for --set store=true
+        vcil-bench prepare vclimb --pickle UCF101_data.pkl    # import the vCLIMB authors' lists
+        """,
+    )
+    action = prepare.add_argument("dataset", metavar="DATASET", help="a name (see: list datasets), or vclimb")
+    completed_by(action, "datasets")
+    prepare.add_argument(
+        "root",
+        type=path_argument,
+        nargs="?",
+        metavar="ROOT",
+        help="folder of the dataset (default: its own, which embedded clips have)",
+    )
     prepare.add_argument("--split", metavar="NAME", help="prepare only this split (default: all splits in ROOT)")
     prepare.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one a core)")
     prepare.add_argument(
         "--limit",
         type=float,
         metavar="SECONDS",
-        help="kill a decoder that takes longer over a video (60; 600 while storing)",
+        help="kill a decoder that takes longer over a video (default: 60; 600 while storing)",
     )
     prepare.add_argument(
         "--pickle",
@@ -40,7 +56,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         action="extend",
         default=[],
         metavar="FILE",
-        help="with DATASET vclimb: the authors' files, whose lists are imported",
+        help="with DATASET vclimb: the authors' files, whose lists are imported (default: none)",
     )
     prepare.add_argument(
         "--store",
@@ -48,10 +64,14 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         nargs="?",
         const=Path(),
         metavar="DIR",
-        help="decode all videos once into a frame store there (default: the user's cache), for store=true",
+        help="decode all videos once into a frame store there, for store=true (default: no store; without DIR "
+        "in the user's cache)",
     )
     prepare.add_argument(
-        "--store-frames", type=int, metavar="N", help="keep N frames of a video there, evenly spaced (all)"
+        "--store-frames",
+        type=int,
+        metavar="N",
+        help="keep N frames of a video there, evenly spaced (default: all)",
     )
     prepare.set_defaults(run=_prepare)
 

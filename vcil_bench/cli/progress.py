@@ -13,23 +13,51 @@ from vcil_bench.common.progress_lines import ProgressLines
 from vcil_bench.common.terminal_text import print
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
+
+CLEAR_LINE = "\r\x1b[K"
 
 
 def progress_bars() -> Progress:
-    """Return progress bars, shown in a terminal and by one process of a team alone."""
+    """Return progress bars: bars in a terminal, a line a minute in a log; of a team one process shows them."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+    from rich.text import Text
 
+    from vcil_bench.common.logged_bars import OUTER, LoggedBars
+
+    class TimeLeft(TimeRemainingColumn):
+        def render(self, task: Task) -> Text:
+            return Text() if task.fields.get(OUTER) else super().render(task)  # whose text says it, better
+
+    if is_main() and not sys.stderr.isatty():
+        return LoggedBars(lambda line: print(line, file=sys.stderr, flush=True))
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TimeLeft(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty() or not is_main(),
+        expand=True,
+        disable=not is_main(),
     )
+
+
+@contextmanager
+def loading_torch() -> Iterator[None]:
+    """Say in a terminal, at once, that a library is being loaded; it takes seconds, some more on a slow disk."""
+    if "torch" in sys.modules or not sys.stderr.isatty() or not is_main():
+        yield
+        return
+    sys.stderr.write("loading torch ...")
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write(CLEAR_LINE)
+        sys.stderr.flush()
 
 
 def is_main() -> bool:

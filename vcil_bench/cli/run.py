@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,16 @@ from typing import TYPE_CHECKING
 from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print, shown
 
-from .arguments import add_assignments, path_argument, whole_number
-from .progress import is_main, progress_bars
+from .arguments import (
+    Commands,
+    add_assignments,
+    add_command,
+    add_results,
+    completed_by,
+    path_argument,
+    whole_number,
+)
+from .progress import is_main, loading_torch, progress_bars
 
 if TYPE_CHECKING:
     from vcil_bench.common.stopping import StopRequest
@@ -19,17 +28,44 @@ if TYPE_CHECKING:
 DRAWING_S = 60.0  # for another process to draw the same picture
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: Commands) -> None:
     """Add ``run``."""
-    run = commands.add_parser("run", help="run a method on a protocol; finished runs are reused")
-    run.add_argument("method", metavar="METHOD", help="a name (see: list methods) or a .py file")
-    run.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
-    run.add_argument("--seed", default="all", help="one of the protocol's seeds, or all (default)")
-    run.add_argument("--data", type=path_argument, metavar="ROOT", help="folder of the dataset")
-    add_assignments(run, "method config, run options, and protocol.KEY for a derived protocol")
-    run.add_argument("--results", type=path_argument, default=Path("results"), metavar="DIR")
-    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
-    run.add_argument("--force", action="store_true", help="move finished records aside and run anew")
+    run = add_command(
+        commands,
+        "run",
+        "run a method on a protocol; finished runs are reused",
+        """
+        vcil-bench run stpr synthetic_3x4 --seed 1000 --device cpu     # embedded clips, minutes
+        vcil-bench run stpr tcd_ucf101_10x5 --data /data/ucf101        # all seeds of the protocol
+        vcil-bench run tcd tcd_ucf101_10x5 --data /data/ucf101 --set backbone=clip_vit_b16 precision=bf16
+        vcil-bench run icarl tcd_ucf101_10x5 --data /data/ucf101 --set protocol.memory.per_class=10
+        """,
+    )
+    action = run.add_argument("method", metavar="METHOD", help="a name (see: list methods) or a .py file")
+    completed_by(action, "methods")
+    action = run.add_argument(
+        "protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file"
+    )
+    completed_by(action, "protocols")
+    run.add_argument("--seed", default="all", help="one of the protocol's seeds, or all (default: all)")
+    run.add_argument(
+        "--data",
+        type=path_argument,
+        metavar="ROOT",
+        help="folder of the dataset (default: its own, which embedded clips have)",
+    )
+    add_assignments(
+        run,
+        "method config (see: show METHOD), run options (see: show options), and protocol.KEY for a derived "
+        "protocol (default: what these say)",
+    )
+    add_results(run, "folder for the records")
+    run.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:N or mps (default: auto, a GPU if there is one)"
+    )
+    run.add_argument(
+        "--force", action="store_true", help="move finished records aside and run anew (default: reuse them)"
+    )
     run.set_defaults(run=_run)
 
 
@@ -49,11 +85,16 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
     seed = None if options.seed == "all" else whole_number(options.seed, "--seed")
     protocol.load(options.protocol)  # the commonest slips are answered before torch is imported
 
-    with stop.held_back():  # raised inside an import, it would be dropped, or leave half a module
+    with (
+        stop.held_back(),
+        loading_torch(),
+    ):  # raised inside an import, it would be dropped, or leave half a module
         from vcil_bench.common.files import locked, remove
         from vcil_bench.nets.parallel.team import TeamError
         from vcil_bench.report.curves import draw
-        from vcil_bench.report.tables import Group, markdown, rows
+        from vcil_bench.report.results_matrix import group_sheet, partial_result
+        from vcil_bench.report.tables import Group, rows
+        from vcil_bench.report.terminal_table import show
         from vcil_bench.run import loop
         from vcil_bench.run.evaluation import EvaluationError
         from vcil_bench.run.files import unfinished
@@ -86,7 +127,13 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
         return ExitCode.DONE
     group = Group(plan.protocol.label, plan.protocol.label, records)
     print()
-    print(markdown(group))
+    what = "" if plan.variant == "default" else f" ({plan.variant.replace('+', ' ')})"
+    print(f"{plan.method.name}{what} on {plan.protocol.label}; percent, mean ± deviation over class orders:")
+    show(group_sheet(group))
+    for record in records:
+        if text := partial_result(record):
+            print(text)
+    print()
     for record in records:
         print(f"record: {record.path}")
     if any(record.complete for record in records):
@@ -100,4 +147,6 @@ def _run_until(options: argparse.Namespace, stop: StopRequest) -> int:
             print(f"curve:  {curves[1]}")
         except UserError as error:  # the records are complete without it
             print(f"vcil-bench: warning: no curve: {error}", file=sys.stderr)
+    where = "" if options.results == Path("results") else f" --results {shlex.quote(str(options.results))}"
+    print(f"next:   vcil-bench results{where}; vcil-bench report{where}")
     return ExitCode.DONE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
-from .arguments import add_assignments, path_argument
+from .arguments import Commands, add_assignments, add_command, completed_by, path_argument
 from .progress import watched
 
 if TYPE_CHECKING:
@@ -19,19 +19,34 @@ if TYPE_CHECKING:
     from vcil_bench.run.data import Split
 
 
-def add_to(commands: argparse._SubParsersAction) -> None:
+def add_to(commands: Commands) -> None:
     """Add ``verify``."""
-    verify = commands.add_parser("verify", help="check class orders, lists, and what train and test share")
-    verify.add_argument("protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file")
+    verify = add_command(
+        commands,
+        "verify",
+        "check class orders, lists, and what train and test share",
+        """
+        vcil-bench verify tcd_ucf101_10x5                                   # class orders and pretraining
+        vcil-bench verify tcd_ucf101_10x5 --data /data/ucf101               # lists and files, too
+        vcil-bench verify tcd_ucf101_10x5 --set backbone=clip_vit_b16 --json
+        """,
+    )
+    action = verify.add_argument(
+        "protocol", metavar="PROTOCOL", help="a name (see: list protocols) or a .yaml file"
+    )
+    completed_by(action, "protocols")
     verify.add_argument(
-        "--data", type=path_argument, metavar="ROOT", help="folder of the dataset; its lists are enough"
+        "--data",
+        type=path_argument,
+        metavar="ROOT",
+        help="folder of the dataset; its lists are enough (default: verify without data)",
     )
     add_assignments(
         verify,
         "backbone and weights whose pretraining is judged (default: every backbone with the protocol's frame "
         "size), and protocol.KEY",
     )
-    verify.add_argument("--json", action="store_true", help="print the findings as JSON")
+    verify.add_argument("--json", action="store_true", help="print the findings as JSON (default: lines)")
     verify.set_defaults(run=_verify)
 
 

@@ -1,4 +1,4 @@
-"""The machine as the harness meets it: software, GPUs, shared memory, cores, decoders, weights, folders."""
+"""The machine as the harness meets it: software, GPUs, shared memory, cores, decoders, folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import cache_dir, check_writable
 from vcil_bench.data import video
 from vcil_bench.data.video import other_decoders
-from vcil_bench.nets.backbones import BACKBONES
 
 from .outcome import Line, Result
 
@@ -37,7 +36,12 @@ def report(results: Path) -> Iterator[Line]:
     )
     there = torch.cuda.is_available()
     built = torch.version.cuda or "none"
-    yield _line("CUDA of torch", f"{built}{_cudnn() if there else ''}, {'in use' if there else 'no GPU to use'}")
+    yield Line(
+        NAME,
+        "CUDA of torch",
+        "note" if there else "lacking",
+        f"{built}{_cudnn() if there else ''}, {'in use' if there else _without_gpu()}",
+    )
     for number in range(torch.cuda.device_count() if there else 0):
         found = torch.cuda.get_device_properties(number)
         yield _line(
@@ -61,10 +65,6 @@ def report(results: Path) -> Iterator[Line]:
     for name in video.DECODERS:
         if name != "auto":
             yield _line(f"decoder {name}", _decoder(name))
-    for name, backbone in BACKBONES.items():
-        file = backbone.local_file()
-        embedded = backbone.embedded_sibling == name
-        yield _line(f"weights {name}", "embedded" if embedded else str(file) if file.is_file() else _hub(file))
     for what, folder in (("cache", cache_dir()), ("results", results)):
         yield _folder(what, folder)
 
@@ -86,12 +86,17 @@ def _memory() -> str:
 
 def _decoder(name: str) -> str:
     if name in other_decoders.READERS and importlib.util.find_spec(name) is None:
-        return "not installed"
+        return f"not installed, nor needed: pyav is the default; pip install {name}"
     return "installed"
 
 
-def _hub(file: Path) -> str:
-    return f"not at {file}; looked for in the Hugging Face cache, then fetched, when a run needs them"
+def _without_gpu() -> str:
+    """Say why there is no GPU, and what to do about it."""
+    if torch.backends.mps.is_available():
+        return "Apple's GPU is used with --device mps"
+    if torch.version.cuda is None:
+        return "no GPU to use: this torch is built without CUDA (pytorch.org/get-started has one with)"
+    return "no GPU to use: see nvidia-smi for the driver, and CUDA_VISIBLE_DEVICES; runs go on the processor"
 
 
 def _folder(what: str, folder: Path) -> Line:

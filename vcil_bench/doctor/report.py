@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from vcil_bench.common.errors import UserError, did_you_mean
 
-from . import machine
+from . import machine, requirements
 from .checks import CHECKS, Check
 from .outcome import RESULTS as RESULTS
 from .outcome import Line
@@ -23,21 +23,30 @@ class DoctorError(UserError):
 
 def names() -> Iterator[tuple[str, str, int]]:
     """Yield every check: name, what it looks at, the GPUs it needs."""
-    yield machine.NAME, "software, GPUs, shared memory, cores, decoders, weights, folders", 0
+    yield machine.NAME, "software, GPUs, shared memory, cores, decoders, folders; weights, data and lists", 0
     for check in CHECKS.values():
         yield check.name, check.summary, check.gpus
 
 
-def examine(results: Path, *, only: Sequence[str], need_gpu: bool) -> Iterator[Line]:
+def examine(
+    results: Path,
+    *,
+    only: Sequence[str],
+    need_gpu: bool,
+    backbones: Sequence[str] = (),
+    roots: Mapping[str, Path] | None = None,
+) -> Iterator[Line]:
     """Look at this machine.
 
     Args:
         results: Folder of the records; it is made if it is not there, and nothing is left in it.
         only: Names of checks; empty for all.
         need_gpu: Refuse a machine without a GPU instead of skipping what needs one.
+        backbones: Whose weights must be there.
+        roots: Datasets that must be there, and their folders.
 
     Raises:
-        DoctorError: A name is unknown, or a GPU is missing.
+        UserError: A name is unknown, or a GPU is missing.
     """
     known = [machine.NAME, *CHECKS]
     for name in only:
@@ -51,6 +60,7 @@ def examine(results: Path, *, only: Sequence[str], need_gpu: bool) -> Iterator[L
         )
     if not only or machine.NAME in only:
         yield from machine.report(results)
+        yield from requirements.report(backbones, roots or {})
     wanted = [check for name, check in CHECKS.items() if not only or name in only]
     with tempfile.TemporaryDirectory(prefix="vcil-bench-doctor-") as folder:
         setting = Setting("cuda", gpus, Path(folder))

@@ -1,4 +1,4 @@
-"""Grids: methods x protocols x seeds, one run per cell, as many at a time as there is room for.
+"""Grids: experiments x seeds, one run per cell, as many at a time as there is room for.
 
 A cell is a command ``vcil-bench run`` for one seed, so whatever is true of runs is true of cells: a finished one
 is reused, an unfinished one resumes. What cannot run is found before anything starts. A cell
@@ -36,6 +36,7 @@ from vcil_bench.run.plan import Plan, StaleRecord, make_plan
 from vcil_bench.run.reuse import finished, outdated_states
 from vcil_bench.stream import class_names
 
+from .experiments import Experiment
 from .launchers import GRACE_S, PROMPT, Ended, Engine, Job, Refused
 
 POLL_S = 0.2
@@ -54,11 +55,9 @@ class GridError(UserError):
 class Request:
     """A grid as it was asked for; ``seeds`` is None for all of each protocol."""
 
-    methods: Sequence[str]
-    protocols: Sequence[str]
+    experiments: Sequence[Experiment]
     seeds: Sequence[int] | None
     roots: Mapping[str, Path]
-    assignments: list[str]
     results: Path
     rerun_stale: bool = False
 
@@ -68,8 +67,7 @@ class Cell:
     """One run of a grid, and what became of it.
 
     Attributes:
-        method: As it was typed.
-        protocol: As it was typed.
+        experiment: What is run.
         seed: Of the class order; None where the whole pair of method and protocol is impossible.
         plan: The run, None where it is impossible.
         root: Folder of the dataset, where one was given.
@@ -79,10 +77,10 @@ class Cell:
         reason: Why it was not done.
         attempts: Processes started for it.
         seconds: From its first start to its end.
+        one_of_several: Whether the grid has other variants of its run as well.
     """
 
-    method: str
-    protocol: str
+    experiment: Experiment
     seed: int | None
     plan: Plan | None = None
     root: Path | None = None
@@ -92,14 +90,33 @@ class Cell:
     reason: str = ""
     attempts: int = 0
     seconds: float = 0.0
+    one_of_several: bool = False
     _started: float = field(default=0.0, repr=False)
     _ended: float | None = field(default=None, repr=False)
     _written: int | None = field(default=None, repr=False)  # its record, when the last attempt began
 
     @property
+    def method(self) -> str:
+        """As it was typed."""
+        return self.experiment.method
+
+    @property
+    def protocol(self) -> str:
+        """As it was typed."""
+        return self.experiment.protocol
+
+    @property
+    def variant(self) -> str:
+        """What it sets beside the defaults, as it names the record's file."""
+        return "" if self.plan is None else self.plan.variant
+
+    @property
     def name(self) -> str:
-        """The cell in words."""
-        return f"{self.method} on {self.protocol}" + ("" if self.seed is None else f", seed {self.seed}")
+        """The cell in words; its settings where cells of the grid differ in them."""
+        variant = f" {self.variant}" if self.one_of_several and self.variant not in ("", "default") else ""
+        return f"{self.method}{variant} on {self.protocol}" + (
+            "" if self.seed is None else f", seed {self.seed}"
+        )
 
     @property
     def path(self) -> Path:
@@ -171,65 +188,84 @@ class Cell:
         except RecordError:
             return None
 
-    def command(self, assignments: Sequence[str]) -> list[str]:
+    def command(self) -> list[str]:
         """Return its command: the same for every attempt, as a cluster may repeat it by itself."""
         assert self.plan is not None
-        words = [sys.executable, "-m", "vcil_bench", "run", self.method, self.protocol]
-        words += ["--seed", str(self.seed), "--results", str(self.plan.results)]
+        return [sys.executable, "-m", "vcil_bench", "run", *self.arguments(self.plan.results)]
+
+    def arguments(self, results: Path) -> list[str]:
+        """Return what ``run`` is given for it.
+
+        Args:
+            results: Folder for the record.
+        """
+        words = [self.method, self.protocol, "--seed", str(self.seed), "--results", str(results)]
         if self.root is not None:
             words += ["--data", str(self.root)]
-        if assignments:
-            words += ["--set", *assignments]
+        if self.experiment.assignments:
+            words += ["--set", *self.experiment.assignments]
         return words
 
 
 Watch = Callable[[Sequence[Cell], Sequence[Cell]], None]  # takes the cells that run and all cells
 
 
-def cells(request: Request, progress: Progress) -> list[Cell]:
+def cells(request: Request, progress: Progress, *, prepare: bool = True) -> list[Cell]:
     """Plan every cell; those that are done are ``skipped``, those that cannot run ``impossible``, each with why.
 
-    The data are prepared here, once for all cells.
+    Args:
+        request: The grid.
+        progress: Progress bars.
+        prepare: Prepare the data, once for all cells; else no data are looked at.
 
     Raises:
         UserError: A method, protocol or dataset that does not exist, an assignment that is malformed.
     """
-    given = parse_assignments(request.assignments)
-    known = [*ADAPTERS, *request.protocols]
+    known = [*ADAPTERS, *dict.fromkeys(experiment.protocol for experiment in request.experiments)]
     for name in request.roots:
         if name not in known:
             raise GridError(
                 f"--data {name}={request.roots[name]}: no dataset {name!r}{did_you_mean(name, known)}; "
                 f"known: {', '.join(ADAPTERS)}, or the name of a protocol of the grid"
             )
-    for method in request.methods:
+    for method in dict.fromkeys(experiment.method for experiment in request.experiments):
         registry.find(method)
     opened: dict[tuple[str, str, Path | None], Split] = {}
     planned: list[Cell] = []
-    for protocol in dict.fromkeys(request.protocols):  # a name given twice is one cell, not two for one file
-        loaded = protocols.load(protocol)
-        for method in dict.fromkeys(request.methods):
-            root = request.roots.get(protocol, request.roots.get(loaded.spec.dataset.name))
-            seeds = loaded.spec.seeds if request.seeds is None else request.seeds
-            try:
-                # On the processor, since planning must take no memory of a GPU that the runs need.
-                plan = make_plan(
-                    method, protocol, seed=None, assignments=given, results=request.results, device="cpu"
-                )
-                manifest = _manifest(plan, root, opened, progress)
-            except UserError as error:
-                planned.append(Cell(method, protocol, None, status="impossible", reason=str(error)))
+    paths: set[Path] = set()
+    for experiment in request.experiments:
+        given = parse_assignments(list(experiment.assignments))
+        loaded = protocols.load(experiment.protocol)
+        root = request.roots.get(experiment.protocol, request.roots.get(loaded.spec.dataset.name))
+        try:
+            # On the processor, since planning must take no memory of a GPU that the runs need.
+            plan = make_plan(
+                experiment.method,
+                experiment.protocol,
+                seed=None,
+                assignments=given,
+                results=request.results,
+                device="cpu",
+            )
+            manifest = _manifest(plan, root, opened, progress) if prepare else None
+        except UserError as error:
+            planned.append(Cell(experiment, None, status="impossible", reason=str(error)))
+            continue
+        for seed in dict.fromkeys(plan.protocol.spec.seeds if request.seeds is None else request.seeds):
+            if plan.path(seed) in paths:  # said in other words already: one file is one cell
                 continue
-            for seed in dict.fromkeys(seeds):
-                planned.append(cell := Cell(method, protocol, seed, plan, root, manifest=manifest))
-                _find_status(cell, request.rerun_stale)
+            paths.add(plan.path(seed))
+            planned.append(cell := Cell(experiment, seed, plan, root, manifest=manifest))
+            _find_status(cell, request.rerun_stale)
+    several = len({cell.variant for cell in planned} - {""}) > 1
+    for cell in planned:
+        cell.one_of_several = several
     return planned
 
 
 def run(
     todo: Sequence[Cell],
     engine: Engine,
-    assignments: Sequence[str],
     retries: int,
     watch: Watch,
     say: Callable[[str], None] = lambda line: None,
@@ -239,7 +275,6 @@ def run(
     Args:
         todo: Cells without a status; their outcome is written into them.
         engine: Where they run.
-        assignments: ``--set`` of every run.
         retries: How often a cell that died is started again.
         watch: Called now and then, and whenever a cell has ended.
         say: Takes lines that a user should know.
@@ -261,7 +296,7 @@ def run(
                     if slot not in running and waiting and intake.open(len(running)) and not signals.count:
                         cell = waiting.pop(0)
                         try:
-                            job = _start(cell, engine, slot, assignments)
+                            job = _start(cell, engine, slot)
                         except Refused as error:
                             waiting.insert(0, cell)
                             if not signals.count:  # Ctrl-C reaches the command that hands in as well
@@ -403,7 +438,7 @@ def _manifest(
     return opened[key].manifest
 
 
-def _start(cell: Cell, engine: Engine, slot: int, assignments: Sequence[str]) -> Job | None:
+def _start(cell: Cell, engine: Engine, slot: int) -> Job | None:
     """Start a cell's next attempt; None where a stale record is in the way, which fails the cell.
 
     Raises:
@@ -416,7 +451,7 @@ def _start(cell: Cell, engine: Engine, slot: int, assignments: Sequence[str]) ->
             cell.status, cell.reason = "failed", str(error)
             return None
     written = cell.written()
-    job = engine.start(slot, cell.command(assignments), cell.log)
+    job = engine.start(slot, cell.command(), cell.log)
     cell.begin_attempt(written)
     return job
 

@@ -75,6 +75,11 @@ class Row:
         return self._named("" if self.variant == "default" else self.variant)
 
     @property
+    def runs(self) -> list[Record]:
+        """All runs, finished or not."""
+        return [*self.complete, *self.unfinished]
+
+    @property
     def name_by_backbone(self) -> str:
         """A shorter name, for the only variant on its backbone."""
         return f"{self._named('')} on {self.backbone}"
@@ -271,7 +276,7 @@ def markdown(group: Group) -> str:
     for row, mark in zip(lines, marked, strict=True):
         lacking = " (*)" if row.incomplete else ""
         cells = [
-            f"{signs[m]}{_cell(row.values(metric))}{signs[m]}{lacking}"
+            f"{signs[m]}{cell_text(row.values(metric))}{signs[m]}{lacking}"
             for metric, m in zip(group.metrics, mark, strict=True)
         ]
         table.append(
@@ -310,7 +315,8 @@ def marks(lines: Sequence[Row], metrics: Sequence[str]) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _cell(values: np.ndarray) -> str:
+def cell_text(values: np.ndarray) -> str:
+    """Return a metric over seeds as text: ``mean ± deviation``, two decimals; a dash without any."""
     if not len(values):
         return "–"
     if len(values) == 1:

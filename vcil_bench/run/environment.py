@@ -33,7 +33,7 @@ def environment(device: torch.device, options: RunOptions, processes: int) -> di
         "timm": version("timm"),
         "av": version("av"),
         "cuda": torch.version.cuda if cuda else None,
-        "device": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "device": device_name(device),
         "device_type": device.type,
         **gpu,
         "threads": torch.get_num_threads(),
@@ -43,6 +43,11 @@ def environment(device: torch.device, options: RunOptions, processes: int) -> di
         "platform": platform.platform(),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the model of a GPU, or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def other_device(sessions: Sequence[Mapping[str, Any]]) -> str | None:

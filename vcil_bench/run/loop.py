@@ -55,6 +55,7 @@ from .global_state import left_as_found
 from .new_record import new_record
 from .plan import Plan, RunError, plain_values
 from .reuse import finished
+from .time_left import OuterBar, work_of
 
 Say = Callable[[str], None]
 
@@ -123,10 +124,14 @@ def run(
             say("feature_cache_mb is for CPUs: a GPU computes features sooner than a processor looks clips up")
         threads = plan.options.threads or plan.backbone.threads
         torch.set_num_threads(threads or cpu_cores.threads(DEFAULT_THREADS))
+        steps = min(plan.options.max_tasks or len(streams[todo[0]]), len(streams[todo[0]]))
+        cumulative = plan.method.data_access == "cumulative"
+        outer = OuterBar(progress, todo, work_of(streams[todo[0]], steps, cumulative=cumulative))
         for seed in todo:
             stop.follow()
             with computing(None):  # whatever an earlier run of this process, broken off, has left
-                _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, say, stop).go(force)
+                run = _Run(plan, seed, manifest, streams[seed], trunk, store, team, progress, outer, say, stop)
+                run.go(force)
     team.shutdown()
     return [records.load(plan.path(seed)) for seed in plan.seeds]
 
@@ -200,6 +205,7 @@ class _Run:
         store: FrameStore | None,
         team: Team,
         progress: Progress,
+        outer: OuterBar,
         say: Say,
         stop: StopRequest,
     ) -> None:
@@ -208,6 +214,7 @@ class _Run:
         self.trunk = trunk
         self.team = team
         self.progress = progress
+        self.outer = outer
         self.seed = seed
         self.stream = stream
         self.manifest = manifest
@@ -267,13 +274,15 @@ class _Run:
             if self.team.is_main:
                 # What this session trains may get into the result, and the next thing that happens be its end.
                 records.save(self.path, self.record)
+            self.outer.begin_seed(self.record["steps"])
             for step in range(start, last):
+                self.outer.begin_step(self.seed, step)
                 self._step(method, step)
+                self.outer.end_step(self.record["steps"][-1])
                 self.stop.follow()
         except KeyboardInterrupt:
             done = len(self.record["steps"])
-            place = f"inside task {done + 1}" if self.saver.any_saved() else f"after task {done}"
-            self.say(f"stopped; run the same command to continue {place}")
+            self.say(_where_stopped(done, inside=self.saver.any_saved()))
             raise
         except UserError:
             raise
@@ -507,6 +516,20 @@ class _Run:
         records.save(self.path, self.record)
         for path in leftovers(self.path):
             remove(path)
+
+
+def _where_stopped(done: int, *, inside: bool) -> str:
+    """Say where a run was stopped, and from where it goes on.
+
+    Args:
+        done: Tasks that are done.
+        inside: Whether a state inside the next task is saved.
+    """
+    if inside:
+        return f"stopped in task {done + 1}; run the same command to continue inside task {done + 1}"
+    if done:
+        return f"stopped; run the same command to continue after task {done}"
+    return "stopped in task 1, of which nothing is saved yet; the same command starts from the beginning"
 
 
 def _advice(error: Exception, method: type[Method], trunk: Trunk) -> str | None:
