@@ -186,8 +186,12 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def needs_with(cls, config: Any) -> frozenset[str]:
-        """Return what its backbone must provide with a config: ``needs``, unless a value of it asks for more."""
-        return cls.needs
+        """Return what its backbone must provide with a config: ``needs``, unless a value of it asks for more.
+
+        Another tuning than the default is for a CLIP, whose adapters have slots.
+        """
+        tuned = isinstance(config, TuningConfig) and config.tuning != "adaptformer"
+        return cls.needs | {"adapters"} if tuned else cls.needs
 
     @classmethod
     def backbone_for(cls, protocol: str) -> tuple[str, str]:
