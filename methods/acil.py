@@ -86,7 +86,7 @@ class ACIL(Classifier):
     @classmethod
     def needs_with(cls, config: ACILConfig) -> frozenset[str]:
         """Ask for a projection where features before it are wanted."""
-        return cls.needs | needs_of_features(config.features)
+        return super().needs_with(config) | needs_of_features(config.features)
 
     @property
     def trains(self) -> bool:

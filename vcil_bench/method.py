@@ -235,8 +235,12 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def needs_with(cls, config: Any) -> frozenset[str]:
-        """Return what its backbone must provide with a config: ``needs``, unless a value of it asks for more."""
-        return cls.needs
+        """Return what its backbone must provide with a config: ``needs``, unless a value of it asks for more.
+
+        Another tuning than the default is for a CLIP, whose adapters have slots.
+        """
+        tuned = isinstance(config, TuningConfig) and config.tuning != "adaptformer"
+        return cls.needs | {"adapters"} if tuned else cls.needs
 
     @classmethod
     def mixes_test_clips_with(cls, config: Any) -> bool:

@@ -94,7 +94,7 @@ class PretrainedMethod(Method):
     @classmethod
     def needs_with(cls, config: Any) -> frozenset[str]:
         """Ask for a projection where features before it are wanted."""
-        return cls.needs | needs_of_features(config.features)
+        return super().needs_with(config) | needs_of_features(config.features)
 
     @abstractmethod
     def features(self, clips: Tensor) -> Tensor:
