@@ -144,7 +144,6 @@ def make_plan(
         chosen = backbone(chosen.embedded_sibling)
         option_origins["backbone"] = "embedded data"
     _check_tuning(config, config_values, loaded, chosen)
-    _check_tuning(config, config_values, loaded, chosen)
     _check_fit(entry, config, loaded, chosen)
     _check_parts(entry, config, options)
     named = {k: v for k, v in (option_values | config_values).items() if k not in RESULT_NEUTRAL}
