@@ -10,7 +10,7 @@ import sys
 from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
 
-from .arguments import Commands, add_command, add_results
+from .arguments import Commands, add_command, add_results, completed_by
 
 
 def add_to(commands: Commands) -> None:
@@ -28,21 +28,24 @@ def add_to(commands: Commands) -> None:
         """,
     )
     for name, which in (("first", "A"), ("second", "B")):
-        compare.add_argument(
+        row = compare.add_argument(
             name,
             metavar=which,
             help="METHOD or METHOD:VARIANT (default variant: default), perhaps with @ORIGIN behind it (default: "
             "run here), or the path of a record",
         )
+        completed_by(row, "methods")
     add_results(compare)
-    compare.add_argument(
+    chosen = compare.add_argument(
         "--protocol", metavar="NAME", help="the protocol (default: the one that both were run on, if it is one)"
     )
-    compare.add_argument(
+    completed_by(chosen, "protocols")
+    chosen = compare.add_argument(
         "--metric",
         metavar="NAME,...",
         help="metrics, joined by commas (default: those of the protocol, its headline first)",
     )
+    completed_by(chosen, "metrics")
     compare.add_argument(
         "--readout", metavar="NAME", help="readout of both, or A's,B's (default: the first of each method)"
     )

@@ -55,7 +55,7 @@ class Entry:
         return cell_text(self.row.values(self.metric)) + lacking + (" *" if self.row.stale else "")
 
 
-Key = tuple[str, str, str, str]  # method, variant, backbone, readout
+Key = tuple[str, str, str, str, str]  # method, variant, backbone, readout, who ran it
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def matrix(
                 continue
             if not _read_out(row, readout):
                 continue
-            key = row.method, row.variant, row.backbone, row.readout
+            key = row.method, row.variant, row.backbone, row.readout, row.origin
             entries.setdefault(key, [None] * len(columns))[place] = Entry(row, name, mark)
     filled = [place for place in range(len(columns)) if any(line[place] for line in entries.values())]
     if not filled:
@@ -130,11 +130,12 @@ def matrix(
 def sheet(table: Matrix) -> Sheet:
     """Return a matrix as text; what is the same in all rows is left out of their names."""
     several = {
-        "variant": any(variant != "default" for _, variant, _, _ in table.entries),
-        "backbone": len({backbone for _, _, backbone, _ in table.entries}) > 1,
+        "variant": any(variant != "default" for _, variant, *_ in table.entries),
+        "backbone": len({backbone for _, _, backbone, *_ in table.entries}) > 1,
         "readout": any(
             len(_first(line).row.runs[0].data["method"]["readouts"]) > 1 for line in table.entries.values()
         ),
+        "run by": any(origin for *_, origin in table.entries),
     }
     names = ["method", *(name for name, shown in several.items() if shown)]
     keep = [0, *(place for place, shown in enumerate(several.values(), 1) if shown)]
@@ -163,7 +164,7 @@ def group_sheet(group: Group) -> Sheet:
         ["method", *(["readout"] if readouts else []), "seeds"],
         [_arrow(metric) for metric in group.metrics],
         [
-            [row.method, *([row.readout] if readouts else []), f"{len(row.complete)}/{row.seeds}"]
+            [row.method_and_origin, *([row.readout] if readouts else []), f"{len(row.complete)}/{row.seeds}"]
             for row in lines
         ],
         [[cell_text(row.values(metric)) for metric in group.metrics] for row in lines],
@@ -174,7 +175,7 @@ def group_sheet(group: Group) -> Sheet:
 def plain(table: Matrix) -> list[dict[str, str | int | float | None]]:
     """Return a matrix in long form, a line per number, for CSV and JSON; numbers in percent."""
     lines: list[dict[str, str | int | float | None]] = []
-    for (method, variant, backbone, readout), entries in table.entries.items():
+    for (method, variant, backbone, readout, origin), entries in table.entries.items():
         for group, entry in zip(table.groups, entries, strict=True):
             if entry is None:
                 continue
@@ -186,6 +187,7 @@ def plain(table: Matrix) -> list[dict[str, str | int | float | None]]:
                     "variant": variant,
                     "backbone": backbone,
                     "readout": readout,
+                    "origin": origin,
                     "metric": entry.metric,
                     "mean": None if mean is None else round(mean, 6),
                     "std": None if deviation is None else round(deviation, 6),
