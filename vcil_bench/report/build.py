@@ -12,9 +12,11 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import check_writable, write_atomically
 from vcil_bench.record import Record, RecordError, load_all
 
-from . import latex, page, papers
+from . import latex, page, papers, table_text
+from .comparison_table import Table
 from .figure_cache import Kept
 from .figures import write_all
+from .layout import of_table
 from .tables import frame, groups, markdown
 
 
@@ -106,10 +108,10 @@ def _draw(results: Path, out: Path, records: list[Record], errors: Sequence[Reco
             index += [f"![{picture.caption}]({picture.png.relative_to(out)})", ""]
     if not records:
         index += [f"No records in {results}.", ""]
-    index += ["# Tables of papers", "", *(papers.markdown(table) for table in made)]
+    index += ["# Tables of papers", "", *(table_text.markdown(table) for table in made)]
     if errors:
         index += ["# Left out", "", *(f"- {error}" for error in errors), ""]
-    html = page.build(records, errors, grouped, [page.PaperTable(**papers.as_plain(table)) for table in made])
+    html = page.build(records, errors, grouped, [page.PaperTable(**table_text.as_plain(table)) for table in made])
     kept.write()
     heads = [out / "index.html", out / "index.md"]
     write_atomically(heads[0], html.encode())
@@ -117,13 +119,15 @@ def _draw(results: Path, out: Path, records: list[Record], errors: Sequence[Reco
     return Written([*heads, *files], list(errors), notes, len(records))
 
 
-def _papers(made: list[papers.Table], folder: Path) -> list[Path]:
+def _papers(made: Sequence[Table], folder: Path) -> list[Path]:
     """Write the papers' tables in three forms, and a LaTeX document that shows them."""
     texts: dict[str, str] = {}
     for table in made:
-        texts[f"{table.spec.id}.md"] = papers.markdown(table)
-        texts[f"{table.spec.id}.csv"] = papers.frame(table).to_csv(index=False, float_format="%.6f")
-        texts[f"{table.spec.id}.tex"] = latex.table(table)
+        layout = of_table(table)
+        texts[f"{table.spec.id}.md"] = table_text.markdown(table)
+        texts[f"{table.spec.id}.csv"] = table_text.frame(table).to_csv(index=False, float_format="%.6f")
+        texts[f"{table.spec.id}.tex"] = latex.table(layout)
+        texts[f"{table.spec.id}_body.tex"] = latex.body(layout)
     texts["preview.tex"] = latex.preview([table.spec.id for table in made])
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())
