@@ -11,7 +11,7 @@ from vcil_bench import __version__
 from vcil_bench.common.errors import ExitCode, UserError
 from vcil_bench.common.terminal_text import print
 
-from . import check, doctor, grid, new_method, prepare, report, run, show, verify
+from . import check, doctor, figure, grid, new_method, prepare, report, run, show, table, verify
 from .arguments import Parser
 
 
@@ -42,6 +42,6 @@ def _parser() -> Parser:
     parser = Parser(prog="vcil-bench", description="Benchmark Video Class-Incremental Learning methods.")
     parser.add_argument("--version", action="version", version=f"vcil-bench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (run, grid, show, verify, prepare, check, new_method, doctor, report):
+    for command in (run, grid, show, verify, prepare, check, new_method, doctor, report, table, figure):
         command.add_to(commands)
     return parser

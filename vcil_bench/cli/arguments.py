@@ -50,3 +50,14 @@ def whole_number(text: str, option: str) -> int:
         return int(text)
     except ValueError:
         raise UserError(f"{option} {text!r} is neither a whole number nor 'all'") from None
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Let a command take ``--results``."""
+    parser.add_argument(
+        "--results",
+        type=path_argument,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of the records (default: results)",
+    )

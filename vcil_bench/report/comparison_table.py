@@ -260,7 +260,9 @@ def _further_rows(spec: TableSpec, records: Sequence[Record], labels: Labels) ->
         config = _changed(record)
         name = record.data["method"]["name"]
         row = RowSpec(label="", method=name, config=config)
-        is_new = config not in configs[name] and not any(r.method == name and r.config == config for r in spec.rows)
+        is_new = config not in configs[name] and not any(
+            r.method == name and r.config == config for r in spec.rows
+        )
         if is_new and _belongs(record, row, spec):
             configs[name].append(config)
     rows = []

@@ -48,7 +48,9 @@ def body(layout: Layout) -> str:
             "Bold: best measured here among runs whose weights saw the same data, and all not significantly worse "
             "(paired bootstrap over test videos); underlined: second best.",
         )
-    noted = dict.fromkeys(f"{row.label}: {row.note}" for block in layout.blocks for row in block.rows if row.note)
+    noted = dict.fromkeys(
+        f"{row.label}: {row.note}" for block in layout.blocks for row in block.rows if row.note
+    )
     notes = [rf"\par\smallskip $\dagger$ {escape('. '.join(noted))}."] if noted else []
     tabulars = [_tabular(layout, chosen) for chosen in _parts(layout.heads)]
     return "\n".join(
@@ -86,9 +88,7 @@ def _parts(heads: Sequence[Head]) -> list[range]:
         for _, first, last in spans([head.part for head in heads[start:end]]):
             width = last - first
             each = -(-width // -(-width // (MAX_COLUMNS + 1)))  # a column more than to leave one alone
-            pieces += [
-                range(start + i, start + min(i + each, last)) for i in range(first, last, each)
-            ]
+            pieces += [range(start + i, start + min(i + each, last)) for i in range(first, last, each)]
     joined: list[range] = []
     for piece in pieces:
         if joined and piece.stop - joined[-1].start <= MAX_COLUMNS:
@@ -103,7 +103,11 @@ def _tabular(layout: Layout, chosen: range) -> str:
     heads = layout.heads[chosen.start : chosen.stop]
     before = 1 + len(layout.described)
     labels = [row.label for block in layout.blocks for row in block.rows]
-    first = "l" if max(map(len, labels), default=0) <= LABEL_CHARACTERS else r">{\raggedright\arraybackslash}p{4.4cm}"
+    first = (
+        "l"
+        if max(map(len, labels), default=0) <= LABEL_CHARACTERS
+        else r">{\raggedright\arraybackslash}p{4.4cm}"
+    )
     about = r">{\raggedright\arraybackslash}p{2.2cm}" * len(layout.described)
     lines = [rf"\begin{{tabular}}{{@{{}}{first}{about}{'r' * len(heads)}@{{}}}}", r"\toprule"]
     lines += _heading(heads, layout.described)
@@ -149,7 +153,11 @@ def _cell(number: Number | None, layout: Layout) -> str:
     if number is None:
         return "--"
     text, behind = number.text(layout.digits, std=layout.std)
-    marked = _MARKS[number.mark] % f"${text.replace('−', '-')}$" if text.startswith("−") else _MARKS[number.mark] % text
+    marked = (
+        _MARKS[number.mark] % f"${text.replace('−', '-')}$"
+        if text.startswith("−")
+        else _MARKS[number.mark] % text
+    )
     small = rf"{{\scriptsize {escape(behind)}}}" if behind else ""
     return marked + small
 

@@ -144,7 +144,9 @@ def of_table(table: Table) -> Layout:
         for line in table.lines
         if any(cell.run for cell in line.cells)
     ]
-    blocks = [block for block in (Block(REPORTED, [*reported.values()]), Block(MEASURED, measured)) if block.rows]
+    blocks = [
+        block for block in (Block(REPORTED, [*reported.values()]), Block(MEASURED, measured)) if block.rows
+    ]
     return Layout(table.spec.id, table.spec.title, table.caption, heads, described if measured else [], blocks)
 
 
@@ -181,5 +183,3 @@ def spans(titles: Sequence[str]) -> list[tuple[str, int, int]]:
         else:
             found.append((title, place, place + 1))
     return found
-
-

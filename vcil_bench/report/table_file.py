@@ -110,7 +110,9 @@ class TableSpec:
             load(name)  # names what there is
         for row in self.rows:
             if row.reported and not row.source:
-                raise ConfigError(f"row {row.label!r}: 'reported' needs a 'source', the place where the numbers stand")
+                raise ConfigError(
+                    f"row {row.label!r}: 'reported' needs a 'source', the place where the numbers stand"
+                )
 
 
 @cache

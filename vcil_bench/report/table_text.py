@@ -131,5 +131,7 @@ def markdown(table: Table) -> str:
             line.append(" / ".join(part for part in parts if part).replace("|", "/"))
         lines.append(line)
     text = tabulate(lines, headers=plain["headers"], tablefmt="pipe", disable_numparse=True)
-    cells = "Cells: measured here / reported (difference)." if table.measured else "All numbers are reported ones."
+    cells = (
+        "Cells: measured here / reported (difference)." if table.measured else "All numbers are reported ones."
+    )
     return f"## {table.spec.title}\n\n{text}\n\n{table.caption}\n\n{EXPLANATION} {cells}\n"
