@@ -29,6 +29,7 @@ SUBJECTS = {
     "penalty": "The penalty of EWC over tasks",
     "memory": "Memory",
     "growth": "Growth",
+    "report": "Reports",
 }
 
 

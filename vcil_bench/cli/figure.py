@@ -56,7 +56,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         type=_names,
         default=[],
         metavar="A,B",
-        help="names or .py files of methods with records, joined by commas; behind a colon a variant, or * for all "
+        help="names or .py files of methods with records, joined by commas; behind a colon a variant, or * for "
+        "all "
         "(default: every method, by its default runs)",
     )
     figure.add_argument(

@@ -49,7 +49,7 @@ def watched(text: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def report_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Give what shows the stages of a report: a bar in a terminal; in a log a line a stage, and one now and then."""
+    """Give what shows the stages of a report: a bar in a terminal, in a log a line for each and now and then."""
     if sys.stderr.isatty():
         with progress_bars() as progress:
             task = progress.add_task("", total=None)

@@ -35,7 +35,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         type=path_argument,
         default=Path("reports"),
         metavar="DIR",
-        help="where to write; figures of last time are drawn again only where something changed (default: reports)",
+        help="where to write; figures of last time are drawn again only where something changed (default: "
+        "reports)",
     )
     report.add_argument(
         "--papers",

@@ -1,4 +1,4 @@
-"""``vcil-bench table``: chosen methods on chosen protocols as a table for a paper, below the reported numbers."""
+"""``vcil-bench table``: chosen methods and protocols as a table for a paper, below the reported numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         type=_names,
         default=[],
         metavar="A,B",
-        help="names or .py files of methods with records, joined by commas; behind a colon a variant, or * for all "
+        help="names or .py files of methods with records, joined by commas; behind a colon a variant, or * for "
+        "all "
         "(default: every method with records on the protocols, by its default runs)",
     )
     table.add_argument(

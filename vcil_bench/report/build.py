@@ -67,8 +67,8 @@ def write(
     """Write the report of all records below ``results`` into ``out``; the same input gives the same bytes.
 
     ``index.html`` is the page; ``index.md`` the same tables as text; ``papers/`` the papers' tables as Markdown,
-    CSV and LaTeX; one folder per protocol its table, curves and figures. Records that cannot be read or drawn are
-    left out, named on the page and returned. What took long is kept in hidden files in ``out``, for the next time.
+    CSV and LaTeX; one folder per protocol its table, curves and figures. Records that cannot be read or drawn
+    are left out, named on the page and returned. What took long is kept in hidden files in ``out``.
 
     Raises:
         UserError: There is nothing to be written there, or something is wrong with what is wished for.

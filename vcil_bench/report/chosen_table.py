@@ -1,7 +1,7 @@
 """A table of chosen methods on chosen protocols, below what papers report: one's own row under theirs.
 
-Any method with records can stand in it, a plugin too; nothing is imported of it. Reported numbers are those of the
-comparison tables (``papers.yaml``, or a user's file), where they are of the same metric.
+Any method with records can stand in it, a plugin too; nothing is imported of it. Reported numbers are those of
+the comparison tables (``papers.yaml``, or a user's file), where they are of the same metric.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def rows_on(records: Sequence[Record], protocol: str) -> list[tables.Row]:
             load(protocol)
         except UserError:
             raise UserError(
-                f"no protocol {protocol!r}{did_you_mean(protocol, known)}; give names of vcil-bench list protocols, "
+                f"no protocol {protocol!r}{did_you_mean(protocol, known)}; give names of vcil-bench list "
+                f"protocols, "
                 f"or labels that records have: {', '.join(known) or 'there are no records'}"
             ) from None
     usable = [
@@ -166,8 +167,10 @@ def choose(
             name = files.get(Path(name).name, name)
         if name not in variants:
             raise UserError(
-                f"--methods {name!r}: no records on {', '.join(protocols)}{did_you_mean(name, variants)}; there are: "
-                f"{', '.join(sorted(variants)) or 'none'}; run vcil-bench run {name} {protocols[0]}, or give --results"
+                f"--methods {name!r}: no records on {', '.join(protocols)}{did_you_mean(name, variants)}; "
+                f"there are: "
+                f"{', '.join(sorted(variants)) or 'none'}; run vcil-bench run {name} {protocols[0]}, or give "
+                f"--results"
             )
         there = sorted(variants[name], key=lambda v: (v != "default", v))
         if variant in ("", "*"):
@@ -176,7 +179,8 @@ def choose(
             wanted = [variant]
         else:
             raise UserError(
-                f"--methods {text!r}: {name} has no variant {variant!r}{did_you_mean(variant, there)}; there are: "
+                f"--methods {text!r}: {name} has no variant {variant!r}{did_you_mean(variant, there)}; there "
+                f"are: "
                 f"{', '.join(there)}, and * for all"
             )
         chosen.update(dict.fromkeys((name, v) for v in wanted))
@@ -207,7 +211,8 @@ def _check_readouts(choice: Choice, groups: dict[str, list[tables.Row]]) -> None
     for readout in choice.readouts:
         if there and readout != FIRST and readout not in there:
             raise UserError(
-                f"--readout {readout!r}: no method on these protocols has it{did_you_mean(readout, there)}; there "
+                f"--readout {readout!r}: no method on these protocols has it{did_you_mean(readout, there)}; "
+                f"there "
                 f"are: {FIRST} (of each method), {', '.join(there)}"
             )
 

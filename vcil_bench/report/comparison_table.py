@@ -193,8 +193,10 @@ class Table:
         """The note, and the formula of every metric."""
         formulas = " ".join(dict.fromkeys(column.formula for column in self.columns))
         return (
-            f"{self.spec.note} {formulas} Percent; what was measured here is the mean ± sample standard deviation "
-            "over the protocol's seeds, which set initialisation, shuffling and, where the protocol draws one, the "
+            f"{self.spec.note} {formulas} Percent; what was measured here is the mean ± sample standard "
+            f"deviation "
+            "over the protocol's seeds, which set initialisation, shuffling and, where the protocol draws one, "
+            "the "
             "class order; (n/N) where seeds are missing."
         ).strip()
 

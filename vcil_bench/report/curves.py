@@ -36,16 +36,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WIDTH = 10.0  # inches
-LEFT, BOTTOM, TOP, RIGHT = 0.52, 0.45, 0.1, 0.12  # margins of axes, inches
+LEFT, BOTTOM, TOP, RIGHT = 0.6, 0.45, 0.1, 0.12  # margins of axes, inches
 NARROWEST = 1.0  # inches of axes that still show something
 MARKS = 12  # steps up to which every one gets a marker and a tick
 BANDS = 6  # rows up to which bands are drawn: more would be grey mist
 
 Quantity = Literal["accuracy", "forgetting"]
-TITLES: dict[Quantity, str] = {
-    "accuracy": "accuracy over all classes seen, %",
-    "forgetting": "forgetting of old tasks, percentage points",
+TITLES: dict[Quantity, tuple[str, str]] = {  # the second where the first is longer than the axis
+    "accuracy": ("accuracy over all classes seen, %", "accuracy, %"),
+    "forgetting": ("forgetting of old tasks, percentage points", "forgetting, points"),
 }
+LOWEST = 1.5  # inches of an axis, unless the height is given
 
 
 @dataclass(frozen=True)
@@ -154,12 +155,13 @@ def curves_figure(rows: Sequence[Row], title: str = "", look: Look | None = None
         if panel < NARROWEST:
             least = panels * (LEFT + beside + NARROWEST)
             raise UserError(
-                f"--width {width:g}in is too narrow for the names beside the lines; give {least:.1f}in or more, shorter "
+                f"--width {width:g}in is too narrow for the names beside the lines; give {least:.1f}in or "
+                f"more, shorter "
                 "--labels, --legend below, or one quantity"
             )
         below = BOTTOM + (legend_height(names, width) if look.legend == "below" else 0)
         needed = 0.136 * len(drawn) if look.legend == "direct" else 0.0
-        height = look.height or max(min(0.8 * panel, 2.9), needed) + below + TOP
+        height = look.height or max(min(0.8 * panel, 2.9), needed, LOWEST) + below + TOP
         figure, height = new_figure(width, height, title)
         tall = height - below - TOP
         if tall < 0.5:
@@ -169,9 +171,11 @@ def curves_figure(rows: Sequence[Row], title: str = "", look: Look | None = None
         for place, quantity in enumerate(look.quantities):
             axes = add_axes(figure, place * width / panels + LEFT, below, panel, tall)
             _panel(axes, quantity, drawn, names, styles)
+            long, short = TITLES[quantity]
+            axes.set_ylabel(long if text_width(long, 9.0) < tall + 0.2 else short)
             if look.legend == "direct":
                 ends = [
-                    (float(line.get_ydata()[-1]), str(line.get_label()), str(line.get_color()))
+                    (float(np.asarray(line.get_ydata())[-1]), str(line.get_label()), str(line.get_color()))
                     for line in axes.get_lines()
                     if not str(line.get_label()).startswith("_")
                 ]
@@ -200,7 +204,6 @@ def _panel(
     span = max(float(seen[-1] - seen[0]), 1.0)
     axes.set_xlim(seen[0] - 0.04 * span, seen[-1] + 0.02 * span)
     axes.set_xlabel("classes seen")
-    axes.set_ylabel(TITLES[quantity])
     axes.grid(axis="y")
     if quantity == "forgetting":
         axes.axhline(0, color="#999999", linewidth=0.7, zorder=0)

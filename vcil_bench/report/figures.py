@@ -136,7 +136,7 @@ def confusion_figure(row: Row, title: str = "", look: Look | None = None) -> Fig
             max((look.width - 2.2) / 2 if tasks > 1 else look.width - 1.5, 1.0) if look.width else _side(tasks)
         )
         across = (look.width / 2 - 0.7 if look.width else 3.2) if tasks > 1 else 0.0
-        below = 0.5 + (legend_height(_OLD_NEW, side + across + 2.1) if tasks > 1 else 0)
+        below = 0.5 + (legend_height([*_OLD_NEW], side + across + 2.1) if tasks > 1 else 0)
         figure, _ = new_figure(
             side + (across + 2.1 if tasks > 1 else 1.5),
             side + below + 0.28,
@@ -153,7 +153,7 @@ def confusion_figure(row: Row, title: str = "", look: Look | None = None) -> Fig
     return figure
 
 
-_OLD_NEW = {
+_OLD_NEW: dict[str, dict[str, Any]] = {
     "old classes taken for new ones": {"color": "#D55E00", "marker": "o", "linestyle": "-"},
     "new classes taken for old ones": {"color": "#0072B2", "marker": "s", "linestyle": "--"},
 }
@@ -344,7 +344,7 @@ def _task_ticks(tasks: int, most: int) -> list[int]:
 
 
 def _heat_map(figure: Figure, shares: NDArray[np.float64], place: tuple[float, float, float]) -> Axes:
-    """Draw fractions as coloured cells from 0 to 100 percent, NaN as nothing, and a bar of the colours beside it.
+    """Draw fractions as coloured cells from 0 to 100 percent, NaN as nothing, and a bar of the colours beside.
 
     Args:
         figure: Where.

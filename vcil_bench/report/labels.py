@@ -1,4 +1,4 @@
-"""Labels: what readers call a method, protocol or readout (``StPR``, ``UCF101 10x5``) where files have its name."""
+"""Labels: what readers call a method, protocol or readout, such as ``StPR`` or ``UCF101 10x5``."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_labels(pairs: Sequence[str]) -> Labels:
 
 @cache
 def _of_name(name: str) -> tuple[str, str]:
-    """Return a protocol's label: the dataset, and classes a step times steps, which names say behind the last ``_``."""
+    """Return a protocol's label: the dataset, and classes a step times steps, as its name says them."""
     try:
         spec = load(name).spec
     except UserError:  # one of a file, or derived: known by its name alone

@@ -1,6 +1,7 @@
-r"""Tables as LaTeX with booktabs: a body ready for ``\input``, the same as a float, and a document that shows all.
+r"""Tables as LaTeX with booktabs: a body for ``\input``, the same as a float, a document that shows all.
 
-A body needs ``booktabs`` and ``array``. Tables wider than a page are split between groups of columns, in one font size.
+A body needs ``booktabs`` and ``array``. Tables wider than a page are split between groups of columns, in one font
+size.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def body(layout: Layout) -> str:
     if any(number.mark for block in layout.blocks for row in block.rows for number in row.cells if number):
         comments.insert(
             2,
-            "Bold: best measured here among runs whose weights saw the same data, and all not significantly worse "
+            "Bold: best measured here among runs whose weights saw the same data, and all not significantly "
+            "worse "
             "(paired bootstrap over test videos); underlined: second best.",
         )
     noted = dict.fromkeys(

@@ -56,8 +56,8 @@ def number_of(
 
 def lines() -> Iterator[dict[str, str]]:
     """Yield the file's lines."""
-    with (resources.files("vcil_bench.report") / "published.csv").open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+    text = (resources.files("vcil_bench.report") / "published.csv").read_text(encoding="utf-8")
+    yield from csv.DictReader(text.splitlines())
 
 
 @cache

@@ -2,8 +2,8 @@
 
 Two methods that were tested on the same videos differ by less noise than their separate deviations suggest,
 since hard videos are hard for both. So the interval of a difference comes from a bootstrap over test videos in
-which both methods see the same draw, and a sign test says over how many class orders it keeps its sign. Draws are
-made once per set of videos, and comparisons may be kept on disk (``kept_in``).
+which both methods see the same draw, and a sign test says over how many class orders it keeps its sign. Draws
+are made once per set of videos, and comparisons may be kept on disk (``kept_in``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The look of all figures, read from ``style.yaml``: a method has the same colour and marker in every one.
 
-Hue means a family of methods, lightness and marker its member, the line's style the readout. Sizes are in inches,
-and places are computed from them: a layout found by trial takes longer than the drawing.
+Hue means a family of methods, lightness and marker its member, the line's style the readout. Sizes are in
+inches, and places are computed from them: a layout found by trial takes longer than the drawing.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def built_in() -> list[str]:
 def line_styles(rows: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
     """Return matplotlib's line properties for rows of a table, given method, variant and readout of each.
 
-    Colour and marker are the method's, the line's style is the readout's; variants that share all three differ by
-    the marker's filling, the default variants being the first, with a full one.
+    Colour and marker are the method's, the line's style is the readout's; variants that share all three differ
+    by the marker's filling, the default variants being the first, with a full one.
     """
     settings = _settings()
     counts: dict[tuple[MethodStyle, str], int] = {}
@@ -220,7 +220,14 @@ def label_ends(axes: Axes, height: float, ends: Sequence[tuple[float, str, str]]
             va="center",
             ha="left",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.5,
+                "shrinkA": 1,
+                "shrinkB": 2,
+                "relpos": (0, 0.5),
+            },
         )
 
 

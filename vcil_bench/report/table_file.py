@@ -1,4 +1,4 @@
-"""Comparison tables as they stand in a YAML file: what is in rows and columns, and which run belongs to which row.
+"""Comparison tables as they stand in a YAML file: what rows and columns hold, which run belongs to which row.
 
 The package's file is ``papers.yaml``; its head says what the keys mean. A file of a user's own has the same form
 (``vcil-bench report --papers FILE``) and may hold reported numbers itself.
@@ -31,8 +31,8 @@ class RowSpec:
         label: What it is called.
         published: Its method's name in ``published.csv``; None where nothing was published.
         exemplars: End of that file's column of exemplars, where a method has several rows there.
-        reported: Numbers in percent by column, where ``published.csv`` lacks them: by the protocol's name, behind
-            it, where columns are split, the readout as the source calls it, ``BWF`` or a step's title.
+        reported: Numbers in percent by column, where ``published.csv`` lacks them: by the protocol's name and,
+            where columns are split, behind it the readout as the source calls it, ``BWF`` or a step's title.
         source: Where ``reported`` stands.
         method: The method that is run for it; None where there is none.
         readouts: Those the row is about; empty for all of the method's.
@@ -64,8 +64,8 @@ class TableSpec:
         rows: Its rows.
         metric: Name of a metric of ours, see ``vcil_bench/metrics.py``.
         metrics: The same for single protocols.
-        readouts: Splits columns: a readout as the source calls it, and ours. Without, a column has any readout of
-            the source and the method's first of ours.
+        readouts: Splits columns: a readout as the source calls it, and its name here. Without, a column has any
+            readout of the source, and a method's first of those measured here.
         bwf: Whether backward forgetting has columns, too.
         steps: Metrics after every step that have columns, and what the source calls them.
         sources: Whose numbers of ``published.csv`` are taken.
@@ -99,10 +99,10 @@ class TableSpec:
         """
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.id):
             raise ConfigError(f"id {self.id!r}: it names files; write it in a-z, 0-9, _ and -")
-        for name, known in [
-            *((name, METRICS) for name in (self.metric, *self.metrics.values())),
-            *((name, STEP_METRICS) for name in self.steps),
-        ]:
+        of_runs: list[tuple[str, Iterable[str]]] = [
+            (n, [*METRICS]) for n in (self.metric, *self.metrics.values())
+        ]
+        for name, known in [*of_runs, *((n, [*STEP_METRICS]) for n in self.steps)]:
             if name not in known:
                 hint = did_you_mean(name, known)
                 raise ConfigError(f"unknown metric {name!r}{hint}; there are: {', '.join(known)}")
