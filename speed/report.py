@@ -1,7 +1,7 @@
 """How long a report takes: of 700 made-up records, the first time, again, and after one of them changed.
 
-20 methods on 12 protocols with their true tasks and class orders, 10 test videos a class, three seeds; predictions
-drawn at random, a share right that falls with the age of a task. Nothing is trained.
+20 methods on 12 protocols with their true tasks and class orders, 10 test videos a class, three seeds;
+predictions drawn at random, a share right that falls with the age of a task. Nothing is trained.
 """
 
 from __future__ import annotations

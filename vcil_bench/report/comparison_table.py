@@ -21,14 +21,13 @@ from vcil_bench.identity import changed_since, fingerprint_now
 from vcil_bench.metrics import METRICS, STEP_METRICS
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.options import RESULT_NEUTRAL
-from vcil_bench.protocol import load
 from vcil_bench.record import Record
 
 from .labels import Labels
 from .published import number_of
 from .ranking import Candidate, rank
 from .significance import Comparison
-from .table_file import RowSpec, TableSpec
+from .table_file import RowSpec, TableSpec, protocol_of
 from .tables import covers_seeds, notes_of
 
 BWF = "backward_forgetting"
@@ -241,13 +240,13 @@ def columns_of(spec: TableSpec) -> list[Column]:
     columns = []
     for reference in spec.protocols:
         metric = spec.metrics.get(reference, spec.metric)
-        protocol = load(reference).name
+        protocol = protocol_of(reference).name
         for theirs, ours in spec.readouts.items() or [(None, None)]:
             columns.append(Column(protocol, metric, spec.published_metric, ours, theirs))
         if spec.bwf:
             columns.append(Column(protocol, BWF, "BWF", None, None))
         for step_metric, theirs in spec.steps.items():
-            for step in range(len(load(reference).spec.tasks.sizes)):
+            for step in range(len(protocol_of(reference).spec.tasks.sizes)):
                 columns.append(Column(protocol, step_metric, f"{theirs} {step}", None, None, step))
     return columns
 
@@ -309,7 +308,7 @@ def _belongs(record: Record, row: RowSpec, spec: TableSpec) -> bool:
 @functools.cache
 def kind_of(protocol: str) -> str:
     """Return the kind of data that a protocol is about: only the embedded ones take rendered clips."""
-    return "synthetic" if load(protocol).spec.dataset.name == "synthetic" else "real"
+    return "synthetic" if protocol_of(protocol).spec.dataset.name == "synthetic" else "real"
 
 
 def _likeness(record: Record) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ class Asked:
         stem: Its path without extension.
         source: A hash of all that it is made of.
         make: Draws it; to be pickled where processes draw.
+        suffixes: Of its files.
         files: Its files; none where there was nothing to draw, or before ``Kept.draw``.
         done: Whether that has been found out.
     """
@@ -52,6 +53,7 @@ class Asked:
     stem: Path
     source: str
     make: Make
+    suffixes: Sequence[str]
     files: list[Path] = field(default_factory=list)
     done: bool = False
 
@@ -71,7 +73,9 @@ class Kept:
             before = None
         self._before = before if isinstance(before, dict) else {}
 
-    def ask(self, stem: Path, title: str, rows: Sequence[Row], make: Make) -> Asked:
+    def ask(
+        self, stem: Path, title: str, rows: Sequence[Row], make: Make, suffixes: Sequence[str] = SUFFIXES
+    ) -> Asked:
         """Ask for a figure; it is there already if its files are as they would be drawn.
 
         Args:
@@ -79,9 +83,11 @@ class Kept:
             title: Its heading.
             rows: The rows it shows.
             make: Draws it; returns None where there is nothing to draw.
+            suffixes: Of the files that are wanted.
         """
-        asked = Asked(stem.relative_to(self._out).as_posix(), stem, self._source(title, rows), make)
-        files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+        name = stem.relative_to(self._out).as_posix()
+        asked = Asked(name, stem, self._source(title, rows), make, suffixes)
+        files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
         if all(file.is_file() for file in files):
             state = {"source": asked.source, "files": [file_sha256(file) for file in files]}
             if self._before.get(asked.name) == state:
@@ -100,14 +106,16 @@ class Kept:
         workers = min(cpu_cores.allowed(), len(todo) // WORTH_A_PROCESS)
         if workers > 1:
             jobs = in_processes(
-                [(number, asked.make, asked.stem) for number, asked in enumerate(todo)],
+                [(number, asked.make, asked.stem, asked.suffixes) for number, asked in enumerate(todo)],
                 _draw_job,
                 workers=workers,
                 limit_s=LIMIT_S,
             )
             results = ((number, future.result()) for (number, *_), future in jobs)
         else:
-            results = ((number, _draw(asked.make, asked.stem)) for number, asked in enumerate(todo))
+            results = (
+                (number, _draw(asked.make, asked.stem, asked.suffixes)) for number, asked in enumerate(todo)
+            )
         for done, (number, drawn) in enumerate(results, start=1):
             asked = todo[number]
             asked.done = True
@@ -147,15 +155,15 @@ class Kept:
         return self._contents[record.path]
 
 
-def _draw_job(job: tuple[int, Make, Path]) -> list[tuple[Path, str]]:
-    _, make, stem = job
-    return _draw(make, stem)
+def _draw_job(job: tuple[int, Make, Path, Sequence[str]]) -> list[tuple[Path, str]]:
+    _, make, stem, suffixes = job
+    return _draw(make, stem, suffixes)
 
 
-def _draw(make: Make, stem: Path) -> list[tuple[Path, str]]:
+def _draw(make: Make, stem: Path, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
     """Draw a figure and return its files with their hashes; none where there is nothing to draw."""
     figure = make()
-    return [(file, file_sha256(file)) for file in save(figure, stem)] if figure is not None else []
+    return [(file, file_sha256(file)) for file in save(figure, stem, suffixes)] if figure is not None else []
 
 
 def _content_hash(record: Record) -> str:

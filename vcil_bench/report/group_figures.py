@@ -15,6 +15,7 @@ from vcil_bench.record import has_predictions
 from .curves import curves_figure
 from .figure_cache import Asked, Kept
 from .figures import accuracy_matrix_figure, confusion_figure, cost_figure, task_forgetting_figure
+from .style import ON_PAGES, SUFFIXES
 from .tables import Group, Row, rows
 
 NAME_LENGTH = 100  # characters of a file name, beyond which it is cut and gets a hash
@@ -29,7 +30,7 @@ class Picture:
         caption: What it shows, one sentence.
         svg: The vector file.
         png: The same in pixels.
-        pdf: The same for LaTeX.
+        pdf: The same for LaTeX; None of figures of a single row, which ``vcil-bench figure`` draws so.
         row: The row it shows, None where it shows several.
     """
 
@@ -37,7 +38,7 @@ class Picture:
     caption: str
     svg: Path
     png: Path
-    pdf: Path
+    pdf: Path | None
     row: Row | None = None
 
 
@@ -56,7 +57,7 @@ class Drawn:
     @property
     def files(self) -> list[Path]:
         """All files written."""
-        return [file for picture in self.pictures for file in (picture.svg, picture.png, picture.pdf)]
+        return [file for p in self.pictures for file in (p.svg, p.png, p.pdf) if file is not None]
 
 
 @dataclass
@@ -71,8 +72,8 @@ class Planned:
         notes, pictures = list(self.notes), []
         for kind, caption, row, figure in self.asked:
             if figure.files:
-                svg, png, pdf = figure.files
-                pictures.append(Picture(kind, caption, svg, png, pdf, row))
+                svg, png, *pdf = figure.files
+                pictures.append(Picture(kind, caption, svg, png, pdf[0] if pdf else None, row))
             elif row is None:
                 notes.append(f"{kind}: its numbers are in no record")
         return Drawn(pictures, notes)
@@ -103,7 +104,8 @@ def plan(group: Group, folder: Path, kept: Kept) -> Planned:
     def ask(
         kind: str, caption: str, stem: Path, make: partial, shown: list[Row], row: Row | None = None
     ) -> None:
-        planned.asked.append((kind, caption, row, kept.ask(stem, group.title, shown, make)))
+        suffixes = SUFFIXES if row is None else ON_PAGES
+        planned.asked.append((kind, caption, row, kept.ask(stem, group.title, shown, make, suffixes)))
 
     for kind, make, caption in (
         ("curves", curves_figure, "Accuracy over all classes seen, and mean forgetting, after every task."),

@@ -30,7 +30,9 @@ from matplotlib.textpath import text_to_path
 
 from vcil_bench.common.files import write_atomically
 
-SUFFIXES = (".svg", ".png", ".pdf")  # of every figure's files
+SUFFIXES = (".svg", ".png", ".pdf")  # of a figure's files
+ON_PAGES = SUFFIXES[:2]  # of those that are many and seldom printed: fonts take half the time of a .pdf
+PNG = {"pil_kwargs": {"compress_level": 3}}
 _METADATA: dict[str, dict[str, None]] = {
     ".svg": {"Date": None},
     ".png": {"Software": None},
@@ -244,13 +246,13 @@ def spread(wanted: Sequence[float], apart: float, length: float) -> list[float]:
     return [place + number * apart for number, place in enumerate(flat)]
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as ``stem`` with .svg, .png and .pdf; the same figure gives the same bytes.
+def save(figure: Figure, stem: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """Write a figure as ``stem`` with each suffix; the same figure gives the same bytes.
 
     Returns:
-        The files, the .svg first.
+        The files.
     """
-    files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+    files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
     for file in files:
         save_as(figure, file)
     return files
@@ -260,7 +262,8 @@ def save_as(figure: Figure, file: Path) -> None:
     """Write a figure in the format that the file's name ends in, one of ``SUFFIXES``."""
     buffer = io.BytesIO()
     with styled():
-        figure.savefig(buffer, format=file.suffix[1:], metadata=_METADATA[file.suffix])
+        more = PNG if file.suffix == ".png" else {}
+        figure.savefig(buffer, format=file.suffix[1:], metadata=_METADATA[file.suffix], **more)
     write_atomically(file, buffer.getvalue())
 
 

@@ -18,7 +18,7 @@ import yaml
 from vcil_bench.common.config import ConfigError, build
 from vcil_bench.common.errors import did_you_mean
 from vcil_bench.metrics import METRICS, STEP_METRICS
-from vcil_bench.protocol import load
+from vcil_bench.protocol import Protocol, load, names
 
 Value = bool | int | float | str
 
@@ -107,12 +107,22 @@ class TableSpec:
                 hint = did_you_mean(name, known)
                 raise ConfigError(f"unknown metric {name!r}{hint}; there are: {', '.join(known)}")
         for name in self.protocols:
-            load(name)  # names what there is
+            protocol_of(name)  # names what there is
         for row in self.rows:
             if row.reported and not row.source:
                 raise ConfigError(
                     f"row {row.label!r}: 'reported' needs a 'source', the place where the numbers stand"
                 )
+
+
+def protocol_of(reference: str) -> Protocol:
+    """Return a protocol by name or path; those of the package are read once."""
+    return _built_in_protocol(reference) if reference in names() else load(reference)
+
+
+@cache
+def _built_in_protocol(name: str) -> Protocol:
+    return load(name)
 
 
 @cache
