@@ -6,7 +6,7 @@ the comparison tables (``papers.yaml``, or a user's file), where they are of the
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,7 +326,15 @@ def _reported(columns: Sequence[_Column], specs: Sequence[TableSpec]) -> list[la
             else:
                 source = next(cell.source for cell in cells if cell).partition(",")[0]
                 rows[f"{row.label} (in {source})"] = cells
-    return [layout.Row(label, [], cells) for label, cells in rows.items()]
+    read = Counter(cell.readout for cells in rows.values() for cell in cells if cell and cell.readout)
+    usual = read.most_common(1)[0][0] if read else ""
+    return [layout.Row(label, [], cells, _other_readouts(cells, usual)) for label, cells in rows.items()]
+
+
+def _other_readouts(cells: Sequence[Number | None], usual: str) -> str:
+    """Return a note on reported numbers of another readout than the other rows'."""
+    others = dict.fromkeys(cell.readout for cell in cells if cell and cell.readout not in ("", usual))
+    return f"reported with the readout {', '.join(others)}" if others else ""
 
 
 def _agree(first: Sequence[Number | None], second: Sequence[Number | None]) -> bool:

@@ -1,7 +1,7 @@
 r"""Tables as LaTeX with booktabs: a body for ``\input``, the same as a float, a document that shows all.
 
-A body needs ``booktabs`` and ``array``. Tables wider than a page are split between groups of columns, in one font
-size.
+A body needs ``booktabs`` and ``array``. Tables wider than a page are split between groups of columns, in
+one font size.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def body(layout: Layout) -> str:
         f"{row.label}: {row.note}" for block in layout.blocks for row in block.rows if row.note
     )
     notes = [rf"\par\smallskip $\dagger$ {escape('. '.join(noted))}."] if noted else []
-    tabulars = [_tabular(layout, chosen) for chosen in _parts(layout.heads)]
+    numbers = [row.cells for block in layout.blocks for row in block.rows]
+    parts = [part for part in _parts(layout.heads) if any(cells[i] for cells in numbers for i in part)]
+    tabulars = [_tabular(layout, part) for part in parts] or [r"\emph{No numbers yet.}"]
     return "\n".join(
         [
             *(f"% {' '.join(comment.split())}" for comment in comments),

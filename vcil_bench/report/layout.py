@@ -121,7 +121,7 @@ class Layout:
 def of_table(table: Table) -> Layout:
     """Lay out a comparison table; reported numbers stand once, however many lines of runs a row has."""
     labels = Labels()
-    heads = [head_of(column, labels) for column in table.columns]
+    heads = [_head(column, labels, beside_bwf=table.spec.bwf) for column in table.columns]
     described = [
         name
         for name in ("backbone", "exemplars")
@@ -137,7 +137,7 @@ def of_table(table: Table) -> Layout:
         Row(
             line.label,
             [getattr(line, name) for name in described],
-            [measured_of(cell) for cell in line.cells],
+            [_measured(cell) for cell in line.cells],
             line.notes,
             line.label,
         )
@@ -150,10 +150,10 @@ def of_table(table: Table) -> Layout:
     return Layout(table.spec.id, table.spec.title, table.caption, heads, described if measured else [], blocks)
 
 
-def head_of(column: Column, labels: Labels) -> Head:
+def _head(column: Column, labels: Labels, *, beside_bwf: bool) -> Head:
     """Return a column's heading."""
     group, part = labels.protocol(column.protocol)
-    leaf = column.leaf
+    leaf = column.leaf or ("Acc" if beside_bwf else "")
     if column.step is not None:
         leaf = str(column.step)
         metric = column.title.removeprefix(column.protocol).rpartition(" after task ")[0].strip()
@@ -167,7 +167,7 @@ def _reported(cell: Cell, column: Column) -> Number | None:
     return Number(cell.published, readout=column.published_readout or "", source=cell.source)
 
 
-def measured_of(cell: Cell) -> Number | None:
+def _measured(cell: Cell) -> Number | None:
     """Return a cell's measured number."""
     if not cell.run:
         return None

@@ -32,7 +32,7 @@ from vcil_bench.common.files import write_atomically
 
 SUFFIXES = (".svg", ".png", ".pdf")  # of a figure's files
 ON_PAGES = SUFFIXES[:2]  # of those that are many and seldom printed: fonts take half the time of a .pdf
-PNG = {"pil_kwargs": {"compress_level": 3}}
+PNG: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}}
 _METADATA: dict[str, dict[str, None]] = {
     ".svg": {"Date": None},
     ".png": {"Software": None},
