@@ -148,12 +148,12 @@ def curves_figure(rows: Sequence[Row], title: str = "", look: Look | None = None
     names = legends(drawn, look.labels)
     styles = line_styles([(row.method, row.variant, row.readout) for row in drawn])
     panels = len(look.quantities)
-    width = look.width or (WIDTH if panels > 1 else WIDTH / 2)
     with styled():
         beside = max(map(text_width, names)) + LEADER + 0.06 if look.legend == "direct" else RIGHT
+        least = panels * (LEFT + beside + NARROWEST)
+        width = look.width or panels * max(WIDTH / 2, LEFT + beside + 2 * NARROWEST)  # long names make it wider
         panel = width / panels - LEFT - beside
         if panel < NARROWEST:
-            least = panels * (LEFT + beside + NARROWEST)
             raise UserError(
                 f"--width {width:g}in is too narrow for the names beside the lines; give {least:.1f}in or "
                 f"more, shorter "
