@@ -31,6 +31,7 @@ SUBJECTS = {
     "penalty": "The penalty of EWC over tasks",
     "memory": "Memory",
     "growth": "Growth",
+    "report": "Reports",
 }
 
 

@@ -17,7 +17,11 @@ import torch
 from double_precision import double_precision
 from tiny_dataset import Tiny
 
-BLANK = {"svg": b'<svg xmlns="http://www.w3.org/2000/svg"/>', "png": b"\x89PNG"}
+BLANK = {
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "png": b"\x89PNG",
+    "pdf": b"%PDF-1.4",
+}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ from tiny_dataset import Tiny
 from vcil_bench import record as records
 from vcil_bench.cli import main
 from vcil_bench.record import Record, RecordError
-from vcil_bench.report import build, page, papers, tables
+from vcil_bench.report import build, page, papers, table_text, tables
 
 REAL = Path(__file__).parents[1] / "results/reference/synthetic_3x4/icarl/default-s1000.json"
 Path_ = tuple[str | int, ...]
@@ -264,7 +264,7 @@ def test_whatever_a_value_becomes_a_record_is_refused_or_can_be_drawn(
             drawn.append(Record(tmp_path / f"{len(drawn)}.json", found.data))
     grouped = tables.groups(drawn)
     made = papers.tables(drawn)
-    assert page.build(drawn, [], grouped, [page.PaperTable(**papers.as_plain(table)) for table in made])
+    assert page.build(drawn, [], grouped, [page.PaperTable(**table_text.as_plain(table)) for table in made])
     for group in grouped:
         assert tables.markdown(group)
         assert len(tables.frame(group))

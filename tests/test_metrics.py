@@ -147,12 +147,26 @@ def test_26_tasks_of_101_classes_keep_their_classes_apart() -> None:
     close(tcd_forgetting(matrix, classes), np.mean([0.01 * 51 / (51 + 2 * i) for i in range(25)]))
 
 
+@pytest.mark.parametrize("tasks", [1, 2, 5])
+def test_a_stack_of_matrices_gives_what_each_of_them_gives(tasks: int) -> None:
+    rng = np.random.default_rng(tasks)
+    stack = rng.random((4, tasks, tasks))
+    totals, classes = rng.integers(1, 9, tasks).astype(float), rng.integers(1, 9, tasks).astype(float)
+    for metric in METRICS.values():
+        found = metric.compute(stack, totals, classes)
+        assert found.shape == (4,)
+        np.testing.assert_allclose(found, [metric.compute(each, totals, classes) for each in stack], rtol=1e-12)
+        assert isinstance(metric.compute(stack[0], totals, classes), float)
+    np.testing.assert_allclose(step_accuracy(stack, totals), [step_accuracy(each, totals) for each in stack])
+    np.testing.assert_allclose(forgetting_rate(stack), [forgetting_rate(each) for each in stack])
+
+
 def test_last_weight_of_backward_forgetting_is_not_used() -> None:
     assert backward_forgetting(R, [3, 1, 2]) == backward_forgetting(R, [3, 1, 5000])
 
 
 @pytest.mark.parametrize(
-    "matrix", [[], [0.5], [[0.5, 0.4]], np.zeros((0, 0)), np.zeros((2, 2, 2))], ids=lambda m: str(np.shape(m))
+    "matrix", [[], [0.5], [[0.5, 0.4]], np.zeros((0, 0)), np.zeros((2, 2, 3))], ids=lambda m: str(np.shape(m))
 )
 def test_matrix_of_a_wrong_shape_is_refused(matrix: object) -> None:
     for function in (final_task_mean, backward_forgetting, max_forgetting):

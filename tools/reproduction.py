@@ -26,7 +26,7 @@ from vcil_bench.common.docstrings import explained
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.options import RunOptions
-from vcil_bench.report.papers import published
+from vcil_bench.report import published
 from vcil_bench.report.systems import PAGE as SYSTEMS
 from vcil_bench.report.systems import System, system_of
 
@@ -122,7 +122,7 @@ def methods_table(entries: Mapping[str, Reproduction]) -> str:
 
 def systems(entries: Mapping[str, Reproduction]) -> str:
     """Return the page of systems as Markdown."""
-    systems_of_numbers = [system_of(name) for name in published()["method"]]
+    systems_of_numbers = [system_of(line["method"]) for line in published.lines()]
 
     def status(name: str) -> str | None:
         return _status(entries[name]) if name in entries else None

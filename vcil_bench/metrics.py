@@ -2,7 +2,8 @@
 
 R is [S, S]: ``R[i, j]`` is the accuracy on the test videos of task j after learning step i, both from 0 with
 the base task first. Only the lower triangle (j <= i) is read, so any filler may stand above it. ``totals``
-[S] counts the test videos of each task. Results carry R's unit (fractions here, percent in the papers).
+[S] counts the test videos of each task. Results carry R's unit (fractions here, percent in the papers). R may be
+a stack of matrices [..., S, S]; results then are stacks, too.
 
 "Forgetting" means at least four things in the literature; the docstrings say whose is whose.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,9 +22,18 @@ FloatArray = NDArray[np.float64]
 
 def _matrix(R: ArrayLike) -> FloatArray:
     R = np.asarray(R, dtype=np.float64)
-    if R.ndim != 2 or R.shape[0] != R.shape[1] or R.shape[0] == 0:
+    if R.ndim < 2 or R.shape[-2] != R.shape[-1] or R.shape[-1] == 0:
         raise ValueError(f"the accuracy matrix must be square and not empty, its shape is {R.shape}")
     return R
+
+
+def _mean(values: FloatArray) -> Any:
+    """Return the mean over the last axis, as a plain number where nothing else is left."""
+    return _plain(values.mean(axis=-1))
+
+
+def _plain(values: Any) -> Any:
+    return float(values) if np.ndim(values) == 0 else values
 
 
 def _weights(values: ArrayLike, steps: int, what: str) -> FloatArray:
@@ -38,36 +49,37 @@ def step_accuracy(R: ArrayLike, totals: ArrayLike) -> FloatArray:
     ``A_i = sum_{j<=i} n_j R[i,j] / sum_{j<=i} n_j``. Source: TCD cl_utils._compute_avg_total.
 
     Returns:
-        [S], in R's unit.
+        [..., S], in R's unit.
     """
     R = _matrix(R)
-    n = _weights(totals, len(R), "totals")
-    return np.array([R[i, : i + 1] @ n[: i + 1] / n[: i + 1].sum() for i in range(len(R))])
+    n = _weights(totals, R.shape[-1], "totals")
+    steps = [R[..., i, : i + 1] @ n[: i + 1] / n[: i + 1].sum() for i in range(R.shape[-1])]
+    return np.stack(steps, axis=-1)
 
 
-def average_incremental_accuracy(R: ArrayLike, totals: ArrayLike) -> float:
+def average_incremental_accuracy(R: ArrayLike, totals: ArrayLike) -> Any:
     """Mean of ``step_accuracy`` over all steps, the base step included.
 
     The convention of the papers on TCD's protocol; TCD's own code writes the step accuracies only.
     """
-    return float(step_accuracy(R, totals).mean())
+    return _mean(step_accuracy(R, totals))
 
 
-def final_accuracy(R: ArrayLike, totals: ArrayLike) -> float:
+def final_accuracy(R: ArrayLike, totals: ArrayLike) -> Any:
     """Accuracy over all test videos after the last step (``step_accuracy[-1]``)."""
-    return float(step_accuracy(R, totals)[-1])
+    return _plain(step_accuracy(R, totals)[..., -1])
 
 
-def final_task_mean(R: ArrayLike) -> float:
+def final_task_mean(R: ArrayLike) -> Any:
     """Mean over tasks of the accuracy after the last step, every task counted alike.
 
     ``(1/S) sum_j R[S,j]``. Source: vCLIMB's metric page (its "Acc"); vCLIMB's code weighs tasks by their
     number of classes instead, which differs only where tasks differ in size.
     """
-    return float(_matrix(R)[-1].mean())
+    return _mean(_matrix(R)[..., -1, :])
 
 
-def backward_forgetting(R: ArrayLike, weights: ArrayLike | None = None) -> float:
+def backward_forgetting(R: ArrayLike, weights: ArrayLike | None = None) -> Any:
     """Accuracy right after a task was learnt minus its final accuracy, averaged over all but the last task.
 
     ``BWF = sum_{j<S} w_j (R[j,j] - R[S,j]) / sum_{j<S} w_j``; negative where old tasks improved. Source:
@@ -81,36 +93,38 @@ def backward_forgetting(R: ArrayLike, weights: ArrayLike | None = None) -> float
         In R's unit; 0.0 for a single task, which has nothing to forget yet (as vCLIMB's code gives).
     """
     R = _matrix(R)
-    steps = len(R)
+    steps = R.shape[-1]
     w = np.ones(steps) if weights is None else _weights(weights, steps, "weights")
     if steps == 1:
-        return 0.0
-    drop = np.diag(R)[:-1] - R[-1, :-1]
-    return float(drop @ w[:-1] / w[:-1].sum())
+        return _plain(np.zeros(R.shape[:-2]))
+    drop = np.diagonal(R, axis1=-2, axis2=-1)[..., :-1] - R[..., -1, :-1]
+    return _plain(drop @ w[:-1] / w[:-1].sum())
 
 
-def tcd_forgetting(R: ArrayLike, totals: ArrayLike) -> float:
+def tcd_forgetting(R: ArrayLike, totals: ArrayLike) -> Any:
     """Video-weighted drop from one step to the next, averaged over steps; not the drop since first learnt.
 
     ``mean_{i<S} [ sum_{j<=i} n_j (R[i,j] - R[i+1,j]) / sum_{j<=i} n_j ]``. Source: TCD
     cl_utils._compute_fgt. 0.0 for a single task.
     """
     R = _matrix(R)
-    n = _weights(totals, len(R), "totals")
-    drops = [(R[i, : i + 1] - R[i + 1, : i + 1]) @ n[: i + 1] / n[: i + 1].sum() for i in range(len(R) - 1)]
-    return float(np.mean(drops)) if drops else 0.0
+    n = _weights(totals, R.shape[-1], "totals")
+    drops = [
+        (R[..., i, : i + 1] - R[..., i + 1, : i + 1]) @ n[: i + 1] / n[: i + 1].sum()
+        for i in range(R.shape[-1] - 1)
+    ]
+    return _mean(np.stack(drops, axis=-1)) if drops else _plain(np.zeros(R.shape[:-2]))
 
 
-def max_forgetting(R: ArrayLike) -> float:
+def max_forgetting(R: ArrayLike) -> Any:
     """Best accuracy a task ever had minus its final accuracy, averaged over all but the last task.
 
     The best is taken over all steps, the last included, so no term is negative. Source: PyCIL and ESSENTIAL's
     engine. 0.0 for a single task.
     """
     R = _matrix(R)
-    steps = len(R)
-    drops = [R[j:, j].max() - R[-1, j] for j in range(steps - 1)]
-    return float(np.mean(drops)) if drops else 0.0
+    drops = [R[..., j:, j].max(axis=-1) - R[..., -1, j] for j in range(R.shape[-1] - 1)]
+    return _mean(np.stack(drops, axis=-1)) if drops else _plain(np.zeros(R.shape[:-2]))
 
 
 def forgetting_rate(R: ArrayLike) -> FloatArray:
@@ -119,23 +133,23 @@ def forgetting_rate(R: ArrayLike) -> FloatArray:
     Source: SFCL (AAAI 2026), Table 3.
     """
     R = _matrix(R)
-    return R[0, 0] - R[:, 0]
+    return R[..., :1, 0] - R[..., :, 0]
 
 
-def performance_drop(R: ArrayLike, totals: ArrayLike) -> float:
+def performance_drop(R: ArrayLike, totals: ArrayLike) -> Any:
     """First minus last of ``step_accuracy``. Source: SFCL (AAAI 2026)."""
     steps = step_accuracy(R, totals)
-    return float(steps[0] - steps[-1])
+    return _plain(steps[..., 0] - steps[..., -1])
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a report names a metric and computes it from the matrix, the test videos and the classes per task."""
+    """How a report names a metric and computes it from matrices, the test videos and the classes per task."""
 
     title: str
     formula: str
     higher_is_better: bool
-    compute: Callable[[FloatArray, FloatArray, FloatArray], float]
+    compute: Callable[[FloatArray, FloatArray, FloatArray], Any]
 
 
 METRICS: dict[str, Metric] = {

@@ -14,6 +14,8 @@ from vcil_bench.grid.experiments import Experiment, of_table, product, sweep
 from vcil_bench.options import split_assignments
 from vcil_bench.protocol import Protocol
 from vcil_bench.report import papers
+from vcil_bench.report.comparison_table import FREE_OPTIONS
+from vcil_bench.report.table_file import TableSpec
 
 ALL = ["all"]
 RUNNABLE = [spec for spec in papers.specs() if any(row.method for row in spec.rows)]
@@ -61,7 +63,7 @@ def test_a_product_has_everything_once() -> None:
 
 
 @pytest.mark.parametrize("spec", RUNNABLE, ids=lambda spec: spec.id)
-def test_every_run_of_a_table_belongs_to_one_of_its_rows(spec: papers.TableSpec) -> None:
+def test_every_run_of_a_table_belongs_to_one_of_its_rows(spec: TableSpec) -> None:
     """What a run is started with is, read as the run reads it, what the table asks of its record."""
     made = of_table(spec.id, ALL, ALL, [])
     loaded = {name: protocol.load(name) for name in spec.protocols}
@@ -71,7 +73,7 @@ def test_every_run_of_a_table_belongs_to_one_of_its_rows(spec: papers.TableSpec)
         overrides, options, config = split_assignments(given, cls.Config, experiment.method)
         cls.resolve_config(experiment.protocol, config)
         Protocol(loaded[experiment.protocol]._raw, "a test", overrides)
-        assert options.keys() <= papers.FREE_OPTIONS
+        assert options.keys() <= FREE_OPTIONS
         rows = [row for row in spec.rows if row.method == experiment.method]
         assert any((row.config, row.overrides) == (config, overrides) for row in rows), experiment
     wanted = {

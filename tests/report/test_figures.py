@@ -16,10 +16,11 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from vcil_bench import record as records
+from vcil_bench.common.errors import UserError
 from vcil_bench.record import Record, RecordError
 from vcil_bench.registry import methods_folder
-from vcil_bench.report import build, figure_cache, figures, style
-from vcil_bench.report.curves import curves_figure, draw, legends
+from vcil_bench.report import build, figure_cache, figures, group_figures, style
+from vcil_bench.report.curves import Look, curves_figure, draw, legends
 from vcil_bench.report.figure_cache import Kept
 from vcil_bench.report.style import built_in, line_styles, style_of
 from vcil_bench.report.tables import Group, Row, groups, rows
@@ -76,6 +77,14 @@ def lines(axes: Axes) -> dict[str, Any]:
     }
 
 
+def write_all(one: Group, out: Path) -> group_figures.Drawn:
+    """Draw a group's figures as a report does."""
+    kept = Kept(out)
+    planned = group_figures.plan(one, out, kept)
+    kept.draw()
+    return planned.drawn()
+
+
 def digests(files: Sequence[Path]) -> dict[str, str]:
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
@@ -104,21 +113,71 @@ def test_a_method_keeps_its_look_whatever_is_beside_it() -> None:
         figure = curves_figure(rows(group(*(made(method=m) for m in methods))), "t")
         assert figure
         drawn = lines(figure.axes[0])
-        return {name.split()[0]: (to_hex(line.get_color()), line.get_marker()) for name, line in drawn.items()}
+        return {
+            name.split()[0].lower(): (to_hex(line.get_color()), line.get_marker())
+            for name, line in drawn.items()
+        }
 
     few, many = colours("tcd", "mine"), colours("tcd", "stpr", "alpha", "mine", "zz", "finetune")
     assert few == {name: many[name] for name in few}
     assert few["tcd"] == (style_of("tcd").colour.lower(), style_of("tcd").marker)
 
 
-def test_variants_differ_by_line_and_the_default_is_solid() -> None:
-    given = [("tcd", "a=1"), ("tcd", "default"), *(("tcd", f"b={i}") for i in range(8)), ("stpr", "default")]
-    found = line_styles(given)
-    assert (
-        len({(str(look["linestyle"]), look["fillstyle"], look["markerfacecolor"]) for look in found[:-1]}) == 10
-    )
-    assert found[1]["linestyle"] == found[-1]["linestyle"] == "-"
-    assert len({(look["color"], look["marker"]) for look in found}) == 2
+def test_readouts_differ_by_line_and_variants_by_marker() -> None:
+    given = [
+        ("tcd", "a=1", "cnn"),
+        ("tcd", "default", "cnn"),
+        ("tcd", "default", "nme"),
+        ("stpr", "default", "nme"),
+    ]
+    changed, plain, nearest, other = line_styles([*given, *(("tcd", f"b={i}", "cnn") for i in range(3))])[:4]
+    assert changed["linestyle"] == plain["linestyle"] == "-"
+    assert nearest["linestyle"] == other["linestyle"] != "-"
+    assert plain["fillstyle"] == nearest["fillstyle"] == "full"
+    assert plain["markerfacecolor"] == plain["color"]
+    assert changed["markerfacecolor"] == "white"
+    assert len({(look["color"], look["marker"]) for look in (changed, plain, nearest)}) == 1
+
+
+def test_every_colour_is_dark_enough_for_white_paper() -> None:
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for name in [*built_in(), *(f"mine_{i}" for i in range(50))]:
+        assert 1.05 / (luminance(style_of(name).colour) + 0.05) >= 3, name
+
+
+def test_names_at_the_ends_of_lines_keep_apart_and_in_order() -> None:
+    assert style.spread([0.2, 0.5, 1.9], 0.1, 2.0) == pytest.approx([0.2, 0.5, 1.9])
+    assert style.spread([1.0, 1.0, 1.0], 0.1, 2.0) == pytest.approx([0.9, 1.0, 1.1])
+    assert style.spread([1.95, 1.98], 0.1, 2.0) == pytest.approx([1.9, 2.0])
+    assert style.spread([0.0, 0.0, 0.05], 0.5, 1.0) == pytest.approx([0.0, 0.5, 1.0])
+
+
+def test_ticks_stand_where_something_was_measured() -> None:
+    (row,) = rows(group(made(correct=[[1] * (i + 1) for i in range(5)], totals=[2] * 5)))
+    figure = curves_figure([row], "t")
+    assert figure
+    for axes in figure.axes:
+        assert [int(tick) for tick in axes.get_xticks()] == [2, 3, 4, 5, 6]
+        assert [text.get_text() for text in axes.texts] == ["alpha (1/3 seeds)"]
+
+
+def test_a_figure_has_the_size_that_is_asked_for_or_says_why_not() -> None:
+    found = rows(group(made(correct=[[4], [2, 1]]), made(method="beta")))
+    look = Look(width=3.3, height=2.2, quantities=("accuracy",), legend="below")
+    figure = curves_figure(found, "", look)
+    assert figure
+    np.testing.assert_allclose(figure.get_size_inches(), [3.3, 2.2])
+    assert len(figure.axes) == 1
+    for look in (Look(width=1.5), Look(width=6.0, height=0.6)):
+        with pytest.raises(UserError):
+            curves_figure(found, "", look)
+    for draw_it in (figures.task_forgetting_figure, figures.cost_figure):
+        with pytest.raises(UserError):
+            draw_it(found, "", Look(width=3.0, height=0.3))
 
 
 def test_curves_draw_the_mean_and_name_missing_seeds() -> None:
@@ -135,7 +194,7 @@ def test_curves_draw_the_mean_and_name_missing_seeds() -> None:
 def test_rows_of_equal_name_are_told_apart_by_backbone(tmp_path: Path) -> None:
     found = rows(group(made(), made(weights={"name": "clip_vit_b16", "source": "openai"})))
     assert len(set(legends(found))) == 2
-    assert len(set(figures.file_names(found))) == 2
+    assert len(set(group_figures.file_names(found))) == 2
 
 
 def test_every_name_holds_its_backbone_where_a_figure_mixes_them() -> None:
@@ -206,7 +265,7 @@ def test_confusion_is_the_mean_over_seeds_with_predictions(tmp_path: Path) -> No
     )
     figure = figures.confusion_figure(row, "t")
     assert figure
-    left, right_panel = figure.axes[:2]
+    left, _, right_panel = figure.axes
     cells = left.collections[0].get_array()
     assert cells is not None
     np.testing.assert_allclose(cells, [[75, 25], [25, 75]])
@@ -280,7 +339,9 @@ def test_cost_draws_the_last_memory_and_all_the_time(tmp_path: Path) -> None:
     memory, *others = points(figure)
     assert not memory  # its exemplars are all videos, which is not what its memory of zero bytes says
     assert all(len(panel) == 1 for panel in others)
-    assert "joint (1/3 seeds) [keeps all videos]" in [t.get_text() for t in figure.legends[0].get_texts()]
+    assert "Joint training (1/3 seeds) [keeps all videos]" in [
+        t.get_text() for t in figure.legends[0].get_texts()
+    ]
 
 
 @pytest.mark.parametrize("values", [(0.0,), (5.0,), (5.0, 6.0), (0.0, 5.0), (0.0, 1.0, 1e8), (3.0, 4e9)])
@@ -306,12 +367,12 @@ def test_file_names_are_safe_and_differ() -> None:
 
     given = [row("default"), row("a/../b"), row("a_.._b"), row("x--y", "z"), row("x", "y--z"), row("x-", "y")]
     given += [row("x", "-y"), row("l" * 300), row("l" * 301), row("default", backbone="other")]
-    found = figures.file_names(given)
+    found = group_figures.file_names(given)
     assert len({name.lower() for name in found}) == len(found)
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_.=+") for name in found)
     assert max(map(len, found)) < 130
-    assert figures.file_names(given[1:5]) == found[1:5]
-    assert figures.file_names([row("lr=1e-3")]) == ["alpha--lr=1e-3--cnn"]
+    assert group_figures.file_names(given[1:5]) == found[1:5]
+    assert group_figures.file_names([row("lr=1e-3")]) == ["alpha--lr=1e-3--cnn"]
 
 
 def test_a_methods_variants_have_a_figure_of_their_own(tmp_path: Path) -> None:
@@ -321,7 +382,7 @@ def test_a_methods_variants_have_a_figure_of_their_own(tmp_path: Path) -> None:
     )
 
     def shown(*found: Record) -> dict[str, list[str]]:
-        drawn = figures.write_all(group(*found), tmp_path / "out", Kept(tmp_path / "out"))
+        drawn = write_all(group(*found), tmp_path / "out")
         texts = {p.svg: p.svg.read_text() for p in drawn.pictures if p.kind in ("curves", "variants")}
         names = ("alpha a=1", "beta")
         return {str(f.relative_to(tmp_path / "out")): [n for n in names if n in t] for f, t in texts.items()}
@@ -346,9 +407,9 @@ def test_a_bound_on_another_backbone_stands_among_the_methods_under_its_name(tmp
             options={"backbone": {"value": "tsm_tiny", "origin": "command line"}},
         ),
     ]
-    drawn = figures.write_all(group(*found), tmp_path / "out", Kept(tmp_path / "out"))
+    drawn = write_all(group(*found), tmp_path / "out")
     curves = (tmp_path / "out" / "curves.svg").read_text()
-    assert "joint on tsm_tiny" in curves
+    assert "Joint training on tsm_tiny" in curves
     assert "lr=0.1" not in curves
     assert not [picture for picture in drawn.pictures if picture.kind == "variants"]
 
@@ -360,11 +421,12 @@ def test_write_all_writes_what_it_can_and_says_what_not(tmp_path: Path) -> None:
         saved(results, method="stpr", cost=costs(1, 2, 3.0)),
         saved(results, method="hce", status="failed", correct=[]),
     )
-    drawn = figures.write_all(one, out, Kept(out))
+    drawn = write_all(one, out)
     names = {str(file.relative_to(out)) for file in drawn.files}
     matrices = [f"accuracy_matrix/{method}--default--cnn" for method in ("tcd", "stpr")]
     stems = ["curves", "task_forgetting", "cost", *matrices, "confusion/tcd--default--cnn"]
-    assert names == {stem + suffix for stem in stems for suffix in (".svg", ".png")}
+    suffixes = {stem: (".svg", ".png") if "/" in stem else (".svg", ".png", ".pdf") for stem in stems}
+    assert names == {stem + suffix for stem in stems for suffix in suffixes[stem]}
     assert names == {str(file.relative_to(out)) for file in out.rglob("*.*")}
     failed, missing = drawn.notes
     assert "hce" in failed
@@ -373,7 +435,7 @@ def test_write_all_writes_what_it_can_and_says_what_not(tmp_path: Path) -> None:
     assert "no predictions of seed 1" in missing
     assert [picture.row.method for picture in drawn.pictures if picture.row] == ["stpr", "tcd", "tcd"]
     first = digests(drawn.files)
-    assert digests(figures.write_all(one, out, Kept(out)).files) == first
+    assert digests(write_all(one, out).files) == first
 
 
 def test_user_settings_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,7 +469,7 @@ def test_a_single_task_can_be_drawn(tmp_path: Path) -> None:
     npz = records.predictions_path(path)
     data["predictions"] = {"file": npz.name, "sha256": records.save_predictions(npz, arrays)}
     records.save(path, data)
-    drawn = figures.write_all(group(records.load(path)), tmp_path / "out", Kept(tmp_path / "out"))
+    drawn = write_all(group(records.load(path)), tmp_path / "out")
     assert [picture.kind for picture in drawn.pictures] == [
         *("curves", "task_forgetting", "cost", "accuracy_matrix", "confusion")
     ]
@@ -424,8 +486,9 @@ def test_a_figure_is_drawn_again_when_what_it_is_made_of_or_its_file_changed(tmp
 
     def draws(title: str, found: list[Row]) -> int:
         before, keeping = drawn, Kept(tmp_path)
-        files = keeping.draw(tmp_path / "a" / "x", title, found, make)
-        assert [file.name for file in files] == ["x.svg", "x.png"]
+        asked = keeping.ask(tmp_path / "a" / "x", title, found, make)
+        keeping.draw()
+        assert [file.name for file in asked.files] == ["x.svg", "x.png", "x.pdf"]
         keeping.write()
         return drawn - before
 
@@ -438,7 +501,10 @@ def test_a_figure_is_drawn_again_when_what_it_is_made_of_or_its_file_changed(tmp
     for content in ("{", "[]", '{"a/x": 3}'):
         (tmp_path / figure_cache.NAME).write_text(content, encoding="utf-8")
         assert draws("u", [other, row]) == 1
-    assert Kept(tmp_path).draw(tmp_path / "y", "t", [row], lambda: None) == []
+    nothing = Kept(tmp_path)
+    asked = nothing.ask(tmp_path / "y", "t", [row], lambda: None)
+    nothing.draw()
+    assert asked.files == []
 
 
 @pytest.mark.slow
@@ -451,7 +517,7 @@ def test_only_what_changed_is_drawn_again(tmp_path: Path, monkeypatch: pytest.Mo
     drawn: list[str] = []
     whole = style.save
     monkeypatch.setattr(
-        figure_cache, "save", lambda figure, stem: drawn.append(stem.name) or whole(figure, stem)
+        figure_cache, "save", lambda figure, stem, *more: drawn.append(stem.name) or whole(figure, stem, *more)
     )
 
     def again() -> list[str]:

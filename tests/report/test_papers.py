@@ -14,9 +14,12 @@ import pytest
 from made_up_records import record_data
 
 from vcil_bench import record
+from vcil_bench.common.errors import UserError
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.protocol import load
-from vcil_bench.report import latex, papers
+from vcil_bench.report import latex, papers, table_text
+from vcil_bench.report.comparison_table import BWF, Cell, Table
+from vcil_bench.report.layout import of_table
 
 SEEDS = (1000, 1993, 2021)
 EMBEDDED: Any = {
@@ -63,12 +66,12 @@ def _write(folder: Path, method: str, seed: int, **more: Any) -> record.Record:
     return record.load(path)
 
 
-def _table(records: list[record.Record], name: str = "hce_tcd") -> papers.Table:
+def _table(records: list[record.Record], name: str = "hce_tcd") -> Table:
     (found,) = [t for t in papers.tables(records) if t.spec.id == name]
     return found
 
 
-def _cell(table: papers.Table, label: str, column: str, backbone: str | None = None) -> papers.Cell:
+def _cell(table: Table, label: str, column: str, backbone: str | None = None) -> Cell:
     (line,) = [ln for ln in table.lines if ln.label == label and backbone in (None, ln.backbone)]
     (index,) = [i for i, c in enumerate(table.columns) if c.title == column]
     return line.cells[index]
@@ -82,6 +85,7 @@ def test_published_numbers_are_shown_as_they_stand_in_the_file() -> None:
     known = {(ln["protocol"], ln["method"], ln["metric"], float(ln["value"]), ln["source"]) for ln in lines}
     shown = 0
     for table in papers.tables([]):
+        assert not any(line.added for line in table.lines)
         for row, line in zip(table.spec.rows, table.lines, strict=True):
             for column, cell in zip(table.columns, line.cells, strict=True):
                 if cell.published is not None:
@@ -134,6 +138,84 @@ def test_our_numbers_of_every_step_are_the_records(tmp_path: Path) -> None:
             assert cell.mean == pytest.approx(100 * (first - now) / totals[0])
 
 
+def test_every_published_number_stands_in_a_table() -> None:
+    shown = {
+        (column.protocol, row.published, column.published_metric, cell.published)
+        for table in papers.tables([])
+        for row, line in zip(table.spec.rows, table.lines, strict=True)
+        for column, cell in zip(table.columns, line.cells, strict=True)
+    }
+    with (Path(papers.__file__).parent / "published.csv").open(newline="", encoding="utf-8") as file:
+        rest = [
+            (line["protocol"], line["method"])
+            for line in csv.DictReader(file)
+            if (line["protocol"], line["method"], line["metric"], float(line["value"])) not in shown
+        ]
+    # Two whose protocol the source does not say; the table's note names them.
+    assert {protocol for protocol, _ in rest} == {"(column not stated)"}
+    (note,) = [spec.note for spec in papers.specs() if spec.id == "stpr_components"]
+    assert "21.72" in note
+    assert "7.02" in note
+
+
+def test_a_method_that_no_row_is_about_gets_one_below(tmp_path: Path) -> None:
+    made = [_write(tmp_path, "mine", seed) for seed in SEEDS]
+    made += [_write(tmp_path, "mine", seed, config={"lr": 0.5}) for seed in SEEDS]
+    made += [_write(tmp_path, "other", seed, config={"lr": rate}) for seed in SEEDS for rate in (0.1, 0.2)]
+    made += [_write(tmp_path, "tcd", seed, config={"lr": 0.5}) for seed in SEEDS]
+    table = _table(made)
+    assert [line.label for line in table.lines if line.added] == ["mine", "other (lr=0.1)", "other (lr=0.2)"]
+    assert all(line.cells[0].complete for line in table.lines if line.added)
+    assert not any(line.added for line in _table(made, "hce_ablations").lines)
+
+
+MINE = """
+- id: mine
+  title: Mine
+  protocols: [tcd_hmdb51_5x5]
+  metric: average_incremental_accuracy
+  readouts: {CNN: cnn, NME: nme}
+  bwf: true
+  rows:
+    - {label: NewNet, reported: {tcd_hmdb51_5x5 NME: 61.2, tcd_hmdb51_5x5 BWF: -1.5}, source: "Doe, 2026"}
+    - {label: Ours, method: mine}
+"""
+
+
+def test_a_users_table_holds_reported_numbers_and_runs(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(MINE, encoding="utf-8")
+    made = [_write(tmp_path / "r", "mine", seed) for seed in SEEDS]
+    (table,) = [t for t in papers.tables(made, file) if t.spec.id == "mine"]
+    new, ours = table.lines
+    assert [cell.published for cell in new.cells] == [None, 61.2, -1.5]
+    assert new.cells[1].source == "Doe, 2026"
+    assert [cell.complete for cell in ours.cells] == [True] * 3
+    assert "$-1.50$" in latex.body(of_table(table))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (("id: mine", "id: hce_tcd"), "hce_tcd"),
+        (("id: mine", "id: ../x"), "../x"),
+        (("source:", "sauce:"), "sauce"),
+        (("average_incremental_accuracy", "accuracy"), "'accuracy'"),
+        (("[tcd_hmdb51_5x5]", "[tcd_hmdb51]"), "tcd_hmdb51"),
+        (("- id: mine", "id: mine"), "mine.yaml"),
+        ((', source: "Doe, 2026"', ""), "NewNet"),
+    ],
+)
+def test_a_wrong_table_of_a_user_is_refused_by_name(
+    changed: tuple[str, str], named: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(MINE.replace(*changed), encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        papers.tables([], file)
+    assert named in str(error.value)
+
+
 def test_methods_and_configs_of_rows_exist() -> None:
     from vcil_bench import registry
 
@@ -176,12 +258,12 @@ def test_our_cells_are_means_over_seeds_recomputed_from_the_files(tmp_path: Path
         values.append(100 * (steps[0][0] / 40 + sum(steps[1]) / 60) / 2)
     mean = sum(values) / 3
     deviation = (sum((v - mean) ** 2 for v in values) / 2) ** 0.5
-    assert cell.ours == f"{mean:.2f} ± {deviation:.2f}"
+    assert cell.measured == f"{mean:.2f} ± {deviation:.2f}"
     assert cell.published == 45.34
     assert cell.difference == pytest.approx(mean - 45.34)
-    assert _cell(_table(made), "HCE", "tcd_hmdb51_5x5 CNN").ours == "not run"
-    assert _cell(_table(made), "FrameMaker", "tcd_hmdb51_5x5 CNN").ours == "–"
-    assert _cell(_table(made), "LwFMC", "tcd_hmdb51_5x5 NME").ours == "–"
+    assert _cell(_table(made), "HCE", "tcd_hmdb51_5x5 CNN").measured == "not run"
+    assert _cell(_table(made), "FrameMaker", "tcd_hmdb51_5x5 CNN").measured == "–"
+    assert _cell(_table(made), "LwFMC", "tcd_hmdb51_5x5 NME").measured == "–"
 
 
 def test_a_missing_seed_is_said_and_takes_the_mark_away(tmp_path: Path) -> None:
@@ -195,7 +277,7 @@ def test_a_missing_seed_is_said_and_takes_the_mark_away(tmp_path: Path) -> None:
     table = _table([*strong[:2], *weak])
     cell = _cell(table, "TCD", "tcd_hmdb51_5x5 NME")
     assert cell.mark == ""
-    assert cell.ours.endswith("(2/3)")
+    assert cell.measured.endswith("(2/3)")
     assert _cell(table, "iCaRL", "tcd_hmdb51_5x5 NME").mark == "best"
 
 
@@ -275,7 +357,7 @@ def test_stale_runs_are_not_ranked(tmp_path: Path) -> None:
     assert _cell(table, "TCD", "tcd_hmdb51_5x5 CNN").mark == ""
     (line,) = [line for line in table.lines if line.label == "TCD"]
     assert "stale" in line.notes
-    assert r"TCD$^\dagger$" in latex.table(table)
+    assert r"TCD$^\dagger$" in latex.table(of_table(table))
 
 
 def test_another_fingerprint_stays_out(tmp_path: Path) -> None:
@@ -295,26 +377,40 @@ def test_ablation_rows_take_the_runs_with_their_config(tmp_path: Path) -> None:
 
 def test_long_form_says_what_the_cells_say(tmp_path: Path) -> None:
     table = _table([_write(tmp_path, "tcd", seed) for seed in SEEDS])
-    lines = papers.frame(table)
+    lines = table_text.frame(table)
     assert len(lines) == len(table.lines) * len(table.columns)
     (one,) = lines[
         (lines["row"] == "TCD") & (lines["protocol"] == "tcd_hmdb51_5x5") & (lines["readout"] == "cnn")
     ].to_dict("records")
-    assert (one["n"], one["seeds"], one["published"]) == (3, 3, 45.34)
-    assert one["ours_mean"] == pytest.approx(_cell(table, "TCD", "tcd_hmdb51_5x5 CNN").mean)
-    assert "**" in papers.markdown(_table([_write(tmp_path, m, s) for m in ("tcd", "icarl") for s in SEEDS]))
+    assert (one["n"], one["seeds"], one["reported"]) == (3, 3, 45.34)
+    assert one["measured_mean"] == pytest.approx(_cell(table, "TCD", "tcd_hmdb51_5x5 CNN").mean)
+    assert "**" in table_text.markdown(_table([_write(tmp_path, m, s) for m in ("tcd", "icarl") for s in SEEDS]))
 
 
 def test_latex_escapes_and_has_a_cell_per_column(tmp_path: Path) -> None:
     assert latex.escape('50% of a_b & "c" ± {}') == r"50\% of a\_b \& ``c'' $\pm$ \{\}"
+    assert latex.escape("−1 é\x07") == "$-$1 ??"
     for table in papers.tables([_write(tmp_path, "tcd", seed) for seed in SEEDS]):
-        text = latex.table(table)
-        rows = [ln for ln in text.splitlines() if ln.endswith(r" \\") and "multicolumn" not in ln]
-        blocks = -(-len(table.columns) // latex.MAX_COLUMNS)
-        assert len(rows) == blocks * (len(table.lines) + 1)
-        assert sum(r.count(" & ") for r in rows) == (len(table.lines) + 1) * (
-            2 * blocks + 3 * len(table.columns)
-        )
+        layout = of_table(table)
+        for tabular in latex.body(layout).split(r"\begin{tabular}")[1:]:
+            rows = [ln for ln in tabular.splitlines() if ln.endswith(r" \\") and "multicolumn" not in ln]
+            (width,) = {ln.count(" & ") + 1 for ln in rows}
+            assert 1 < width <= latex.MAX_COLUMNS + 2 + len(layout.described)
+
+
+def test_every_number_of_a_table_stands_in_its_latex_body_once_above_and_below(tmp_path: Path) -> None:
+    made = [_write(tmp_path, method, seed) for method in ("tcd", "bic") for seed in SEEDS]
+    layout = of_table(_table(made))
+    assert [block.title for block in layout.blocks] == ["Reported", "Measured here"]
+    reported, measured = layout.blocks
+    table = _table(made)
+    published = sorted(c.published for line in table.lines for c in line.cells if c.published is not None)
+    assert sorted(number.mean for row in reported.rows for number in row.cells if number) == published
+    assert [row.label for row in measured.rows] == ["TCD", "BiC"]  # the second is no row of the paper's
+    text = latex.body(layout)
+    assert text.count(r"\input") == text.count(r"\resizebox") == text.count(r"\begin{table}") == 0
+    for number in (number for block in layout.blocks for row in block.rows for number in row.cells if number):
+        assert f"{number.mean:.2f}".replace("-", "$-") in text
 
 
 @pytest.mark.slow
@@ -324,12 +420,13 @@ def test_pdflatex_compiles_the_tables(tmp_path: Path) -> None:
     records = [_write(tmp_path / "r", m, s) for m in ("tcd", "icarl", "hce") for s in SEEDS]
     made = papers.tables(records)
     for table in made:
-        (tmp_path / f"{table.spec.id}.tex").write_text(latex.table(table), encoding="utf-8")
+        (tmp_path / f"{table.spec.id}.tex").write_text(latex.table(of_table(table)), encoding="utf-8")
     names = [table.spec.id for table in made]
     (tmp_path / "preview.tex").write_text(latex.preview(names), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "preview.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
     assert (tmp_path / "preview.pdf").stat().st_size > 10_000
 
 
@@ -347,7 +444,7 @@ def test_runs_on_the_embedded_clips_stand_in_columns_and_lines_of_their_own(tmp_
         run = {column.protocol for column, cell in zip(table.columns, line.cells, strict=True) if cell.run}
         assert run == {"synthetic_3x4" if line.backbone == "clip_tiny" else "tcd_ucf101_10x5"}
         for column, cell in zip(table.columns, line.cells, strict=True):
-            on_paper = column.protocol != "synthetic_3x4" and column.metric != papers.BWF
+            on_paper = column.protocol != "synthetic_3x4" and column.metric != BWF
             assert (cell.published is not None) == (line.backbone == "clip_vit_b16" and on_paper)
 
 

@@ -248,6 +248,7 @@ def test_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     written = report(tmp_path, *data)
     names = sorted(str(file.relative_to(tmp_path / "reports")) for file in written.files)
     files = {"curves.png", "curves.svg", "variants/beta.png", "variants/beta.svg", "table.csv", "table.md"}
+    files |= {"curves.pdf", "variants/beta.pdf", "curves.csv"}
     assert {"index.html", "index.md", *(f"made_up/{name}" for name in files)} <= set(names)
     assert {n.partition("/")[0] for n in names} == {"index.html", "index.md", "made_up", "papers"}
     assert {Path(n).suffix for n in names if n.startswith("papers/")} == {".md", ".csv", ".tex"}

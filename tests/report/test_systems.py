@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vcil_bench.common.config import ConfigError
-from vcil_bench.report import latex, papers
+from vcil_bench.report import latex, papers, published, table_text
+from vcil_bench.report.layout import of_table
 from vcil_bench.report.systems import System, families, missing, system_of
 
 # What the documents that the project came from compare with.
@@ -15,7 +16,7 @@ NAMED = [
 ]
 
 
-@pytest.mark.parametrize("name", sorted(set(papers.published()["method"])))
+@pytest.mark.parametrize("name", sorted({line["method"] for line in published.lines()}))
 def test_every_published_number_is_of_a_system_on_the_page(name: str) -> None:
     assert system_of(name) is not None
 
@@ -54,7 +55,7 @@ def test_tables_say_why_methods_of_their_paper_are_not_here() -> None:
     (table,) = (table for table in papers.tables([]) if table.spec.id == "stpr_main")
     reasons = missing(["CSTA", "StPR", 'CoSTEP (printed "CoSTEO")'])
     assert list(reasons) == ["CSTA", "CoSTEP"]
-    for text in (papers.markdown(table), " ".join(latex.table(table).split())):
+    for text in (table_text.markdown(table), " ".join(latex.table(of_table(table)).split())):
         assert all(f"{name} ({reason})" in text for name, reason in reasons.items())
         assert "docs/systems.md" in text
 

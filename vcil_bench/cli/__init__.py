@@ -17,6 +17,7 @@ from . import (
     compare,
     completion,
     doctor,
+    figure,
     grid,
     import_records,
     new_method,
@@ -25,6 +26,7 @@ from . import (
     results,
     run,
     show,
+    table,
     verify,
 )
 from .arguments import Parser
@@ -79,7 +81,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for command in (
         *(run, grid, results, show, verify, prepare, check, new_method, doctor, report),
-        *(compare, check_record, import_records),
+        *(table, figure, compare, check_record, import_records),
     ):
         command.add_to(commands)
     return parser

@@ -197,7 +197,7 @@ def _experiments(options: argparse.Namespace) -> list[Experiment]:
         UserError: Names that are unknown, values that are malformed.
     """
     from vcil_bench.grid import experiments
-    from vcil_bench.report.papers import FREE_OPTIONS
+    from vcil_bench.report.comparison_table import FREE_OPTIONS
 
     methods, protocols = ((named or "all").split(",") for named in (options.methods, options.protocols))
     if options.table is None:

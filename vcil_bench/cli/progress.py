@@ -73,3 +73,25 @@ def watched(text: str) -> Iterator[Callable[[int, int], None]]:
             yield moved
     else:
         yield ProgressLines(text, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+@contextmanager
+def report_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Give what shows the stages of a report: a bar in a terminal, in a log a line for each and now and then."""
+    if sys.stderr.isatty():
+        with progress_bars() as progress:
+            task = progress.add_task("", total=None)
+            yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
+        return
+    lines: dict[str, ProgressLines] = {}
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def moved(what: str, done: int, total: int) -> None:
+        if what not in lines:
+            lines[what] = ProgressLines(what, say)
+            say(f"{what} ...")
+        lines[what](done, total)
+
+    yield moved

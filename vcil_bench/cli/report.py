@@ -1,4 +1,4 @@
-"""``vcil-bench report``: writes tables and curves from the records."""
+"""``vcil-bench report``: writes tables, curves and figures from the records."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from vcil_bench.common.errors import ExitCode, UserError
+from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.terminal_text import print
 
-from .arguments import Commands, add_command, add_results, path_argument
+from .arguments import Commands, add_command, add_results, completed_by, path_argument
+from .progress import report_progress
+from .records import check_results
 
 
 def add_to(commands: Commands) -> None:
@@ -17,10 +19,11 @@ def add_to(commands: Commands) -> None:
     report = add_command(
         commands,
         "report",
-        "write tables and curves from the records",
+        "write tables, curves and a page from the records",
         """
         vcil-bench report                                   # results/ into reports/index.html
-        vcil-bench report --results mine --out mine/report
+        vcil-bench report --results mine --out mine/report --papers my_tables.yaml
+        vcil-bench report --only synthetic_3x4 --no-figures --out reports/quick
         vcil-bench report --anonymous                       # for a double-blind review, into reports/anonymous/
         """,
     )
@@ -29,7 +32,28 @@ def add_to(commands: Commands) -> None:
         "--out",
         type=path_argument,
         metavar="DIR",
-        help="where to (default: reports; with --anonymous: reports/anonymous)",
+        help="where to write; figures of last time are drawn again only where something changed (default: "
+        "reports; with --anonymous: reports/anonymous)",
+    )
+    report.add_argument(
+        "--papers",
+        type=path_argument,
+        metavar="FILE",
+        help="tables of your own, with numbers that papers report, in the form of papers.yaml (default: none)",
+    )
+    only = report.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PROTOCOL",
+        help="report these protocols alone (default: all that have records)",
+    )
+    completed_by(only, "protocols")
+    report.add_argument(
+        "--no-figures",
+        action="store_true",
+        help="leave the figures out, which take longest (default: draw them)",
     )
     told = report.add_mutually_exclusive_group()
     told.add_argument(
@@ -48,17 +72,18 @@ def add_to(commands: Commands) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     from vcil_bench.report.anonymity import Telling
-    from vcil_bench.report.build import write
+    from vcil_bench.report.build import Wish, write
 
-    if not options.results.is_dir():
-        raise UserError(f"no results folder {str(options.results)!r}; run something first or give --results")
+    check_results(options.results)
     telling, out = Telling.NO_PATHS, Path("reports")
     if options.anonymous:
         telling, out = Telling.ANONYMOUS, out / "anonymous"
     elif options.paths:
         telling = Telling.EVERYTHING
     out = options.out or out
-    written = write(options.results, out, telling)
+    wish = Wish(options.papers, tuple(options.only), figures=not options.no_figures, telling=telling)
+    with report_progress() as moved:
+        written = write(options.results, out, wish, moved)
     print(f"{written.records} records; {len(written.files)} files")
     for note in written.notes:
         print(f"not drawn: {note}")

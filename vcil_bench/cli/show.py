@@ -21,7 +21,7 @@ from .progress import loading_torch
 if TYPE_CHECKING:
     from vcil_bench.protocol import Protocol
     from vcil_bench.registry import Entry
-    from vcil_bench.report.papers import TableSpec
+    from vcil_bench.report.table_file import TableSpec
 
 WIDEST = 110  # columns of running text
 

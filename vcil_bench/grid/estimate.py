@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from vcil_bench.protocol.budget import allowed_videos
 from vcil_bench.record import Record
-from vcil_bench.run.loop import allowed_videos
 from vcil_bench.run.plan import Plan
 from vcil_bench.run.time_left import Work
 

@@ -22,7 +22,8 @@ from vcil_bench.data.datasets import adapter
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.protocol.spec import ProtocolSpec
-from vcil_bench.report.papers import RowSpec, specs
+from vcil_bench.report.papers import specs
+from vcil_bench.report.table_file import RowSpec
 
 ALL = "all"
 _OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\""

@@ -5,19 +5,27 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from vcil_bench.common.errors import UserError
+from vcil_bench.common.errors import UserError, did_you_mean
 from vcil_bench.common.files import check_writable, write_atomically
 from vcil_bench.record import Record, RecordError, load_all
 
-from . import figure_cache, latex, page, papers
+from . import curves, figure_cache, latex, page, papers, table_text
 from .anonymity import Cover, Telling
+from .comparison_table import Table, fill
 from .figure_cache import Kept
-from .figures import write_all
-from .tables import frame, groups, markdown
+from .group_figures import Planned, plan
+from .labels import Labels
+from .layout import of_table
+from .significance import kept_in
+from .table_file import TableSpec
+from .tables import frame, groups, markdown, rows
+
+COMPARISONS = ".comparisons.json"
 
 
 @dataclass(frozen=True)
@@ -39,38 +47,92 @@ class Written:
     strange: list[Path] = field(default_factory=list)
 
 
-def write(results: Path, out: Path, telling: Telling = Telling.NO_PATHS) -> Written:
+@dataclass(frozen=True)
+class Wish:
+    """What a report is to hold, beyond the usual.
+
+    Attributes:
+        papers: A user's file of tables, shown behind those of papers.
+        only: Names or labels of protocols: records of others are passed over.
+        figures: Whether figures are drawn.
+        telling: Whether paths, or all that records hold, are told, or nothing that names people and machines.
+    """
+
+    papers: Path | None = None
+    only: tuple[str, ...] = ()
+    figures: bool = True
+    telling: Telling = Telling.NO_PATHS
+
+
+Moved = Callable[[str, int, int], None]  # told what is done, how many of it, of how many
+
+
+def write(
+    results: Path, out: Path, wish: Wish | None = None, moved: Moved = lambda what, done, total: None
+) -> Written:
     """Write the report of all records below ``results`` into ``out``; the same input gives the same bytes.
 
     ``index.html`` is the page; ``index.md`` the same tables as text; ``papers/`` the papers' tables as Markdown,
-    CSV and LaTeX; one folder per protocol its table and figures. Records that cannot be read or drawn are left
-    out, named on the page and returned.
+    CSV and LaTeX; one folder per protocol its table, curves and figures. Records that cannot be read or drawn
+    are left out, named on the page and returned. What took long is kept in hidden files in ``out``.
 
-    Args:
-        results: Folder of the records.
-        out: Where to write.
-        telling: Whether paths, or all that records hold, are told, or nothing that names people and machines.
+    Raises:
+        UserError: There is nothing to be written there, or something is wrong with what is wished for.
     """
+    wish = wish or Wish()
     check_writable(out)
+    specs = papers.specs(wish.papers)
+    moved("reading records", 0, 1)
     written_records, errors = load_all(results)
-    cover = Cover(telling, results, written_records)
+    cover = Cover(wish.telling, results, written_records)
+    if wish.only:
+        written_records = _of_protocols(written_records, wish.only)
     records = cover.records(written_records)
-    try:
-        written = _draw(results, out, records, errors, cover)
-    except UserError:
-        raise
-    except Exception:
-        undrawn = [error for record in records if (error := _undrawable(results, record, cover)) is not None]
-        if not undrawn:
-            raise  # it is no record's fault alone
-        named = {error.path for error in undrawn}
-        rest = [record for record in records if record.path not in named]
-        written = _draw(results, out, rest, [*errors, *undrawn], cover)
-    if telling is not Telling.ANONYMOUS:
+    job = _Job(results, wish, specs, moved, cover)
+    with kept_in(out / COMPARISONS, forget=not wish.only):
+        try:
+            written = _draw(job, out, records, errors)
+        except UserError:
+            raise
+        except Exception:
+            undrawn = [error for record in records if (error := _undrawable(job, record)) is not None]
+            if not undrawn:
+                raise  # it is no record's fault alone
+            named = {error.path for error in undrawn}
+            rest = [record for record in records if record.path not in named]
+            written = _draw(job, out, rest, [*errors, *undrawn])
+    if wish.telling is not Telling.ANONYMOUS:
         return written
-    mine = {*written.files, out / figure_cache.NAME}
+    mine = {*written.files, out / figure_cache.NAME, out / COMPARISONS}
     strange = sorted(path for path in out.rglob("*") if path.is_file() and path not in mine)
     return dataclasses.replace(written, strange=strange)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for every attempt at a report."""
+
+    results: Path
+    wish: Wish
+    specs: list[TableSpec]
+    moved: Moved
+    cover: Cover
+
+
+def _of_protocols(records: Sequence[Record], only: Sequence[str]) -> list[Record]:
+    """Return the records on some protocols.
+
+    Raises:
+        UserError: There is none on one of them.
+    """
+    labels = dict.fromkeys(record.data["protocol"]["label"] for record in records)
+    for name in only:
+        if name not in labels:
+            raise UserError(
+                f"--only {name!r}: no records of that protocol{did_you_mean(name, labels)}; there are: "
+                f"{', '.join(labels) or 'none'}"
+            )
+    return [record for record in records if record.data["protocol"]["label"] in only]
 
 
 class DrawingError(RecordError):
@@ -86,11 +148,11 @@ class DrawingError(RecordError):
         self.path = path
 
 
-def _undrawable(results: Path, record: Record, cover: Cover) -> DrawingError | None:
+def _undrawable(job: _Job, record: Record) -> DrawingError | None:
     """Draw the report of one record alone, and say why that cannot be done; None if it can."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            _draw(results, Path(folder), [record], [], cover)
+            _draw(job, Path(folder), [record], [])
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, the other records are drawn without this one
@@ -98,50 +160,62 @@ def _undrawable(results: Path, record: Record, cover: Cover) -> DrawingError | N
     return None
 
 
-def _draw(
-    results: Path, out: Path, records: list[Record], errors: Sequence[RecordError], cover: Cover
-) -> Written:
+def _draw(job: _Job, out: Path, records: list[Record], errors: Sequence[RecordError]) -> Written:
     """Write the report of these records, and name those that are left out."""
     notes: list[str] = []
-    made = papers.tables(records)
+    made = []
+    for number, spec in enumerate(job.specs):
+        job.moved("tables of papers", number, len(job.specs))
+        made.append(fill(spec, records, Labels()))
     index = ["# Results", ""]
     grouped, kept = groups(records), Kept(out)
     files = _papers(made, out / "papers")
-    for group in grouped:
+    planned = [plan(group, out / group.label, kept) if job.wish.figures else Planned() for group in grouped]
+    kept.draw(partial(job.moved, "figures"))
+    for number, (group, figures) in enumerate(zip(grouped, planned, strict=True)):
+        job.moved("protocols", number, len(grouped))
         folder = out / group.label
         text = markdown(group)
-        drawn = write_all(group, folder, kept)
+        drawn = figures.drawn()
         notes += [f"{group.label}: {note}" for note in drawn.notes]
-        shown = [p for p in drawn.pictures if p.row is None]
         pictures = "".join(f"\n![{p.caption}]({p.png.relative_to(folder)})\n" for p in drawn.pictures)
-        write_atomically(folder / "table.md", f"# {group.title}\n\n{text}{pictures}".encode())
-        csv = frame(group).to_csv(index=False, float_format="%.6f")
-        write_atomically(folder / "table.csv", csv.encode())
-        files += [folder / "table.md", folder / "table.csv", *drawn.files]
+        for name, content in (
+            ("table.md", f"# {group.title}\n\n{text}{pictures}"),
+            ("table.csv", frame(group).to_csv(index=False, float_format="%.6f")),
+            ("curves.csv", curves.frame(rows(group)).to_csv(index=False, float_format="%.6f")),
+        ):
+            write_atomically(folder / name, content.encode())
+            files.append(folder / name)
+        files += drawn.files
         index += [f"## {group.title}", "", text]
-        for picture in shown:
+        for picture in (p for p in drawn.pictures if p.row is None):
             index += [f"![{picture.caption}]({picture.png.relative_to(out)})", ""]
     if not records:
-        index += [f"No records in {cover.text(str(results))}.", ""]
-    index += ["# Tables of papers", "", *(papers.markdown(table) for table in made)]
-    told = [RecordError(cover.text(str(error))) for error in errors]
+        index += [f"No records in {job.cover.text(str(job.results))}.", ""]
+    index += ["# Tables of papers", "", *(table_text.markdown(table) for table in made)]
+    told = [RecordError(job.cover.text(str(error))) for error in errors]
     if told:
         index += ["# Left out", "", *(f"- {error}" for error in told), ""]
-    html = page.build(records, told, grouped, [page.PaperTable(**papers.as_plain(table)) for table in made])
-    kept.write()
+    job.moved("the page", 0, 1)
+    html = page.build(records, told, grouped, [page.PaperTable(**table_text.as_plain(table)) for table in made])
+    # The list holds the names of figures, and those of other reports may tell what an anonymous one does not.
+    anonymous = job.wish.telling is Telling.ANONYMOUS
+    kept.write(forget=anonymous or (job.wish.figures and not job.wish.only))
     heads = [out / "index.html", out / "index.md"]
     write_atomically(heads[0], html.encode())
     write_atomically(heads[1], "\n".join(index).encode())
     return Written([*heads, *files], list(errors), notes, len(records))
 
 
-def _papers(made: list[papers.Table], folder: Path) -> list[Path]:
+def _papers(made: Sequence[Table], folder: Path) -> list[Path]:
     """Write the papers' tables in three forms, and a LaTeX document that shows them."""
     texts: dict[str, str] = {}
     for table in made:
-        texts[f"{table.spec.id}.md"] = papers.markdown(table)
-        texts[f"{table.spec.id}.csv"] = papers.frame(table).to_csv(index=False, float_format="%.6f")
-        texts[f"{table.spec.id}.tex"] = latex.table(table)
+        layout = of_table(table)
+        texts[f"{table.spec.id}.md"] = table_text.markdown(table)
+        texts[f"{table.spec.id}.csv"] = table_text.frame(table).to_csv(index=False, float_format="%.6f")
+        texts[f"{table.spec.id}.tex"] = latex.table(layout)
+        texts[f"{table.spec.id}_body.tex"] = latex.body(layout)
     texts["preview.tex"] = latex.preview([table.spec.id for table in made])
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())

@@ -1,19 +1,14 @@
 """Figures from records and their predictions: what every task loses, what is taken for what, what it costs.
 
 Each has a function that returns matplotlib's figure, or None where there is nothing to draw. Means are over
-finished seeds; a row without one is left out.
+finished seeds; a row without one is left out. Which of them a report draws: ``group_figures.py``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,166 +19,54 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
+from vcil_bench.common.errors import UserError
 from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record, has_predictions, read_predictions
 
-from .curves import curves_figure, legends
-from .figure_cache import Kept
-from .style import colour_map, heading, legend_below, legend_shape, line_styles, shade_map, shades, styled
-from .tables import Group, Row, rows
+from .curves import Look, legends
+from .style import (
+    add_axes,
+    add_bar,
+    colour_map,
+    legend_below,
+    legend_height,
+    line_styles,
+    new_figure,
+    shade_map,
+    shades,
+    styled,
+)
+from .tables import Row
 
 ANNOTATED = 12  # tasks up to which the cells of a heat map carry numbers
-NAME_LENGTH = 100  # characters of a file name, beyond which it is cut and gets a hash
 LINEAR = 5  # ratio of largest to smallest up to which a cost's axis is linear
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure on disk.
-
-    Attributes:
-        kind: ``curves``, ``task_forgetting``, ``cost``, ``variants``, ``accuracy_matrix`` or ``confusion``.
-        caption: What it shows, one sentence.
-        svg: The vector file.
-        png: The same in pixels.
-        row: The row it shows, None where it shows several.
-    """
-
-    kind: str
-    caption: str
-    svg: Path
-    png: Path
-    row: Row | None = None
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What ``write_all`` wrote, and what it could not draw.
-
-    Attributes:
-        pictures: Figures of all methods first, then of each method's variants, then of each row.
-        notes: One line per figure that is missing or lacks seeds.
-    """
-
-    pictures: list[Picture]
-    notes: list[str]
-
-    @property
-    def files(self) -> list[Path]:
-        """All files written."""
-        return [file for picture in self.pictures for file in (picture.svg, picture.png)]
-
-
-def write_all(group: Group, folder: Path, kept: Kept) -> Drawn:
-    """Write every figure of a group; those of variants and of single rows go into folders of their own.
-
-    Figures of several methods show each by its default run alone, where there is one on the same backbone: the
-    variants of an ablation would hide the comparison.
-
-    Args:
-        group: Records that may share a table.
-        folder: Where to write; made where it is missing.
-        kept: The report's figures of last time, which are drawn again only where something changed.
-
-    Returns:
-        The pictures and notes on what could not be drawn.
-    """
-    lines = rows(group)
-    drawn = [row for row in lines if row.complete]
-    notes = [f"{_row_name(row)}: no finished run" for row in lines if not row.complete]
-    pictures = []
-    default = {(row.method_and_origin, row.backbone) for row in drawn if row.variant == "default"}
-    plain = [
-        row for row in drawn if row.variant == "default" or (row.method_and_origin, row.backbone) not in default
-    ]
-    of_variants = dict.fromkeys(
-        row.method
-        for row in drawn
-        if row.variant != "default" and (row.method_and_origin, row.backbone) in default
-    )
-    for kind, make, caption in (
-        ("curves", curves_figure, "Accuracy over all classes seen, and mean forgetting, after every task."),
-        ("task_forgetting", task_forgetting_figure, "Accuracy of every task after each step."),
-        (
-            "cost",
-            cost_figure,
-            "Accuracy against exemplars and statistics kept, the most parameters trainable in any task, and "
-            "training time.",
-        ),
-    ):
-        files = kept.draw(folder / kind, group.title, plain, partial(make, plain, group.title))
-        if files:
-            pictures.append(_picture(kind, caption, files))
-        elif drawn:
-            notes.append(f"{kind}: its numbers are in no record")
-    for method in of_variants:
-        compared = [row for row in drawn if row.method == method]
-        files = kept.draw(
-            folder / "variants" / _file_name([method]),
-            group.title,
-            compared,
-            partial(curves_figure, compared, group.title),
-        )
-        pictures.append(_picture("variants", f"Accuracy and forgetting of {method}'s variants.", files))
-    for row, name in zip(drawn, file_names(drawn), strict=True):
-        title, stem = _row_name(row), folder / "accuracy_matrix" / name
-        files = kept.draw(stem, group.title, [row], partial(accuracy_matrix_figure, row, group.title))
-        caption = f"Accuracy on each task after each step, {title}."
-        pictures.append(_picture("accuracy_matrix", caption, files, row))
-        without = [str(r.data["seed"]) for r in row.complete if not has_predictions(r)]
-        if without:
-            notes.append(f"{title}: no predictions of seed {', '.join(without)}, needed for the confusions")
-        stem = folder / "confusion" / name
-        files = kept.draw(stem, group.title, [row], partial(confusion_figure, row, group.title))
-        if files:
-            caption = f"Which tasks are taken for which, {title}."
-            pictures.append(_picture("confusion", caption, files, row))
-    return Drawn(pictures, notes)
-
-
-def file_names(rows: Sequence[Row]) -> list[str]:
-    """Return a safe file name, without extension, for every row of a group.
-
-    It is ``method--variant--readout``, with the origin of runs from elsewhere behind the method; names that had
-    to be changed or cut end in a hash of the true one, so that no two rows share a file.
-    """
-    keys = [(row.method, *([row.origin] if row.origin else []), row.variant, row.readout) for row in rows]
-    same = Counter(keys)
-    names = []
-    for row, key in zip(rows, keys, strict=True):
-        parts = (*key, row.backbone) if same[key] > 1 else key
-        names.append(_file_name(parts))
-    return names
-
-
-def _file_name(parts: Sequence[str]) -> str:
-    """Join parts by two dashes, so that none may be inside a part or at its ends."""
-    clean = [re.sub(r"[^A-Za-z0-9._=+-]+|-{2,}", "_", part).strip("-") for part in parts]
-    name = "--".join(clean)
-    if clean != list(parts) or len(name) > NAME_LENGTH:
-        name = f"{name[:NAME_LENGTH]}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:8]}"
-    return name
-
-
-def task_forgetting_figure(rows: Sequence[Row], title: str) -> Figure | None:
+def task_forgetting_figure(rows: Sequence[Row], title: str = "", look: Look | None = None) -> Figure | None:
     """Return the accuracy of every task after each step since it was learnt: panel by row, line by task."""
+    look = look or Look()
     drawn = [row for row in rows if row.complete]
     if not drawn:
         return None
     columns = min(4, len(drawn)) if len(drawn) != 4 else 2
+    if look.width:
+        columns = max(1, min(columns, int((look.width - 1.4) / 1.2)))
     lines = -(-len(drawn) // columns)
     tasks = len(drawn[0].complete[0].data["test_videos"])
     with styled():
-        panel = 2.6 if columns > 2 else 3.6
-        figure = Figure(
-            figsize=(max(columns * panel, 4.2) + 0.8, lines * panel * 0.8 + 0.8), layout="constrained"
-        )
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-        panels = list(grid.flat)
-        for extra in panels[len(drawn) :]:
-            extra.remove()
+        width = look.width or max(columns * (2.4 if columns > 2 else 3.4), 4.2) + 1.4
+        panel = (width - 1.4) / columns - 0.15
+        names = [textwrap.wrap(name, max(8, int(panel * 14))) for name in legends(drawn, look.labels)]
+        above = 0.15 * max(map(len, names)) + 0.1  # of every panel
+        tall = (look.height - 0.45) / lines - above - 0.15 if look.height else 0.72 * panel
+        if tall < 0.3:
+            raise UserError(f"--height {look.height:g}in leaves no room for {lines} lines of panels; give more")
+        figure, height = new_figure(width, lines * (tall + above + 0.15) + 0.45, title)
         colours = shades(tasks)
-        for axes, row, name in zip(panels, drawn, legends(drawn), strict=False):
+        for number, (row, name) in enumerate(zip(drawn, names, strict=True)):
+            line, column = divmod(number, columns)
+            left, bottom = 0.55 + column * (panel + 0.15), height - (line + 1) * (tall + above + 0.15) + 0.15
+            axes = add_axes(figure, left, bottom, panel, tall)
             mean = mean_matrix(row)
             for task in range(tasks):
                 steps = np.arange(task, tasks) + 1
@@ -196,138 +79,172 @@ def task_forgetting_figure(rows: Sequence[Row], title: str) -> Figure | None:
                     markersize=4 if tasks <= ANNOTATED else 2.5,
                     linewidth=1.3 if tasks <= ANNOTATED else 0.9,
                 )
-            axes.set_title(textwrap.fill(name, int(panel * 12.5)))
+            axes.set_title("\n".join(name), pad=4)
             axes.set_ylim(-3, 103)
             axes.set_xlim(0.5, tasks + 0.5)
             axes.xaxis.set_major_locator(FixedLocator(_task_ticks(tasks, 6)))
+            axes.yaxis.set_major_locator(FixedLocator([0, 25, 50, 75, 100]))
+            axes.tick_params(labelleft=column == 0, labelbottom=number + columns >= len(drawn))
             axes.grid(axis="y")
-        for axes in panels[max(0, len(drawn) - columns) : len(drawn)]:
-            axes.tick_params(labelbottom=True)
-        figure.supxlabel("after learning task", fontsize=9)
-        figure.supylabel("accuracy on a task, %", fontsize=9)
-        heading(figure, title)
+        up = height / figure.get_figheight()
+        figure.supxlabel("after learning task", fontsize=9, y=0.06 / figure.get_figheight(), va="bottom")
+        figure.supylabel("accuracy on a task, %", fontsize=9, x=0.04 / width, y=up / 2, ha="left", va="center")
         if tasks > 1:
             norm = BoundaryNorm(np.arange(tasks + 1) + 0.5, tasks)
-            mappable = ScalarMappable(norm, shade_map(tasks))
-            ticks = _task_ticks(tasks, 10)
-            bar = figure.colorbar(
-                mappable, ax=panels[: len(drawn)], label="task", ticks=ticks, aspect=25 * lines, pad=0.02
-            )
-            bar.ax.minorticks_off()
-            bar.ax.invert_yaxis()
+            place = (width - 0.7, 0.5, 0.13, height - 0.5 - above)
+            bar = add_bar(figure, ScalarMappable(norm, shade_map(tasks)), place, "task")
+            bar.minorticks_off()
+            bar.yaxis.set_major_locator(FixedLocator(_task_ticks(tasks, 10)))
+            bar.invert_yaxis()
     return figure
 
 
-def accuracy_matrix_figure(row: Row, title: str) -> Figure | None:
+def accuracy_matrix_figure(row: Row, title: str = "", look: Look | None = None) -> Figure | None:
     """Return a row's accuracy on each task (across) after each step (down); None where no seed is finished."""
+    look = look or Look()
     if not row.complete:
         return None
     mean = mean_matrix(row)
     with styled():
-        side = _side(len(mean))
-        figure = Figure(figsize=(side + 1.7, side + 1.3), layout="constrained")
-        axes = figure.subplots()
-        _heat_map(axes, mean)
+        side = max(look.width - 1.5, 1.0) if look.width else _side(len(mean))
+        name = textwrap.wrap(legends([row], look.labels)[0], int(15 * (side + 0.6)))
+        above = 0.15 * len(name) + 0.12
+        figure, _ = new_figure(side + 1.5, side + 0.5 + above, title)
+        axes = _heat_map(figure, mean, (0.5, 0.5, side))
         axes.set_xlabel("accuracy on task")
         axes.set_ylabel("after learning task")
-        axes.set_title(textwrap.fill(legends([row])[0], int(15 * (side + 0.6))))
-        heading(figure, title)
+        axes.set_title("\n".join(name))
     return figure
 
 
-def confusion_figure(row: Row, title: str) -> Figure | None:
+def confusion_figure(row: Row, title: str = "", look: Look | None = None) -> Figure | None:
     """Return what is taken for what: tasks after the last step and, of several, old and new classes over steps.
 
     None where no finished seed has its predictions.
     """
+    look = look or Look()
     stored = [p for p in (predictions(record, row.readout) for record in row.complete) if p]
     if not stored:
         return None
     mean = np.mean([task_confusion(p) for p in stored], axis=0)
     tasks = len(mean)
+    name = legends([row], look.labels)[0]
+    if len(stored) < len(row.complete):
+        name += f" (predictions of {len(stored)} of {len(row.complete)} runs)"
     with styled():
-        side = _side(tasks)
-        width = side + 1.7 + (4 if tasks > 1 else 0)
-        figure = Figure(figsize=(width, side + 1.5), layout="constrained")
-        if tasks > 1:
-            left, right = figure.subplots(1, 2, width_ratios=[side + 1, 3.6])
-        else:
-            left, right = figure.subplots(), None
-        _heat_map(left, mean)
+        side = (
+            max((look.width - 2.2) / 2 if tasks > 1 else look.width - 1.5, 1.0) if look.width else _side(tasks)
+        )
+        across = (look.width / 2 - 0.7 if look.width else 3.2) if tasks > 1 else 0.0
+        below = 0.5 + (legend_height([*_OLD_NEW], side + across + 2.1) if tasks > 1 else 0)
+        figure, _ = new_figure(
+            side + (across + 2.1 if tasks > 1 else 1.5),
+            side + below + 0.28,
+            ": ".join(filter(None, (title, name))),
+        )
+        left = _heat_map(figure, mean, (0.5, below, side))
         left.set_xlabel("predicted as a class of task")
         left.set_ylabel("videos of task")
         left.set_title("after the last task, % of a task's videos")
-        if right:
-            steps = np.arange(2, tasks + 1)
-            shares = 100 * np.stack([old_new_confusion(p)[1:] for p in stored])
-            for column, (name, look) in enumerate(
-                (
-                    ("old classes taken for new ones", {"color": "#D55E00", "marker": "o", "linestyle": "-"}),
-                    ("new classes taken for old ones", {"color": "#0072B2", "marker": "s", "linestyle": "--"}),
-                )
-            ):
-                values = shares[:, :, column]
-                centre = values.mean(axis=0)
-                right.plot(steps, centre, label=name, markevery=-(-tasks // ANNOTATED), **look)
-                if len(values) > 1:
-                    spread = values.std(axis=0, ddof=1)
-                    right.fill_between(
-                        steps, centre - spread, centre + spread, color=look["color"], alpha=0.15, lw=0
-                    )
-            right.set_title("after every task")
-            right.set_xlabel("after learning task (its classes are the new ones)")
-            right.set_ylabel("videos of the old or new classes, %")
-            right.set_ylim(-3, 103)
-            right.set_xlim(1.5, tasks + 0.5)
-            right.xaxis.set_major_locator(FixedLocator([1 + t for t in _task_ticks(tasks - 1, 9)]))
-            right.grid(axis="y")
+        if tasks > 1:
+            right = add_axes(figure, side + 1.95, below, across, side)
+            _old_new(right, np.stack([old_new_confusion(p)[1:] for p in stored]))
             legend_below(figure, *right.get_legend_handles_labels())
-        name = legends([row])[0]
-        if len(stored) < len(row.complete):
-            name += f" (predictions of {len(stored)} of {len(row.complete)} runs)"
-        heading(figure, f"{title}: {name}")
     return figure
 
 
-def cost_figure(rows: Sequence[Row], title: str) -> Figure | None:
-    """Return accuracy against three costs: a point per row, bars are deviations over seeds."""
+_OLD_NEW: dict[str, dict[str, Any]] = {
+    "old classes taken for new ones": {"color": "#D55E00", "marker": "o", "linestyle": "-"},
+    "new classes taken for old ones": {"color": "#0072B2", "marker": "s", "linestyle": "--"},
+}
+
+
+def _old_new(axes: Axes, shares: NDArray[np.float64]) -> None:
+    """Draw what ``old_new_confusion`` gives after every step but the first, of several runs [N, S - 1, 2]."""
+    tasks = shares.shape[1] + 1
+    steps = np.arange(2, tasks + 1)
+    for column, (name, look) in enumerate(_OLD_NEW.items()):
+        values = 100 * shares[:, :, column]
+        centre = values.mean(axis=0)
+        axes.plot(steps, centre, label=name, markevery=-(-tasks // ANNOTATED), **look)
+        if len(values) > 1:
+            deviation = values.std(axis=0, ddof=1)
+            axes.fill_between(
+                steps, centre - deviation, centre + deviation, color=look["color"], alpha=0.15, lw=0
+            )
+    axes.set_title("after every task")
+    axes.set_xlabel("after learning task (its classes are the new ones)")
+    axes.set_ylabel("videos of the old or new classes, %")
+    axes.set_ylim(-3, 103)
+    axes.set_xlim(1.5, tasks + 0.5)
+    axes.xaxis.set_major_locator(FixedLocator([1 + t for t in _task_ticks(tasks - 1, 9)]))
+    axes.grid(axis="y")
+
+
+def cost_figure(rows: Sequence[Row], title: str = "", look: Look | None = None) -> Figure | None:
+    """Return accuracy against each cost that records hold: a point per row, bars are deviations over seeds."""
+    look = look or Look()
     drawn = [row for row in rows if row.complete]
     if not drawn:
         return None
     names = [
         f"{name} [keeps all videos]" if _keeps_all(row) else name
-        for name, row in zip(legends(drawn), drawn, strict=True)
+        for name, row in zip(legends(drawn, look.labels), drawn, strict=True)
     ]
-    styles = line_styles([(row.method, row.variant) for row in drawn])
+    styles = line_styles([(row.method, row.variant, row.readout) for row in drawn])
     headline = drawn[0].complete[0].data["protocol"]["metrics"]["headline"]
-    width = 10.0
+    spent = {id(record): costs(record) for row in drawn for record in row.complete}
+    kinds = [kind for kind in COSTS if any(kind.key in cost for cost in spent.values())]
+    width = look.width or 10.0
     with styled():
-        height = 3.4 + 0.2 * legend_shape(names, width)[1]
-        figure = Figure(figsize=(width, height), layout="constrained")
-        panels = figure.subplots(1, len(COSTS), sharey=True)
-        for axes, kind in zip(panels, COSTS, strict=True):
+        below = 0.5 + legend_height(names, width)
+        wide = (width - 0.55 - 0.1) / len(kinds) - 0.25
+        if wide < 0.8:
+            least = 0.65 + 1.05 * len(kinds)
+            raise UserError(
+                f"--width {width:g}in is too narrow for {len(kinds)} panels; give {least:.2f}in or more"
+            )
+        figure, height = new_figure(width, look.height or below + min(2.9, 1.1 * wide) + 0.1, title)
+        tall = height - below - 0.1
+        if tall < 0.5:
+            raise UserError(
+                f"--height {height:g}in leaves no room above the names; give {below + 0.6:.1f}in or more"
+            )
+        panels = [add_axes(figure, 0.55 + i * (wide + 0.25), below, wide, tall) for i in range(len(kinds))]
+        for axes, kind in zip(panels, kinds, strict=True):
             drawn_costs = []
             for row, style in zip(drawn, styles, strict=True):
                 if kind.key == "memory" and _keeps_all(row):
                     continue
                 values = np.array(
-                    [(costs(r)[kind.key], 100 * r.metric(headline, row.readout)) for r in row.complete]
+                    [
+                        (spent[id(r)][kind.key], 100 * r.metric(headline, row.readout))
+                        for r in row.complete
+                        if kind.key in spent[id(r)]
+                    ]
                 )
+                if not len(values):
+                    continue
                 x, y = values.mean(axis=0)
                 bars: dict[str, Any] = {}
                 if len(values) > 1:
                     dx, dy = values.std(axis=0, ddof=1)
                     bars = {"xerr": [[min(dx, x)], [dx]], "yerr": dy}  # no cost is negative
-                look = style | {"linestyle": "none", "markersize": 7}
-                axes.errorbar([x], [y], **bars, **look, elinewidth=1, capsize=2)
+                point = style | {"linestyle": "none", "markersize": 7}
+                axes.errorbar([x], [y], **bars, **point, elinewidth=1, capsize=2)
                 drawn_costs.append(x)
             _cost_axis(axes, np.array(drawn_costs), kind)
+            axes.set_xlabel("\n".join(textwrap.wrap(kind.title, int(wide * 15))))
             axes.grid(axis="both")
+        limits = [axes.get_ylim() for axes in panels]
+        low, high = min(low for low, _ in limits), max(high for _, high in limits)
+        for number, axes in enumerate(panels):
+            axes.set_ylim(low, high)
+            axes.tick_params(labelleft=number == 0)
         metric = METRICS[headline]
         panels[0].set_ylabel(f"{metric.title}, %")
         # A row may be missing from any one panel, so the legend is made of lines that no panel holds.
         handles = [panels[0].plot([], [], **(s | {"linestyle": "none", "markersize": 7}))[0] for s in styles]
-        heading(figure, title)
         legend_below(figure, handles, names)
     return figure
 
@@ -351,21 +268,26 @@ COSTS = (
     Cost("memory", "exemplars and statistics kept after the last task", "B"),
     Cost("trainable", "trainable parameters, the most in any task", ""),
     Cost("train", "training, all tasks", "s"),
+    Cost("train_flops", "training, all tasks", "FLOPs"),
 )
 
 
 def costs(record: Record) -> dict[str, float]:
-    """Return a finished record's bytes of memory, trainable parameters and seconds of training.
+    """Return a finished record's bytes of memory, trainable parameters, seconds and FLOPs of training.
 
     Memory is that after the last task; parameters are the most of any task, since some methods freeze after the
-    first what they trained in it; seconds are summed over tasks.
+    first what they trained in it; seconds and FLOPs are summed over tasks. Where FLOPs were not counted they are
+    left out.
     """
     steps = record.data["steps"]
     last = steps[-1]["costs"]
+    flops = [step["costs"].get("train_flops") for step in steps]
+    counted = [number for number in flops if number is not None]
     return {
         "memory": float(last["memory"]["bytes"] + last["memory"].get("statistics_bytes", 0)),
         "trainable": float(max(step["costs"]["trainable"] for step in steps)),
         "train": float(sum(step["costs"]["train_s"] for step in steps)),
+        **({"train_flops": float(sum(counted))} if len(counted) == len(steps) else {}),
     }
 
 
@@ -421,15 +343,6 @@ def old_new_confusion(taken: Taken) -> NDArray[np.float64]:
     return shares
 
 
-def _picture(kind: str, caption: str, files: Sequence[Path], row: Row | None = None) -> Picture:
-    svg, png = files
-    return Picture(kind, caption, svg, png, row)
-
-
-def _row_name(row: Row) -> str:
-    return " ".join((row.method, row.variant, row.backbone, row.readout))
-
-
 def _keeps_all(row: Row) -> bool:
     """Whether the row trains on all videos so far, which no budget of exemplars allows."""
     return row.complete[0].data["method"]["data_access"] == "cumulative"
@@ -446,8 +359,16 @@ def _task_ticks(tasks: int, most: int) -> list[int]:
     return list(range(1, tasks + 1, every))
 
 
-def _heat_map(axes: Axes, shares: NDArray[np.float64]) -> None:
-    """Draw fractions as coloured cells from 0 to 100 percent, NaN as nothing."""
+def _heat_map(figure: Figure, shares: NDArray[np.float64], place: tuple[float, float, float]) -> Axes:
+    """Draw fractions as coloured cells from 0 to 100 percent, NaN as nothing, and a bar of the colours beside.
+
+    Args:
+        figure: Where.
+        shares: [S, S].
+        place: Left, bottom and side of the square in inches.
+    """
+    left, bottom, side = place
+    axes = add_axes(figure, left, bottom, side, side)
     tasks = len(shares)
     percent = np.ma.masked_invalid(100 * shares)
     edges = np.arange(tasks + 1) + 0.5
@@ -459,25 +380,23 @@ def _heat_map(axes: Axes, shares: NDArray[np.float64]) -> None:
         edgecolors="white",  # also closes the hairlines that viewers show between vector cells
         linewidth=0.8 if tasks <= ANNOTATED else 0.3,
     )
-    axes.set_aspect("equal")
     axes.invert_yaxis()
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.xaxis.set_major_locator(FixedLocator(_task_ticks(tasks, ANNOTATED)))
     axes.yaxis.set_major_locator(FixedLocator(_task_ticks(tasks, ANNOTATED)))
     axes.tick_params(length=0)
     if tasks <= ANNOTATED:
+        size = min(8.0, 72 * side / tasks / 2.6)
         for i, j in zip(*np.nonzero(~np.ma.getmaskarray(percent)), strict=True):
             value = float(percent[i, j])
             ink = "white" if value < 50 else "black"
-            axes.text(j + 1, i + 1, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=8)
-    figure = axes.figure
-    bar = figure.colorbar(mesh, ax=axes, label="%", shrink=0.8, aspect=25)
-    bar.outline.set_visible(False)
+            axes.text(j + 1, i + 1, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=size)
+    add_bar(figure, mesh, (left + side + 0.12, bottom + 0.1 * side, 0.1, 0.8 * side), "%")
+    return axes
 
 
 def _cost_axis(axes: Axes, values: NDArray[np.float64], kind: Cost) -> None:
     """Scale a panel's axis: linear for costs that are close, else logarithmic with a place for zero."""
-    axes.set_xlabel(kind.title)
     unit, divisor = kind.unit, 1.0
     if unit == "s" and values.max(initial=0) >= 600:
         unit, divisor = ("h", 3600.0) if values.max() >= 7200 else ("min", 60.0)
@@ -503,7 +422,7 @@ def _cost_axis(axes: Axes, values: NDArray[np.float64], kind: Cost) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-    if unit in ("", "B"):
+    if unit in ("", "B", "FLOPs"):
         axes.xaxis.set_major_formatter(EngFormatter(unit))
     else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / divisor:g} {unit}"))

@@ -337,7 +337,7 @@ def compare_rows(group: Group, first: Row, second: Row, metrics: Sequence[str] |
     if not seeds:
         has = [", ".join(map(str, sorted(several))) for several in by_seed]
         raise ComparisonError(
-            f"no class order that both were run on: {first.name} has seed {has[0]}, {second.name} {has[1]}"
+            f"no class order that both were run on: {first.named()} has seed {has[0]}, {second.named()} {has[1]}"
         )
     runs = [[several[seed] for seed in seeds] for several in by_seed]
     readouts = first.readout, second.readout

@@ -19,7 +19,8 @@ from vcil_bench.record import Record
 from .significance import Comparison, compare
 
 EXPLANATION = (
-    "Bold: best of ours among runs whose weights saw the same data, and all not significantly worse (paired "
+    "Bold: best measured here among runs whose weights saw the same data, and all not significantly worse "
+    "(paired "
     "bootstrap over test videos); italics: second best. Bounds, stale runs and cells with missing seeds are "
     "not ranked."
 )

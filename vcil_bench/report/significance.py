@@ -2,26 +2,35 @@
 
 Two methods that were tested on the same videos differ by less noise than their separate deviations suggest,
 since hard videos are hard for both. So the interval of a difference comes from a bootstrap over test videos in
-which both methods see the same draw, and a sign test says over how many class orders it keeps its sign.
+which both methods see the same draw, and a sign test says over how many class orders it keeps its sign. Draws
+are made once per set of videos, and comparisons may be kept on disk (``kept_in``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vcil_bench import metrics
+from vcil_bench.common.files import write_atomically
 from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record, has_predictions, read_predictions
 
 REPLICATES = 1000
 SEED = 0  # of the draws, so that a report repeats to the byte
 LEVEL = 0.95
-CHUNK = 100  # replicates held in memory at a time
+CHUNK = 100  # replicates of a class that are drawn at once
+SETS = 2  # sets of videos whose draws are held in memory
+DECIMALS = 12  # that a difference is told to
 
 
 @dataclass(frozen=True)
@@ -66,16 +75,94 @@ def compare(
     """
     if [_seed(r) for r in _seed_order(first)] != [_seed(r) for r in _seed_order(second)]:
         return None
-    pairs = list(zip(_seed_order(first), _seed_order(second), strict=True))
-    draws = [
-        _draws(tuple(_seed_order(runs)), readout, metric)
+    key = _key(first, second, metric, readouts)
+    if key not in _KEPT:
+        made = _compare(_seed_order(first), _seed_order(second), metric, readouts)
+        _KEPT[key] = None if made is None else asdict(made)
+    _ASKED.add(key)
+    kept = _KEPT[key]
+    return None if kept is None else Comparison(**kept)
+
+
+_KEPT: dict[str, dict[str, Any] | None] = {}  # all comparisons made by this process or read from disk
+_ASKED: set[str] = set()  # those that were asked for
+
+
+@contextmanager
+def kept_in(path: Path, *, forget: bool) -> Iterator[None]:
+    """Take comparisons that were made before from a file, and leave those made meanwhile there.
+
+    What a comparison was made of is part of its name, so that one of other counts, predictions or code is never
+    taken.
+
+    Args:
+        path: A JSON file; one that is missing or no JSON holds none.
+        forget: Whether to drop from the file what was not asked for.
+    """
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        _KEPT.update({key: kept for key, kept in before.items() if _is_comparison(kept)})
+    except (OSError, ValueError, AttributeError):
+        before = {}
+    _ASKED.clear()
+    yield
+    names = _ASKED if forget else _ASKED | (before.keys() & _KEPT.keys())
+    text = json.dumps({key: _KEPT[key] for key in sorted(names)}, indent=1, sort_keys=True)
+    write_atomically(path, text.encode())
+
+
+def _is_comparison(kept: Any) -> bool:
+    if kept is None:
+        return True
+    names = [field.name for field in fields(Comparison)]
+    return isinstance(kept, dict) and list(kept) == sorted(names) and all(map(_is_number, kept.values()))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _key(first: Sequence[Record], second: Sequence[Record], metric: str, readouts: tuple[str, str]) -> str:
+    """Return a hash of all that a comparison is made of."""
+    sides = [
+        [
+            [
+                *(_seed(record), readout, record.data["predictions"], has_predictions(record)),
+                *(record.data["class_order"], record.data["classes_per_task"], record.data["test_videos"]),
+                [step["correct"][readout] for step in record.data["steps"]],
+            ]
+            for record in _seed_order(runs)
+        ]
         for runs, readout in zip((first, second), readouts, strict=True)
     ]
+    return hashlib.sha256(json.dumps([_code(), metric, sides]).encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Return a hash of the code and libraries that comparisons are made with."""
+    digest = hashlib.sha256(np.__version__.encode())
+    for file in (Path(__file__), Path(metrics.__file__)):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _compare(
+    first: Sequence[Record], second: Sequence[Record], metric: str, readouts: tuple[str, str]
+) -> Comparison | None:
+    draws = [_draws(tuple(runs), readout) for runs, readout in zip((first, second), readouts, strict=True)]
     if draws[0] is None or draws[1] is None or draws[0][0] != draws[1][0]:
         return None
-    observed = np.array([a.metric(metric, readouts[0]) - b.metric(metric, readouts[1]) for a, b in pairs])
+    observed = np.array(
+        [
+            a.metric(metric, readouts[0]) - b.metric(metric, readouts[1])
+            for a, b in zip(first, second, strict=True)
+        ]
+    )
     tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(draws[0][1] - draws[1][1], [tail, 100 - tail])
+    # Rounded, so that no processor's way of adding makes a difference of none.
+    differences = np.round(draws[0][1][metric] - draws[1][1][metric], DECIMALS)
+    low, high = np.percentile(differences, [tail, 100 - tail])
     wins, losses = wins_and_losses(observed, metric)
     return Comparison(float(observed.mean()), float(low), float(high), wins, losses, sign_test(wins, losses))
 
@@ -104,38 +191,42 @@ def _seed_order(runs: Sequence[Record]) -> list[Record]:
     return sorted(runs, key=_seed)
 
 
-def _draws(runs: Sequence[Record], readout: str, metric: str) -> tuple[str, NDArray[np.float64]] | None:
-    """Return a method's metric under every draw of test videos, averaged over its class orders.
+def _draws(runs: tuple[Record, ...], readout: str) -> tuple[str, dict[str, NDArray[np.float64]]] | None:
+    """Return a method's metrics under every draw of test videos, averaged over its class orders.
 
     Methods tested on the same videos see the same draws, so their differences are paired.
 
     Returns:
-        A signature of the videos, and [REPLICATES] fractions; None if predictions are missing or the runs were
-        not tested on the same videos.
+        A signature of the videos, and per metric [REPLICATES] fractions; None if predictions are missing or the
+        runs were not tested on the same videos.
     """
     predictions = [r.data["predictions"] for r in runs]
     if any(p is None for p in predictions):
         return None
-    key = (*(str(r.path) for r in runs), *(str(p) for p in predictions), readout, metric)
+    key = (*(str(r.path) for r in runs), *(str(p) for p in predictions), readout)
     if key not in _CACHE:
-        _CACHE[key] = _bootstrap([_Outcome.of(r, readout) for r in runs], metric)
+        _CACHE[key] = _bootstrap([_Outcome.of(r, readout) for r in runs])
     return _CACHE[key]
 
 
-_CACHE: dict[tuple[str, ...], tuple[str, NDArray[np.float64]] | None] = {}  # a report compares each row often
+_CACHE: dict[tuple[str, ...], tuple[str, dict[str, NDArray[np.float64]]] | None] = {}  # rows are compared often
 
 
-def _bootstrap(outcomes: Sequence[_Outcome | None], metric: str) -> tuple[str, NDArray[np.float64]] | None:
+def _bootstrap(outcomes: Sequence[_Outcome | None]) -> tuple[str, dict[str, NDArray[np.float64]]] | None:
     paired = [o for o in outcomes if o is not None]
     signatures = {o.signature for o in paired}
     if len(paired) != len(outcomes) or len(signatures) != 1:
         return None
-    rng = np.random.default_rng(SEED)
-    parts = []
-    for _ in range(REPLICATES // CHUNK):
-        weights = paired[0].draw(rng, CHUNK)
-        parts.append(np.mean([o.metric(metric, weights) for o in paired], axis=0))
-    return signatures.pop(), np.concatenate(parts)
+    (signature,) = signatures
+    if signature not in _WEIGHTS:
+        while len(_WEIGHTS) >= SETS:
+            del _WEIGHTS[next(iter(_WEIGHTS))]
+        _WEIGHTS[signature] = paired[0].draw()
+    values = [o.metrics(_WEIGHTS[signature]) for o in paired]
+    return signature, {name: np.mean([each[name] for each in values], axis=0) for name in METRICS}
+
+
+_WEIGHTS: dict[str, NDArray[np.float32]] = {}  # by the videos' signature; 0.1 GB for 25,000 videos
 
 
 @dataclass(frozen=True)
@@ -182,24 +273,29 @@ class _Outcome:
             np.asarray(record.data["classes_per_task"], dtype=np.float64),
         )
 
-    def draw(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-        """Draw how often each video counts in ``count`` replicates [count, V], within classes.
+    def draw(self) -> NDArray[np.float32]:
+        """Draw how often each video counts in every replicate [REPLICATES, V], within classes.
 
         Within classes, so that each task keeps its number of videos.
         """
-        weights = np.zeros((count, len(self.videos)))
-        for name in np.unique(self.classes):
-            (of_class,) = np.nonzero(self.classes == name)
-            weights[:, of_class] = rng.multinomial(
-                len(of_class), np.full(len(of_class), 1 / len(of_class)), size=count
-            )
+        rng = np.random.default_rng(SEED)
+        weights = np.zeros((REPLICATES, len(self.videos)), dtype=np.float32)
+        places = [np.flatnonzero(self.classes == name) for name in np.unique(self.classes)]
+        for start in range(0, REPLICATES, CHUNK):
+            for place in places:
+                counts = rng.multinomial(len(place), np.full(len(place), 1 / len(place)), size=CHUNK)
+                weights[start : start + CHUNK, place] = counts
         return weights
 
-    def metric(self, name: str, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Compute a metric under each row of weights [N, V]; returns [N]."""
+    def metrics(self, weights: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        """Compute every metric under each row of weights [N, V]; returns [N] each."""
         steps = len(self.correct)
-        member = (self.tasks[:, None] == np.arange(steps)).astype(np.float64)  # [V, S]
-        totals = member.sum(axis=0)
-        counts = np.stack([(weights * hit) @ member for hit in self.correct], axis=1)  # [N, S, S]
+        totals = np.bincount(self.tasks, minlength=steps).astype(np.float64)
+        counts = np.zeros((len(weights), steps, steps))
+        for task in range(steps):
+            (place,) = np.nonzero(self.tasks == task)
+            # Whole numbers far below 2^24, exact in these floats in whatever order they are added.
+            hits = self.correct[task:, place].astype(np.float32)
+            counts[:, task:, task] = weights[:, place] @ hits.T
         matrices = counts / totals
-        return np.array([METRICS[name].compute(R, totals, self.sizes) for R in matrices])
+        return {name: metric.compute(matrices, totals, self.sizes) for name, metric in METRICS.items()}

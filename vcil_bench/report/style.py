@@ -1,4 +1,8 @@
-"""The look of all figures, read from ``style.yaml``: a method has the same colour and marker in every one."""
+"""The look of all figures, read from ``style.yaml``: a method has the same colour and marker in every one.
+
+Hue means a family of methods, lightness and marker its member, the line's style the readout. Sizes are in
+inches, and places are computed from them: a layout found by trial takes longer than the drawing.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,30 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 import yaml
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import OffsetFrom
+from matplotlib.textpath import text_to_path
 
 from vcil_bench.common.files import write_atomically
 
-SUFFIXES = (".svg", ".png")  # of every figure's files
+SUFFIXES = (".svg", ".png", ".pdf")  # of a figure's files
+ON_PAGES = SUFFIXES[:2]  # of those that are many and seldom printed: fonts take half the time of a .pdf
+PNG: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}}
+_METADATA: dict[str, dict[str, None]] = {
+    ".svg": {"Date": None},
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 CHARACTERS = 14.5  # characters of the font size that fit into an inch
+LABEL_SIZE = 8.0  # points, of names at the ends of lines
+LEADER = 0.2  # inches between the end of a line and its name
 
 
 @dataclass(frozen=True)
@@ -66,20 +85,21 @@ def built_in() -> list[str]:
     return list(_settings()["methods"])
 
 
-def line_styles(rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return matplotlib's line properties for rows of a table, given method and variant of each.
+def line_styles(rows: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """Return matplotlib's line properties for rows of a table, given method, variant and readout of each.
 
-    Colour and marker are the method's; rows that share both differ by line style and by the marker's filling,
-    the default variants being the first, with a solid line.
+    Colour and marker are the method's, the line's style is the readout's; variants that share all three differ
+    by the marker's filling, the default variants being the first, with a full one.
     """
     settings = _settings()
-    counts: dict[MethodStyle, int] = {}
+    counts: dict[tuple[MethodStyle, str], int] = {}
     styles: list[dict[str, Any]] = [{} for _ in rows]
     for index in sorted(range(len(rows)), key=lambda i: rows[i][1] != "default"):
-        style = style_of(rows[index][0])
-        number = counts.get(style, 0)
-        counts[style] = number + 1
-        dashes = settings["lines"][number % len(settings["lines"])]
+        method, _, readout = rows[index]
+        style = style_of(method)
+        number = counts.get((style, readout), 0)
+        counts[style, readout] = number + 1
+        dashes = settings["readouts"].get(readout, settings["other_readouts"])
         fill = settings["fills"][number % len(settings["fills"])]
         styles[index] = {
             "color": style.colour,
@@ -115,10 +135,37 @@ def styled() -> Iterator[None]:
         yield
 
 
-def heading(figure: Figure, title: str) -> None:
-    """Write a title over a figure, wrapped to its width."""
-    width = int(CHARACTERS * 0.85 * figure.get_figwidth())
-    figure.suptitle(textwrap.fill(title, width), wrap=False)
+def new_figure(width: float, height: float, title: str) -> tuple[Figure, float]:
+    """Return a figure so many inches large, a title above that, and the height without the title."""
+    lines = textwrap.wrap(title, int(CHARACTERS * 0.85 * width))
+    above = 0.17 * len(lines) + 0.08 if lines else 0.0
+    figure = Figure(figsize=(width, height + above))
+    if lines:
+        figure.suptitle("\n".join(lines), x=0.5, y=1 - 0.06 / (height + above), va="top", wrap=False)
+    return figure, height
+
+
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float, **more: Any) -> Axes:
+    """Add axes to a figure, at a place given in inches."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up), **more)
+
+
+def add_bar(
+    figure: Figure, mappable: ScalarMappable, place: tuple[float, float, float, float], label: str
+) -> Axes:
+    """Add a colour bar at a place given in inches."""
+    axes = add_axes(figure, *place)
+    bar = figure.colorbar(mappable, cax=axes, label=label)
+    bar.outline.set_visible(False)
+    return axes
+
+
+@cache
+def text_width(text: str, size: float = LABEL_SIZE) -> float:
+    """Return the width of text in inches, in the font of the figures and so many points."""
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return float(width) / 72
 
 
 def legend_shape(names: Sequence[str], width: float) -> tuple[int, int]:
@@ -128,30 +175,96 @@ def legend_shape(names: Sequence[str], width: float) -> tuple[int, int]:
     return columns, -(-len(names) // columns)
 
 
+def legend_height(names: Sequence[str], width: float) -> float:
+    """Return the inches that ``legend_below`` takes."""
+    return 0.17 * legend_shape(names, width)[1] + 0.12
+
+
 def legend_below(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
     """Put a legend under everything else, where it hides no line."""
     if handles:
         columns, _ = legend_shape(names, figure.get_figwidth())
-        figure.legend(handles, names, loc="outside lower center", ncols=columns, handlelength=3.2)
+        up = 0.04 / figure.get_figheight()
+        figure.legend(
+            *(handles, names),
+            loc="lower center",
+            bbox_to_anchor=(0.5, up),
+            borderaxespad=0,
+            ncols=columns,
+            handlelength=3.2,
+        )
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write a figure as ``stem`` with .svg and .png; the same figure gives the same bytes.
+def label_ends(axes: Axes, height: float, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Name lines at their right ends, in their colours, labels that would overlap being moved apart.
+
+    Args:
+        axes: Whose right edge is the lines' end; its limits are final.
+        height: Its height in inches.
+        ends: Of every line its last value, name and colour.
+    """
+    low, high = axes.get_ylim()
+    apart = min(LABEL_SIZE * 1.22 / 72, height / max(len(ends), 1))
+    size = min(LABEL_SIZE, apart * 72 / 1.1)
+    order = sorted(range(len(ends)), key=lambda i: ends[i][0])
+    wanted = [(ends[i][0] - low) / (high - low) * height for i in order]
+    for i, place in zip(order, spread(wanted, apart, height), strict=True):
+        value, name, colour = ends[i]
+        # From the line's end, in its own units, to the label, in inches right of the axes.
+        axes.annotate(
+            name,
+            xy=(1, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(LEADER * 72, place * 72),
+            textcoords=OffsetFrom(axes.patch, (1, 0), unit="points"),
+            fontsize=size,
+            color=colour,
+            va="center",
+            ha="left",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.5,
+                "shrinkA": 1,
+                "shrinkB": 2,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def spread(wanted: Sequence[float], apart: float, length: float) -> list[float]:
+    """Move ascending places apart, each as little as the sum of squares allows, and inside ``0..length``."""
+    clusters: list[list[float]] = []  # of places that touch, moved by the room that those before them take
+    for number, place in enumerate(wanted):
+        clusters.append([place - number * apart])
+        while len(clusters) > 1 and np.mean(clusters[-2]) >= np.mean(clusters[-1]):
+            last = clusters.pop()
+            clusters[-1] += last
+    room = max(length - (len(wanted) - 1) * apart, 0)
+    flat = [float(np.clip(np.mean(cluster), 0, room)) for cluster in clusters for _ in cluster]
+    return [place + number * apart for number, place in enumerate(flat)]
+
+
+def save(figure: Figure, stem: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """Write a figure as ``stem`` with each suffix; the same figure gives the same bytes.
 
     Returns:
-        The two files, the .svg first.
+        The files.
     """
-    files = []
-    with styled():
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # both files share the layout, which costs more than the drawing
-        for suffix, metadata in zip(SUFFIXES, ({"Date": None}, {"Software": None}), strict=True):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix[1:], metadata=metadata)
-            file = stem.with_name(stem.name + suffix)
-            write_atomically(file, buffer.getvalue())
-            files.append(file)
+    files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
+    for file in files:
+        save_as(figure, file)
     return files
+
+
+def save_as(figure: Figure, file: Path) -> None:
+    """Write a figure in the format that the file's name ends in, one of ``SUFFIXES``."""
+    buffer = io.BytesIO()
+    with styled():
+        more = PNG if file.suffix == ".png" else {}
+        figure.savefig(buffer, format=file.suffix[1:], metadata=_METADATA[file.suffix], **more)
+    write_atomically(file, buffer.getvalue())
 
 
 @cache

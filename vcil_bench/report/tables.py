@@ -16,6 +16,7 @@ from vcil_bench.metrics import METRICS
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.record import Record
 
+from .labels import Labels
 from .ranking import EXPLANATION, Candidate, rank
 
 if TYPE_CHECKING:
@@ -70,39 +71,43 @@ class Row:
     origin: str = ""
 
     @property
-    def name(self) -> str:
-        """A name for legends."""
-        return self._named("" if self.variant == "default" else self.variant)
-
-    @property
     def runs(self) -> list[Record]:
         """All runs, finished or not."""
         return [*self.complete, *self.unfinished]
 
     @property
-    def name_by_backbone(self) -> str:
-        """A shorter name, for the only variant on its backbone."""
-        return f"{self._named('')} on {self.backbone}"
+    def method_and_origin(self) -> str:
+        """The method, and who ran it if that was elsewhere."""
+        return self.with_origin(self.method)
+
+    def with_origin(self, label: str) -> str:
+        """Return what the method is called, and behind it who ran it if that was elsewhere."""
+        return f"{label} [{self.origin}]" if self.origin else label
+
+    def named(self, labels: Labels | None = None, *, on_backbone: bool = False) -> str:
+        """Return a name for legends.
+
+        Args:
+            labels: What methods and readouts are called; None takes their names.
+            on_backbone: Whether its backbone tells it from others, in the place of all that was set.
+        """
+        method = self.with_origin(labels.method(self.method) if labels else self.method)
+        several = len(self.runs[0].data["method"]["readouts"]) > 1
+        readout = (labels.readout(self.readout) if labels else self.readout) if several else ""
+        what = "" if on_backbone or self.variant == "default" else self.variant
+        name = " ".join(part for part in (method, what, readout) if part)
+        return f"{name} on {self.backbone}" if on_backbone else name
 
     @property
     def has_chosen_backbone(self) -> bool:
         """Whether it ran on a backbone that the command line named."""
-        return any(record.chosen_backbone for record in (*self.complete, *self.unfinished))
-
-    def _named(self, what: str) -> str:
-        readout = self.readout if len(self._readouts()) > 1 else ""
-        return " ".join(part for part in (self.method_and_origin, what, readout) if part)
-
-    @property
-    def method_and_origin(self) -> str:
-        """The method, and who ran it if that was elsewhere."""
-        return f"{self.method} [{self.origin}]" if self.origin else self.method
+        return any(record.chosen_backbone for record in self.runs)
 
     @property
     def notes(self) -> str:
         """Notes shown beside a row."""
         notes = [f"{len(self.complete)} of {self.seeds} seeds"] if self.incomplete else []
-        rest = notes_of([*self.complete, *self.unfinished])
+        rest = notes_of(self.runs)
         return ", ".join([*notes, *([rest] if rest else [])])
 
     @property
@@ -113,9 +118,6 @@ class Row:
     def values(self, metric: str) -> np.ndarray:
         """Return the metric of every finished seed, in percent."""
         return np.array([100 * r.metric(metric, self.readout) for r in self.complete])
-
-    def _readouts(self) -> list[str]:
-        return (self.complete or self.unfinished)[0].data["method"]["readouts"]
 
 
 def covers_seeds(complete: Sequence[Record]) -> bool:
