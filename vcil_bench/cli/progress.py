@@ -77,7 +77,7 @@ def watched(text: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def report_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Give what shows the stages of a report: a bar in a terminal, in a log a line for each and now and then."""
+    """Give what shows the stages of a report: a bar in a terminal, in a log now and then a line."""
     if sys.stderr.isatty():
         with progress_bars() as progress:
             task = progress.add_task("", total=None)
@@ -89,9 +89,8 @@ def report_progress() -> Iterator[Callable[[str, int, int], None]]:
         print(line, file=sys.stderr, flush=True)
 
     def moved(what: str, done: int, total: int) -> None:
-        if what not in lines:
+        if done == 0 or what not in lines:  # a stage may be gone through again
             lines[what] = ProgressLines(what, say)
-            say(f"{what} ...")
         lines[what](done, total)
 
     yield moved

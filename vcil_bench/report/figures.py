@@ -196,22 +196,34 @@ def cost_figure(rows: Sequence[Row], title: str = "", look: Look | None = None) 
     spent = {id(record): costs(record) for row in drawn for record in row.complete}
     kinds = [kind for kind in COSTS if any(kind.key in cost for cost in spent.values())]
     width = look.width or 10.0
+    columns = len(kinds)
+    if (width - 0.65) / columns - 0.25 < 1.3:  # no room for ticks that can be read
+        columns = -(-columns // 2)
+    lines = -(-len(kinds) // columns)
+    wide = (width - 0.65) / columns - 0.25
+    if wide < 0.8:
+        raise UserError(
+            f"--width {width:g}in is too narrow for {columns} panels; give {0.65 + 1.05 * columns:.2f}in or more"
+        )
+    titles = [textwrap.wrap(kind.title, int(wide * 13)) for kind in kinds]
+    under = 0.32 + 0.15 * max(map(len, titles))  # of every panel, for ticks and title
     with styled():
-        below = 0.5 + legend_height(names, width)
-        wide = (width - 0.55 - 0.1) / len(kinds) - 0.25
-        if wide < 0.8:
-            least = 0.65 + 1.05 * len(kinds)
-            raise UserError(
-                f"--width {width:g}in is too narrow for {len(kinds)} panels; give {least:.2f}in or more"
-            )
-        figure, height = new_figure(width, look.height or below + min(2.9, 1.1 * wide) + 0.1, title)
-        tall = height - below - 0.1
+        below = 0.1 + legend_height(names, width)
+        figure, height = new_figure(
+            width, look.height or below + lines * (min(2.9, 1.1 * wide) + under) + 0.1, title
+        )
+        tall = (height - below - 0.1) / lines - under
         if tall < 0.5:
             raise UserError(
-                f"--height {height:g}in leaves no room above the names; give {below + 0.6:.1f}in or more"
+                f"--height {height:g}in leaves no room above the names; give "
+                f"{below + 0.1 + lines * (under + 0.5):.1f}in or more"
             )
-        panels = [add_axes(figure, 0.55 + i * (wide + 0.25), below, wide, tall) for i in range(len(kinds))]
-        for axes, kind in zip(panels, kinds, strict=True):
+        panels = []
+        for number in range(len(kinds)):
+            line, column = divmod(number, columns)
+            place = 0.55 + column * (wide + 0.25), height - 0.1 - tall - line * (tall + under)
+            panels.append(add_axes(figure, *place, wide, tall))
+        for axes, kind, about in zip(panels, kinds, titles, strict=True):
             drawn_costs = []
             for row, style in zip(drawn, styles, strict=True):
                 if kind.key == "memory" and _keeps_all(row):
@@ -233,16 +245,16 @@ def cost_figure(rows: Sequence[Row], title: str = "", look: Look | None = None) 
                 point = style | {"linestyle": "none", "markersize": 7}
                 axes.errorbar([x], [y], **bars, **point, elinewidth=1, capsize=2)
                 drawn_costs.append(x)
-            _cost_axis(axes, np.array(drawn_costs), kind)
-            axes.set_xlabel("\n".join(textwrap.wrap(kind.title, int(wide * 15))))
+            _cost_axis(axes, np.array(drawn_costs), kind, most=max(2, int(wide / 0.5)))
+            axes.set_xlabel("\n".join(about))
             axes.grid(axis="both")
         limits = [axes.get_ylim() for axes in panels]
         low, high = min(low for low, _ in limits), max(high for _, high in limits)
         for number, axes in enumerate(panels):
             axes.set_ylim(low, high)
-            axes.tick_params(labelleft=number == 0)
-        metric = METRICS[headline]
-        panels[0].set_ylabel(f"{metric.title}, %")
+            axes.tick_params(labelleft=number % columns == 0)
+            if number % columns == 0:
+                axes.set_ylabel("\n".join(textwrap.wrap(f"{METRICS[headline].title}, %", int(tall * 13))))
         # A row may be missing from any one panel, so the legend is made of lines that no panel holds.
         handles = [panels[0].plot([], [], **(s | {"linestyle": "none", "markersize": 7}))[0] for s in styles]
         legend_below(figure, handles, names)
@@ -256,7 +268,7 @@ class Cost:
     Attributes:
         key: Name in the result of ``costs``.
         title: Label of the axis.
-        unit: Unit behind the ticks.
+        unit: Unit behind the ticks; empty for numbers.
     """
 
     key: str
@@ -268,7 +280,7 @@ COSTS = (
     Cost("memory", "exemplars and statistics kept after the last task", "B"),
     Cost("trainable", "trainable parameters, the most in any task", ""),
     Cost("train", "training, all tasks", "s"),
-    Cost("train_flops", "training, all tasks", "FLOPs"),
+    Cost("train_flops", "training, all tasks, FLOPs", ""),
 )
 
 
@@ -395,8 +407,15 @@ def _heat_map(figure: Figure, shares: NDArray[np.float64], place: tuple[float, f
     return axes
 
 
-def _cost_axis(axes: Axes, values: NDArray[np.float64], kind: Cost) -> None:
-    """Scale a panel's axis: linear for costs that are close, else logarithmic with a place for zero."""
+def _cost_axis(axes: Axes, values: NDArray[np.float64], kind: Cost, *, most: int) -> None:
+    """Scale a panel's axis: linear for costs that are close, else logarithmic with a place for zero.
+
+    Args:
+        axes: The panel.
+        values: Costs that it shows.
+        kind: Their kind.
+        most: Ticks that there is room for, beside one at zero.
+    """
     unit, divisor = kind.unit, 1.0
     if unit == "s" and values.max(initial=0) >= 600:
         unit, divisor = ("h", 3600.0) if values.max() >= 7200 else ("min", 60.0)
@@ -408,7 +427,7 @@ def _cost_axis(axes: Axes, values: NDArray[np.float64], kind: Cost) -> None:
         ticks = [0.0]
     elif high / low <= LINEAR:
         axes.set_xlim(-0.08 * high if zero else max(0, low - 0.3 * high), 1.2 * high)
-        ticks = _linear_ticks(*axes.get_xlim(), divisor)
+        ticks = _linear_ticks(*axes.get_xlim(), divisor, most)
     else:
         if zero:
             # Between zero and half the smallest cost the axis is linear and short.
@@ -417,29 +436,29 @@ def _cost_axis(axes: Axes, values: NDArray[np.float64], kind: Cost) -> None:
         else:
             axes.set_xscale("log")
             axes.set_xlim(low / 2, 2 * high)
-        ticks = [0.0] * zero + _log_ticks(low / 2, 2 * high, divisor)
+        ticks = [0.0] * zero + _log_ticks(low / 2, 2 * high, divisor, most)
     # A new scale comes with locators and formatters of its own, so these are set last.
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-    if unit in ("", "B", "FLOPs"):
+    if unit in ("", "B"):
         axes.xaxis.set_major_formatter(EngFormatter(unit))
     else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / divisor:g} {unit}"))
 
 
-def _linear_ticks(low: float, high: float, divisor: float) -> list[float]:
-    """Return some four ticks between two numbers, round in the unit that is shown."""
-    ticks = MaxNLocator(nbins=4).tick_values(low / divisor, high / divisor)
+def _linear_ticks(low: float, high: float, divisor: float, most: int) -> list[float]:
+    """Return a few ticks between two numbers, round in the unit that is shown."""
+    ticks = MaxNLocator(nbins=min(4, most)).tick_values(low / divisor, high / divisor)
     return [float(tick * divisor) for tick in ticks if tick >= 0 and low <= tick * divisor <= high]
 
 
-def _log_ticks(low: float, high: float, divisor: float) -> list[float]:
-    """Return at most six ticks between two positive numbers, round in the unit that is shown."""
+def _log_ticks(low: float, high: float, divisor: float, most: int) -> list[float]:
+    """Return a few ticks between two positive numbers, round in the unit that is shown."""
     decades = range(int(np.floor(np.log10(low / divisor))), int(np.ceil(np.log10(high / divisor))) + 1)
     for heads in ((1, 2, 5), (1, 3), (1,)):
         ticks = [divisor * head * 10.0**k for k in decades for head in heads]
         ticks = [tick for tick in ticks if low <= tick <= high]
-        if len(ticks) <= 5:
+        if len(ticks) <= most:
             return ticks
-    return ticks[:: -(-len(ticks) // 5)]
+    return ticks[:: -(-len(ticks) // most)]
