@@ -169,10 +169,39 @@ def test_an_anonymous_report_tells_no_version_no_sender_no_paper(
     assert "old.svg" in capsys.readouterr().err
 
 
+def test_an_anonymous_report_of_some_protocols_keeps_no_names_of_the_last_one(
+    results: Path, tmp_path: Path
+) -> None:
+    out = report(results, tmp_path / "a", "--paths")
+    assert "northlab" in (out / ".figures.json").read_text()
+    report(results, out, "--anonymous", "--only", "made_up", "--no-figures")
+    for name in (".figures.json", ".comparisons.json"):
+        assert not any(secret in (out / name).read_text() for secret in PATHS | IDENTITY)
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize("command", ["table", "figure"])
+def test_tables_and_figures_tell_no_paths_either(command: str, results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out" / ("t.csv" if command == "table" else "f.svg")
+    chosen = {
+        "table": ["table", "--protocols", "made_up", "--format", "csv"],
+        "figure": ["figure", "curves", "--protocol", "made_up"],
+    }
+    assert main([*chosen[command], "--results", str(results), "--out", str(out)]) == 0
+    assert "alpha" in out.read_text()
+    assert told_by(out.parent, PATHS | {str(tmp_path)}) == set()
+
+
 def test_the_origin_of_a_row_stands_wherever_its_numbers_do(results: Path, tmp_path: Path) -> None:
     out = report(results, tmp_path / "plain")
     for name in (
-        *("index.html", "index.md", "synthetic_3x4/table.md", "synthetic_3x4/table.csv"),
+        *(
+            "index.html",
+            "index.md",
+            "synthetic_3x4/table.md",
+            "synthetic_3x4/table.csv",
+            "synthetic_3x4/curves.csv",
+        ),
         *("papers/stpr_components.md", "papers/stpr_components.csv", "papers/stpr_components.tex"),
     ):
         assert "northlab" in (out / name).read_text(), name

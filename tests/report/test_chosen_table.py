@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import statistics
@@ -15,6 +16,7 @@ from made_up_records import record_data
 
 from vcil_bench import record as records
 from vcil_bench.common.errors import UserError
+from vcil_bench.origin import Origin
 from vcil_bench.protocol import load
 from vcil_bench.record import Record
 from vcil_bench.report import build, chosen_table, latex, layout_text, papers, significance
@@ -148,6 +150,25 @@ def test_variants_and_plugin_files_are_chosen_by_name(tmp_path: Path) -> None:
     assert names("mine:lr=1", "mine") == ["mine:lr=1", "mine:default"]
     assert names("/elsewhere/mine.py:*") == ["mine:default", "mine:lr=1"]
     assert [row.label for row in made(found).blocks[0].rows] == ["mine", "tuned (lr=2)"]
+
+
+def test_runs_from_elsewhere_have_rows_of_their_own(tmp_path: Path) -> None:
+    found = [run(tmp_path, "mine", s) for s in SEEDS]
+    sent = [run(tmp_path / "x", "mine", s) for s in SEEDS[:2]]
+    lab = Origin(name="lab", who="", source="", received="")
+    found += [dataclasses.replace(record, origin=lab) for record in sent]
+
+    def described(*methods: str) -> list[tuple[str, str, int]]:
+        shown = made(found, methods=list(methods)).blocks[0].rows
+        return [(row.label, row.name, row.cells[0].n) for row in shown if row.cells[0] is not None]
+
+    ours, theirs = ("mine", "mine:default", 3), ("mine [lab]", "mine:default@lab", 2)
+    assert described() == described("mine") == [ours, theirs]
+    assert described("mine@lab") == [theirs]
+    assert described("mine:default@") == [ours]
+    with pytest.raises(UserError) as error:
+        described("mine@other")
+    assert "lab" in str(error.value)
 
 
 def test_missing_seeds_random_weights_and_old_protocols(tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ from matplotlib.figure import Figure
 
 from vcil_bench import record as records
 from vcil_bench.common.errors import UserError
+from vcil_bench.origin import Origin
 from vcil_bench.record import Record, RecordError
 from vcil_bench.registry import methods_folder
 from vcil_bench.report import build, figure_cache, figures, group_figures, style
-from vcil_bench.report.curves import Look, curves_figure, draw, legends
+from vcil_bench.report.curves import Look, curves_figure, draw, frame, legends
 from vcil_bench.report.figure_cache import Kept
+from vcil_bench.report.labels import Labels
 from vcil_bench.report.style import built_in, line_styles, style_of
 from vcil_bench.report.tables import Group, Row, groups, rows
 
@@ -291,15 +293,15 @@ def test_predictions_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         assert str(path) in str(caught.value)
 
 
-def points(figure: Figure) -> list[dict[str, tuple[float, float]]]:
-    """Return the points of each panel of the cost figure by colour."""
+def points(figure: Figure, panels: int = 3) -> list[dict[str, tuple[float, float]]]:
+    """Return the points of the first panels of the cost figure by colour."""
     return [
         {
             to_hex(one.lines[0].get_color()).upper(): tuple(one.lines[0].get_xydata()[0])
             for one in axes.containers
             if isinstance(one, ErrorbarContainer)
         }
-        for axes in figure.axes[:3]
+        for axes in figure.axes[:panels]
     ]
 
 
@@ -314,6 +316,22 @@ def test_what_is_frozen_after_the_first_task_was_trainable(tmp_path: Path) -> No
     record = saved(tmp_path, cost=costs(0, 10, 1.0))
     record.data["steps"][0]["costs"]["trainable"] = 70
     assert figures.costs(record)["trainable"] == 70
+
+
+def test_flops_are_summed_and_drawn_where_they_were_counted(tmp_path: Path) -> None:
+    counted, other = (saved(tmp_path, method=method) for method in ("tcd", "finetune"))
+    assert figures.costs(counted)["train_flops"] == 2 * 4_000_000
+    other.data["steps"][1]["costs"]["train_flops"] = None
+    found = rows(group(counted, other))
+    figure = figures.cost_figure(found, "t")
+    assert figure
+    *others, flops = points(figure, 4)
+    assert [panel.keys() for panel in others] == [{style_of("tcd").colour, style_of("finetune").colour}] * 3
+    assert {colour: x for colour, (x, _) in flops.items()} == {style_of("tcd").colour: 8_000_000}
+    del counted.data["steps"][0]["costs"]["train_flops"]  # as in older records
+    figure = figures.cost_figure(found, "t")
+    assert figure
+    assert len(figure.axes) == 3
 
 
 def test_cost_draws_the_last_memory_and_all_the_time(tmp_path: Path) -> None:
@@ -359,6 +377,16 @@ def test_every_cost_lies_on_its_axis_between_readable_ticks(tmp_path: Path, valu
         assert max(values) < high
         assert 1 <= len(ticks) <= 6
         assert (0 in ticks) == (low <= 0)
+
+
+def test_runs_from_elsewhere_have_names_of_their_own() -> None:
+    sent = Record(Path("nowhere.json"), record_data(), Origin(name="lab", who="", source="", received=""))
+    ours, theirs = rows(group(made(), sent))
+    assert (ours.origin, theirs.origin) == ("", "lab")
+    assert legends([ours, theirs], Labels({"alpha": "A"})) == ["A (1/3 seeds)", "A [lab] (1/3 seeds)"]
+    assert group_figures.file_names([ours, theirs]) == ["alpha--default--cnn", "alpha--lab--default--cnn"]
+    numbers = frame([ours, theirs])
+    assert dict(zip(numbers["origin"], numbers["label"], strict=True)) == {"": "alpha", "lab": "alpha"}
 
 
 def test_file_names_are_safe_and_differ() -> None:

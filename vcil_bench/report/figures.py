@@ -280,7 +280,7 @@ COSTS = (
     Cost("memory", "exemplars and statistics kept after the last task", "B"),
     Cost("trainable", "trainable parameters, the most in any task", ""),
     Cost("train", "training, all tasks", "s"),
-    Cost("train_flops", "training, all tasks, FLOPs", ""),
+    Cost("train_flops", "FLOPs of training, all tasks", ""),
 )
 
 

@@ -40,6 +40,7 @@ _METADATA: dict[str, dict[str, None]] = {
 }
 CHARACTERS = 14.5  # characters of the font size that fit into an inch
 LABEL_SIZE = 8.0  # points, of names at the ends of lines
+BESIDE_NAME = 0.75  # inches of a legend's column that hold no name, but the line and what is between
 LEADER = 0.2  # inches between the end of a line and its name
 
 
@@ -170,8 +171,8 @@ def text_width(text: str, size: float = LABEL_SIZE) -> float:
 
 def legend_shape(names: Sequence[str], width: float) -> tuple[int, int]:
     """Return columns and rows of a legend below a figure so many inches wide."""
-    longest = max((len(name) for name in names), default=1)
-    columns = max(1, min(4, len(names), int(CHARACTERS * width) // (longest + 6)))
+    longest = max((text_width(name, 9.0) for name in names), default=0.0)
+    columns = max(1, min(4, len(names), int((width - 0.1) / (longest + BESIDE_NAME))))
     return columns, -(-len(names) // columns)
 
 
