@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from small_runs import method_class
 from vcil_bench import protocol
 from vcil_bench.common.config import ConfigError, parse_assignments
 from vcil_bench.common.errors import UserError
+from vcil_bench.grid import experiments
 from vcil_bench.grid.experiments import Experiment, of_table, product, sweep
 from vcil_bench.options import split_assignments
 from vcil_bench.protocol import Protocol
@@ -109,7 +111,6 @@ def test_a_row_on_clip_names_it_where_the_method_takes_another_backbone(name: st
     ("name", "methods", "protocols", "assignments", "says"),
     [
         ("stpr_component", ALL, ALL, [], "did you mean 'stpr_components'"),
-        ("sfcl_components", ALL, ALL, [], "published numbers alone"),
         ("stpr_components", ["tcd"], ALL, [], "method 'tcd' is not in table stpr_components"),
         ("stpr_components", ALL, ["tcd_ucf101_5x10"], [], "did you mean 'tcd_ucf101_10x5'"),
         ("stpr_components", ALL, ALL, ["moe=true"], "row 'frozen CLIP' of table stpr_components sets moe=False"),
@@ -120,3 +121,11 @@ def test_slips_name_the_value_and_the_way_out(
 ) -> None:
     with pytest.raises(UserError, match=says):
         of_table(name, methods, protocols, assignments)
+
+
+def test_a_table_of_numbers_alone_cannot_be_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = next(spec for spec in papers.specs() if spec.id == "sfcl_components")
+    rows = [row for row in spec.rows if row.method is None]
+    monkeypatch.setattr(experiments, "specs", lambda: [dataclasses.replace(spec, rows=rows)])
+    with pytest.raises(UserError, match="published numbers alone"):
+        of_table("sfcl_components", ALL, ALL, [])
