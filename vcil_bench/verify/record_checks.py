@@ -386,8 +386,9 @@ def _fingerprint(record: Record, protocol: Protocol | str) -> _Found:
     for key in ("title", "source", "notes"):  # what may change without the fingerprint
         here.pop(key)
         told.pop(key, None)
-    if told.get("memory"):
-        told["memory"] = {"fill": MemorySpec.fill} | told["memory"]  # which older records do not have
+    memory = told.get("memory")
+    if isinstance(memory, dict):
+        told["memory"] = {"fill": MemorySpec.fill} | memory  # older records do not have it
     wrong = sorted(key for key in here.keys() | told.keys() if here.get(key) != told.get(key))
     for key in ("version", "seeds", "metrics", "dataset", "name"):
         if said[key] != here[key] and key not in wrong:  # type: ignore[literal-required]
