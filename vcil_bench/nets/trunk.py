@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-import torch
-
 from vcil_bench.common.config import ConfigError, check_numbers
 
 from .compute import ComputeOptions
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # reports read configs without torch
+    import torch
+
     from .network import VideoNetwork
     from .weights import WeightsInfo
 
