@@ -58,7 +58,7 @@ def record_data(
         "parameters": 30,
         "trainable": 20,
         "state_bytes": 80,
-        "memory": {"videos": 0, "frames": 0, "bytes": 0, "statistics_bytes": 0},
+        "memory": {"videos": 0, "frames": 0, "bytes": 0, "statistics_bytes": 0, "feature_frames": 0},
         "train_flops": 4_000_000,
         "test_clip_flops": 20_000,
     }

@@ -16,6 +16,7 @@ from vcil_bench.data.loader import ClipLoader
 from vcil_bench.data.prepare import prepare
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.trunk import Trunk
+from vcil_bench.nets.tuning_config import KEYS as TUNING_KEYS
 from vcil_bench.run import seeded
 from vcil_bench.run.loop import within_reach
 from vcil_bench.stream import TaskStream
@@ -113,6 +114,8 @@ def untried_switches(cls: type[Method], variants: list[dict[str, Any]], base: An
     left = []
     for field in dataclasses.fields(cls.Config):
         if field.name in elsewhere and elsewhere[field.name] == field.default:
+            continue
+        if field.name in TUNING_KEYS:  # every method that has them is run with every tuning, see test_tuned_runs
             continue
         hint = typing.get_type_hints(cls.Config)[field.name]
         choices = (True, False) if hint is bool else typing.get_args(hint)

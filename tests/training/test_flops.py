@@ -43,6 +43,19 @@ def test_attention_counts_alike_in_training_and_by_the_fast_path_of_testing(head
         assert counted(lambda: attention(x, x, x, need_weights=False)) == expected
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_layer_as_a_whole_counts_as_its_parts_and_computes_the_same(autocast: bool) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True).eval()
+    x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        parts = counted(lambda: layer(x))
+        with torch.no_grad():
+            plain, results = layer(x), []
+            assert counted(lambda: results.append(layer(x))) == parts
+    assert parts == 2 * 3 * 5 * 8 * (4 * 8 + 2 * 5) + 2 * 3 * 5 * 2 * 8 * 16
+    assert torch.equal(results[0], plain)
+
+
 def test_a_sample_stands_for_what_it_is_said_to_and_a_phase_has_one() -> None:
     flops, layer = FlopCount(counts=True), nn.Linear(8, 4)
     for _ in range(3):
@@ -73,11 +86,19 @@ def test_a_pass_that_is_broken_off_counts_no_further() -> None:
     assert flops.total == 0
 
 
-@pytest.mark.parametrize(("method", "backbone"), [("finetune", "clip_tiny"), ("tcd", "tsm_tiny")])
+@pytest.mark.parametrize(
+    ("method", "backbone", "precision"),
+    [
+        ("stpr", "clip_tiny", "bf16"),
+        ("finetune", "clip_tiny", "fp32"),
+        pytest.param("tcd", "tsm_tiny", "fp32", marks=pytest.mark.slow),
+    ],
+)
 def test_counting_moves_no_number_and_the_record_has_it(
-    method: str, backbone: str, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, backbone: str, precision: str, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = ["epochs=2", "epochs_first=2", "batch_size=4", f"backbone={backbone}", "workers=0"]
+    quick += [f"precision={precision}"]
     quick += ["balanced_epochs=1"] if method == "tcd" else []
 
     def run(folder: Path) -> dict[str, Any]:
@@ -88,7 +109,7 @@ def test_counting_moves_no_number_and_the_record_has_it(
 
     counting = run(tmp_path / "counting")
     plain = FlopCount.__init__
-    monkeypatch.setattr(FlopCount, "__init__", lambda self, *, counts: plain(self, counts=False))
+    monkeypatch.setattr(FlopCount, "__init__", lambda self, *_, counts: plain(self, counts=False))
     without = run(tmp_path / "without")
     for step, other in zip(counting["steps"], without["steps"], strict=True):
         assert (step["correct"], step["losses"]) == (other["correct"], other["losses"])

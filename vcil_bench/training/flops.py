@@ -40,23 +40,47 @@ def _multi_head(
     return 2 * count * length * width * (4 * width + 2 * key.shape[1])
 
 
+def _encoder_layer(tokens: Tensor, width: int, heads: int, *weights: Any, **more: Any) -> int:
+    """Count the fast path of ``nn.TransformerEncoderLayer`` on [N, L, width]; 12th is its first MLP weight."""
+    count, length = tokens.shape[:2]
+    hidden = weights[11].shape[0]
+    return _multi_head(tokens, tokens, tokens, width, heads) + 2 * count * length * 2 * width * hidden
+
+
 # What a CPU takes, and torch's own table lacks.
 _ON_CPU: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+# Layers as a whole, which networks that neither train nor need gradients take.
+_FUSED: dict[Any, Callable[..., int]] = {
     aten._native_multi_head_attention: _multi_head,
+    aten._transformer_encoder_layer_fwd: _encoder_layer,
 }
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up the operations of everything that is computed inside."""
+    """Adds up the operations of everything that is computed inside.
 
-    def __init__(self) -> None:
+    Attributes:
+        total: So far.
+    """
+
+    def __init__(self, device_type: str) -> None:
         super().__init__()
         self.total = 0
+        self._device_type = device_type
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func._overloadpacket in _FUSED:
+            self.total += _FUSED[func._overloadpacket](*args, **kwargs)
+            # Their parts would be autocast inside, which is off in here: put it back as it was.
+            with torch._C._RestorePythonTLSSnapshot():
+                is_autocast = torch.is_autocast_enabled(self._device_type)
+            kind = torch.get_autocast_dtype(self._device_type)
+            with torch.autocast(self._device_type, kind, enabled=is_autocast):
+                return func(*args, **kwargs)
         packet = func._overloadpacket
         if packet in _ON_CPU:
             self.total += _ON_CPU[packet](*args, **kwargs)
@@ -78,13 +102,15 @@ class FlopCount:
         total: So far, in all processes together; None where nothing is counted.
     """
 
-    def __init__(self, *, counts: bool) -> None:
+    def __init__(self, device_type: str = "cpu", *, counts: bool) -> None:
         """Begin.
 
         Args:
+            device_type: Where tensors live.
             counts: Whether anything is counted. Whoever asks for it must ``stop`` when an error has ended a
                 pass, since a loop over batches that is broken off would go on counting.
         """
+        self._device_type = device_type
         self._counts = counts
         self._active: _Counter | None = None
         self.begin_task()
@@ -113,7 +139,7 @@ class FlopCount:
         if not self._counts or self._active is not None or name in self._sampled:
             yield
             return
-        self._active = counter = _Counter()
+        self._active = counter = _Counter(self._device_type)
         counter.__enter__()
         try:
             yield
@@ -130,7 +156,7 @@ class FlopCount:
         if not self._counts or self._active is not None:
             yield numbers
             return
-        self._active = counter = _Counter()
+        self._active = counter = _Counter(self._device_type)
         counter.__enter__()
         try:
             yield numbers

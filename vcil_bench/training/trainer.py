@@ -86,7 +86,7 @@ class Trainer:
         self.scaler = GradScaler(device.type, enabled=precision == "fp16")
         self.losses: list[dict[str, float | int | str]] = []
         self.epochs_done = 0
-        self.flops = FlopCount(counts=count_flops)
+        self.flops = FlopCount(device.type, counts=count_flops)
         self._say = say
         self._begin_costs()
 
