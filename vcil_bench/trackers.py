@@ -93,7 +93,7 @@ class WeightsAndBiases:
             group=run_id.rpartition("-s")[0],
             config=dict(config),
             dir=str(folder),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            mode=os.environ.get("WANDB_MODE", "offline"),
             reinit="create_new",
             settings=wandb.Settings(
                 console="off",

@@ -76,7 +76,7 @@ class _Counter(TorchDispatchMode):
         if func._overloadpacket in _FUSED:
             self.total += _FUSED[func._overloadpacket](*args, **kwargs)
             # Their parts would be autocast inside, which is off in here: put it back as it was.
-            with torch._C._RestorePythonTLSSnapshot():
+            with torch._C._RestorePythonTLSSnapshot():  # type: ignore[attr-defined]
                 is_autocast = torch.is_autocast_enabled(self._device_type)
             kind = torch.get_autocast_dtype(self._device_type)
             with torch.autocast(self._device_type, kind, enabled=is_autocast):
