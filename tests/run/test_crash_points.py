@@ -23,7 +23,7 @@ from vcil_bench.training.resume import PhaseSaver
 
 CRASHED = 71
 TWO_TASKS = ["protocol.tasks.sizes=[2,2]", "batch_size=4", "workers=0"]
-STAYS = {".json", ".npz", ".svg", ".png"}  # of one run: its record and predictions, and its curve
+STAYS = {".json", ".npz", ".pdf", ".svg", ".png"}  # of one run: its record and predictions, and its curve
 
 
 def _run(
