@@ -65,7 +65,7 @@ def members(path: Path, name: str) -> Iterator[Iterator[Member]]:
 
 
 @contextmanager
-def tar_members(stream: io.BufferedReader, name: str) -> Iterator[Iterator[Member]]:
+def tar_members(stream: io.BufferedReader[Any], name: str) -> Iterator[Iterator[Member]]:
     """Give the members of a tar, compressed or not, that comes as a stream.
 
     Raises:
@@ -128,7 +128,7 @@ def _tar(path: Path) -> Iterator[Member]:
         yield from _tar_stream(file)
 
 
-def _tar_stream(stream: io.BufferedReader) -> Iterator[Member]:
+def _tar_stream(stream: io.BufferedReader[Any]) -> Iterator[Member]:
     tail = _Tail(_decompressed(stream))
     with tarfile.open(fileobj=tail, mode="r|") as archive:
         yield from _of_tar(archive)
@@ -138,7 +138,7 @@ def _tar_stream(stream: io.BufferedReader) -> Iterator[Member]:
         raise _Unreadable("its end is missing")
 
 
-def _decompressed(stream: io.BufferedReader) -> IO[bytes]:
+def _decompressed(stream: io.BufferedReader[Any]) -> IO[bytes]:
     start = stream.peek(6)
     for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
         if start.startswith(magic):
@@ -226,5 +226,7 @@ def _libarchive() -> Any:
     except ImportError as error:
         raise FetchError(f"rar archives are read by libarchive, whose binding is not here: {advice}") from error
     except (OSError, TypeError, AttributeError) as error:  # as the binding fails where it finds no library
-        raise FetchError(f"rar archives are read by libarchive, which is not here ({error}): {advice}") from error
+        raise FetchError(
+            f"rar archives are read by libarchive, which is not here ({error}): {advice}"
+        ) from error
     return libarchive

@@ -142,7 +142,7 @@ def _complete(wanted: Wanted, moved: Callable[[int], None], stop: threading.Even
         most = max(most, there)
         if idle == ATTEMPTS:
             raise Unreachable(
-                f"{why}, {ATTEMPTS} times in a row; what has come stays, and the same command goes on from there",
+                f"{why}, {ATTEMPTS} times in a row; what came stays, and the same command goes on from there",
                 status=why.status,
             ) from why
         if stop.wait(pause_s * 2 ** max(0, idle - 1)):
@@ -170,7 +170,12 @@ def _attempt(wanted: Wanted, moved: Callable[[int], None], stop: threading.Event
     with answer:
         if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
             first, size = content_range(answer)
-            if note is None or first != start or validator(answer) != note.validator or size not in (None, note.size):
+            if (
+                note is None
+                or first != start
+                or validator(answer) != note.validator
+                or size not in (None, note.size)
+            ):
                 _forget(wanted, moved)
                 return False
         else:

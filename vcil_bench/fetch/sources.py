@@ -1,4 +1,4 @@
-"""The table of sources: where each dataset is published, in which files, under which licence (``sources.yaml``)."""
+"""The table of sources (``sources.yaml``): where datasets are published, in which files, under which licence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disk space: what a fetch needs at its fullest moment, checked before it starts; a disk that fills on the way."""
+"""Disk space: what a fetch needs at its fullest moment, checked beforehand; a disk that fills on the way."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from .layout import Rule, make_folder, member_path
 from .space import disk_errors, in_units
 
 BLOCK_OF_DISK = 4096  # what a file takes at least, so that millions of empty ones are too many, too
+TOP = PurePosixPath()
 DEEPEST = 3  # archives in archives; HMDB51 has two
 
 
@@ -29,7 +30,12 @@ class Unpacking:
     """
 
     def __init__(
-        self, root: Path, temporary: Path, rule: Rule, limit: int, moved: Callable[[int], None] = lambda size: None
+        self,
+        root: Path,
+        temporary: Path,
+        rule: Rule,
+        limit: int,
+        moved: Callable[[int], None] = lambda size: None,
     ) -> None:
         """Say where files go.
 
@@ -51,7 +57,7 @@ class Unpacking:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
 
-    def archive(self, path: Path, name: str, inside: PurePosixPath = PurePosixPath(), depth: int = 1) -> None:
+    def archive(self, path: Path, name: str, inside: PurePosixPath = TOP, depth: int = 1) -> None:
         """Unpack an archive.
 
         Args:
@@ -69,9 +75,7 @@ class Unpacking:
         with archives.members(path, name) as members:
             self.members(members, name, inside, depth)
 
-    def members(
-        self, members: Iterator[Member], name: str, inside: PurePosixPath = PurePosixPath(), depth: int = 1
-    ) -> None:
+    def members(self, members: Iterator[Member], name: str, inside: PurePosixPath = TOP, depth: int = 1) -> None:
         """Unpack the members of an archive, see ``archive``."""
         for member in members:
             path = inside / member_path(member.name, name)
@@ -88,7 +92,9 @@ class Unpacking:
 
     def _nested(self, member: Member, path: PurePosixPath, name: str, depth: int) -> None:
         if depth == DEEPEST:
-            raise Hostile(f"{name}: is an archive in {depth} others; unpack it yourself if it is what it should be")
+            raise Hostile(
+                f"{name}: is an archive in {depth} others; unpack it yourself if it is what it should be"
+            )
         archive = self._temporary / f"{depth}{path.suffix}"
         self._copy(member, archive, name)
         self.archive(archive, name, path.parent, depth + 1)
