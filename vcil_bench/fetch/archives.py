@@ -187,6 +187,10 @@ def _read(file: IO[bytes], size: int) -> bytes:
 
 
 def _rar(path: Path) -> Iterator[Member]:
+    """Read a rar. libarchive 3.6 compares no checksum of members that are stored as they are.
+
+    What a hash does not tell of such an archive, ``prepare`` does, which decodes every video.
+    """
     libarchive = _libarchive()
     try:
         with libarchive.file_reader(str(path)) as archive:

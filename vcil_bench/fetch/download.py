@@ -36,7 +36,7 @@ class Wanted:
 
     Attributes:
         url: Its address.
-        target: Where it goes.
+        target: Where it goes, in a folder that is there.
         digest: Its published hash as ``md5:``, ``sha1:``, ``sha256:`` or ``git_blob:`` and hexadecimal digits;
             "" where none is.
     """
@@ -91,7 +91,6 @@ def download(
     """
     if wanted.target.is_file():
         return
-    wanted.target.parent.mkdir(parents=True, exist_ok=True)
     for last in (False, True):
         _complete(wanted, moved, stop, pause_s)
         part = part_path(wanted.target)
@@ -100,8 +99,7 @@ def download(
             part.replace(wanted.target)
             remove(_note_path(wanted.target))
             return
-        moved(-part.stat().st_size)
-        remove(part)
+        _forget(wanted, moved)
         if last:
             raise WrongHash(
                 f"{wanted.url}: what came twice has the hash {actual}, published is {wanted.digest}; the file "

@@ -63,10 +63,10 @@ def open_url(
         lasting = error.code < 500 and error.code not in _PASSING
         text = f"{url}: the server answers {error.code} ({error.reason})"
         raise Unreachable(text, status=error.code, lasting=lasting) from error
+    except (http.client.InvalidURL, ValueError) as error:  # such as a port that is no number
+        raise Unreachable(f"{url!r} is no address ({error})", lasting=True) from error
     except NETWORK_ERRORS as error:
         raise Unreachable(f"{url}: cannot be reached ({getattr(error, 'reason', None) or error})") from error
-    except ValueError as error:  # such as a port that is no number
-        raise Unreachable(f"{url!r} is no address ({error})", lasting=True) from error
 
 
 def read_headers(url: str, *, timeout_s: float = TIMEOUT_S) -> Headers:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from vcil_bench.common.files import StorageError
 
 from .errors import Hostile
+from .space import disk_errors
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def make_folder(root: Path, folder: PurePosixPath) -> Path:
 
     Raises:
         Hostile: A link stands in its way, through which files would be written elsewhere.
-        StorageError: A file does.
+        StorageError: A file does, or it cannot be made.
     """
     path = root
     for part in folder.parts:
@@ -67,8 +68,9 @@ def make_folder(root: Path, folder: PurePosixPath) -> Path:
                 f"{path}: is a link, through which files would be written outside {root}; put a folder in its "
                 "place, or give the folder it leads to as ROOT"
             )
-        try:
-            path.mkdir(exist_ok=True)
-        except FileExistsError as error:
-            raise StorageError(f"{path}: a file lies where a folder is to be; move it away") from error
+        with disk_errors(path):
+            try:
+                path.mkdir(exist_ok=True)
+            except FileExistsError as error:
+                raise StorageError(f"{path}: a file lies where a folder is to be; move it away") from error
     return path
