@@ -1,4 +1,4 @@
-"""Datasets that need an account are unpacked from what a user has downloaded, in all forms they are published."""
+"""Datasets that need an account are unpacked from what a user has downloaded, in the forms they have."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NAME = "tsm_resnet34"
 
 @pytest.fixture
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """Keep what the loader was asked for; it takes any file that holds ``weights``, and fills the hub's cache."""
+    """Keep what the loader is asked for; it takes files that hold ``weights`` and fills the hub's cache."""
     monkeypatch.setenv("VCIL_BENCH_CACHE", str(tmp_path / "cache"))
     asked: list[str | None] = []
     cached = tmp_path / "hub/model.safetensors"
@@ -33,6 +33,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
             raise BackboneError("others")
 
     monkeypatch.setattr(BACKBONES[NAME], "load", load)
+    monkeypatch.setattr(module, "hub_files", lambda chosen: ("timm/resnet34", ("model.safetensors",)))
     monkeypatch.setattr(
         module.huggingface_hub, "try_to_load_from_cache", lambda *_: str(cached) if cached.is_file() else None
     )

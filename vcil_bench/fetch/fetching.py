@@ -252,8 +252,7 @@ def place_file(path: Path, target: Path, state: State, *, move: bool) -> None:
         if move:
             path.replace(target)
             return
-        state.temporary.mkdir(exist_ok=True)
-        temporary = state.temporary / "file"
+        temporary = make_folder(state.root, PurePosixPath(state.temporary.relative_to(state.root))) / "file"
         shutil.copyfile(path, temporary)
         temporary.replace(target)
         shutil.rmtree(state.temporary, ignore_errors=True)
