@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from vcil_bench.cli import main
 from vcil_bench.common.errors import ExitCode
 from vcil_bench.common.files import Busy
 from vcil_bench.data.datasets import adapter
-from vcil_bench.fetch import space
+from vcil_bench.fetch import archives, download, space
 from vcil_bench.fetch.errors import Damaged, DiskFull, FetchError, Hostile, NotAccepted, Unreachable, WrongHash
 from vcil_bench.fetch.fetching import Options, Outcome, Plan, fetch
 from vcil_bench.fetch.layout import Rule
@@ -35,7 +35,7 @@ LISTS = {
     "ucfTrainTestlist/testlist01.txt": b"Run/v_Run_g01_c01.avi\r\nWave/v_Wave_g01_c03.avi\r\n",
 }
 NAMES = [line.split()[0] for text in LISTS.values() for line in text.decode().splitlines()]
-VIDEOS = {f"UCF-101/{name}": random.Random(name).randbytes(50_000) for name in NAMES}
+VIDEOS = {f"UCF-101/{name}": random.Random(name).randbytes(400_000) for name in NAMES}
 UCF = Source(
     "ucf101",
     "small",
@@ -156,35 +156,48 @@ class Ended(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-MOMENTS = random.Random(7).sample(range(1, 95), 10)
+MOMENTS = random.Random(7).sample(range(1, 150), 10)
 
 
 @pytest.mark.parametrize("ends", [Ended, OSError(errno.ENOSPC, "No space left on device")])
 def test_interrupted_at_random_moments_it_ends_in_the_same_files(
     ends: Any, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ended within the n-th call that changes the disk, again and again, and then let run."""
+    """Ended at the n-th call that changes the disk or moves a block, again and again, and then let run."""
     root = tmp_path / "ucf"
-    server.break_after = 30_000
+    server.break_after = 300_000
     reached = []
     for moment in MOMENTS:
         left = [moment]
 
-        def counted(name: str, left: list[int] = left) -> Any:
+        def end_here(left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise ends
+
+        def counted(name: str, end_here: Callable[[], None] = end_here) -> Any:
             real = getattr(Path, name)
 
             def call(path: Path, *args: Any, **kwargs: Any) -> Any:
-                inside = root in path.parents and not (name == "open" and args[:1] in ((), ("r",), ("rb",)))
-                left[0] -= inside
-                if inside and left[0] == 0:
-                    raise ends
+                reads = name == "open" and args[:1] in ((), ("r",), ("rb",))
+                if root in path.parents and not reads:
+                    end_here()
                 return real(path, *args, **kwargs)
+
+            return call
+
+        def in_blocks(real: Any, end_here: Callable[[], None] = end_here) -> Any:
+            def call(first: Any, *args: Any) -> Any:
+                end_here()  # with part of the file written
+                return real(first, *args)
 
             return call
 
         with monkeypatch.context() as patch:
             for name in ("open", "replace", "unlink", "mkdir"):
                 patch.setattr(Path, name, counted(name))
+            patch.setattr(archives, "_read", in_blocks(archives._read))
+            patch.setattr(download, "_write", in_blocks(download._write))
             try:
                 get(UCF, root, mirror=server.url, at_once=1)
             except (Ended, DiskFull, ValueError):

@@ -100,7 +100,11 @@ def _unpack_joined(given: Given, paths: list[Path], state: State, meter: Meter) 
     name = f"{pieces[0].name} and on"
     limit = space.unpacked_limit(sum(piece.stat().st_size for piece in pieces), given.expands)
     unpacking = Unpacking(state.root, state.temporary, given.rule, limit, meter.add)
-    with io.BufferedReader(Joined(pieces), 2**20) as stream, tar_members(stream, name) as members:
+    with (
+        space.disk_errors(pieces[0].parent),
+        io.BufferedReader(Joined(pieces), 2**20) as stream,
+        tar_members(stream, name) as members,
+    ):
         unpacking.members(members, name)
     shutil.rmtree(state.temporary, ignore_errors=True)
     shutil.rmtree(unpacked, ignore_errors=True)

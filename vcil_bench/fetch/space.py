@@ -63,7 +63,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
     Raises:
         DiskFull: The disk, or the user's share of it, is full.
-        StorageError: It cannot be written for another reason.
+        StorageError: It cannot be read or written for another reason.
     """
     try:
         yield
@@ -73,7 +73,7 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{path}: the disk is full; make room and give the same command again: it goes on where this "
                 "one ended"
             ) from error
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise StorageError(f"{path}: cannot be read or written ({error.strerror or error})") from error
 
 
 def in_units(size: float) -> str:

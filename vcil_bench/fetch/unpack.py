@@ -72,7 +72,7 @@ class Unpacking:
             TooLarge: It holds more than was announced.
             DiskFull: The disk is full.
         """
-        with archives.members(path, name) as members:
+        with disk_errors(path), archives.members(path, name) as members:
             self.members(members, name, inside, depth)
 
     def members(self, members: Iterator[Member], name: str, inside: PurePosixPath = TOP, depth: int = 1) -> None:
