@@ -87,10 +87,16 @@ def download(
         Unreachable: The address does not give it, also after retries.
         WrongHash: What came twice is not the published file.
         DiskFull: The disk is full.
+        StorageError: It cannot be written for another reason.
         Stopped: ``stop`` was set.
     """
     if wanted.target.is_file():
         return
+    with disk_errors(wanted.target):  # those of the network are told apart where they come
+        _download(wanted, moved, stop, pause_s)
+
+
+def _download(wanted: Wanted, moved: Callable[[int], None], stop: threading.Event, pause_s: float) -> None:
     for last in (False, True):
         _complete(wanted, moved, stop, pause_s)
         part = part_path(wanted.target)
@@ -180,8 +186,7 @@ def _attempt(wanted: Wanted, moved: Callable[[int], None], stop: threading.Event
             _forget(wanted, moved)
             length = answer.headers.get("Content-Length")
             note = _Note(wanted.url, validator(answer), int(length) if length else None)
-            with disk_errors(part):
-                write_atomically(_note_path(wanted.target), json.dumps(asdict(note)).encode())
+            write_atomically(_note_path(wanted.target), json.dumps(asdict(note)).encode())
         assert note is not None
         ended = _append(answer, part, moved, stop)
     size = part.stat().st_size
@@ -196,7 +201,7 @@ def _append(
     answer: http.client.HTTPResponse, part: Path, moved: Callable[[int], None], stop: threading.Event
 ) -> bool:
     """Write what comes behind what is there; return whether the answer came to its end."""
-    with disk_errors(part), part.open("ab", buffering=0) as file:
+    with part.open("ab", buffering=0) as file:
         while True:
             if stop.is_set():
                 raise Stopped(f"{part}: stopped")

@@ -122,9 +122,10 @@ def fetch(source: Source, state: State, options: Options, watch: Watch, tell: Ca
         meter = Meter(sum(sizes.values()), moved)
         for file in lacking:
             try:
-                path = _local(file, state, options)
-                if path is not None:
-                    written += _place(file, path, state, options, meter)
+                with space.disk_errors(state.root):
+                    path = _local(file, state, options)
+                    if path is not None:
+                        written += _place(file, path, state, options, meter)
             except DiskFull:
                 raise
             except FetchError as error:
