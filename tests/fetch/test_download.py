@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import http.client
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,3 +226,18 @@ def test_only_http_addresses_are_opened(url: str) -> None:
     with pytest.raises(Unreachable) as caught:
         open_url(url)
     assert caught.value.lasting
+
+
+def test_a_certificate_that_is_not_valid_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def connect(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise ssl.SSLCertVerificationError("certificate has expired")
+
+    monkeypatch.setattr(http.client.HTTPSConnection, "connect", connect)
+    with pytest.raises(Unreachable) as caught:
+        download(Wanted("https://127.0.0.1/a", tmp_path / "a"), lambda size: None, threading.Event())
+    assert (caught.value.lasting, len(asked)) == (True, 1)

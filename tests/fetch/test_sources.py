@@ -6,7 +6,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from vcil_bench.data.datasets import ADAPTERS
+import pytest
+
+from vcil_bench.data.datasets import ADAPTERS, DatasetError
 from vcil_bench.data.datasets.vclimb_import import SOURCES, URL
 from vcil_bench.fetch.archives import archive_kind
 from vcil_bench.fetch.sources import listed_archives, mirrored, sources
@@ -14,6 +16,19 @@ from vcil_bench.fetch.sources import listed_archives, mirrored, sources
 
 def test_every_dataset_that_is_published_has_a_source() -> None:
     assert sources().keys() == {name for name, known in ADAPTERS.items() if known.fetchable} | {"vclimb"}
+
+
+@pytest.mark.parametrize("name", [name for name, known in ADAPTERS.items() if known.fetchable])
+def test_an_error_of_missing_data_names_the_command(name: str, tmp_path: Path) -> None:
+    for root in (tmp_path / "none", tmp_path):
+        if name == "activitynet" and root == tmp_path:
+            continue  # whose lists come from elsewhere, which is what lacks first
+        try:
+            assert not ADAPTERS[name].splits(root)
+            error = ADAPTERS[name].without_split(root)
+        except DatasetError as raised:
+            error = raised
+        assert str(error).endswith(ADAPTERS[name].fetched_by(root))
 
 
 def test_every_source_says_where_it_was_read_and_whether_it_was_tried() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -66,7 +67,14 @@ def open_url(
     except (http.client.InvalidURL, ValueError) as error:  # such as a port that is no number
         raise Unreachable(f"{url!r} is no address ({error})", lasting=True) from error
     except NETWORK_ERRORS as error:
-        raise Unreachable(f"{url}: cannot be reached ({getattr(error, 'reason', None) or error})") from error
+        reason = getattr(error, "reason", None) or error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise Unreachable(
+                f"{url}: the server's certificate is not valid ({reason}), so nobody vouches for what it "
+                "sends; download the file in a way you trust and give its folder with --from FOLDER",
+                lasting=True,
+            ) from error
+        raise Unreachable(f"{url}: cannot be reached ({reason})") from error
 
 
 def read_headers(url: str, *, timeout_s: float = TIMEOUT_S) -> Headers:
