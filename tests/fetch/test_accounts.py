@@ -12,7 +12,7 @@ from archive_factory import tar_of, tree, write, zip_of
 from vcil_bench.data.datasets import adapter
 from vcil_bench.fetch.accounts import unpack_given
 from vcil_bench.fetch.errors import Damaged, FetchError, Hostile
-from vcil_bench.fetch.fetching import Outcome
+from vcil_bench.fetch.fetching import Outcome, Plan
 from vcil_bench.fetch.pieces import Joined
 from vcil_bench.fetch.sources import sources
 from vcil_bench.fetch.state import State
@@ -35,7 +35,11 @@ def pieces(count: int, data: bytes | None = None) -> dict[str, bytes]:
 def unpack(name: str, folder: Path, root: Path) -> Outcome:
     state = State(root)
     with state.locked():
-        return unpack_given(sources()[name], folder, state, lambda text: nullcontext(lambda done, total: None))
+        plans: list[Plan] = []
+        watch = lambda text: nullcontext(lambda done, total: None)  # noqa: E731
+        outcome = unpack_given(sources()[name], folder, state, watch, plans.append)
+        assert not plans[0].files or plans[0].needed >= sum(map(len, tree(root).values()))
+        return outcome
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_a_mirror_keeps_the_names(tmp_path: Path) -> None:
     assert mirrored(file, None) == file
     assert mirrored(file, "http://host/k400/").url == "http://host/k400/train/k400_train_path.txt"
     text = "https://s3.amazonaws.com/kinetics/400/train/part_0.tar.gz\n\n"
-    (own,) = listed_archives(file, text, None)
+    (listed,) = listed_archives(file, text, None)
     (other,) = listed_archives(file, text, "http://host/k400")
-    assert own.url == text.strip()
-    assert other == replace(own, url="http://host/k400/train/part_0.tar.gz")
+    assert listed.url == text.strip()
+    assert other == replace(listed, url="http://host/k400/train/part_0.tar.gz")

@@ -116,7 +116,7 @@ def _fetch_dataset(chosen: Source, root: Path, options: argparse.Namespace) -> i
         if state.accept(chosen, options.accept_licence):
             print(f"{chosen.title}\nlicence, accepted: {chosen.licence}\npage: {chosen.page}")
         if chosen.account:
-            outcome = unpack_given(chosen, options.folder, state, watched)
+            outcome = unpack_given(chosen, options.folder, state, watched, _tell)
         else:
             how = Options(options.mirror, options.folder, options.keep_archives, options.at_once)
             outcome = fetch(chosen, state, how, watched, _tell)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from . import space
 from .archives import archive_kind, tar_members
 from .errors import FetchError
-from .fetching import Outcome, Watch, place_file
+from .fetching import Outcome, Plan, Watch, place_file
 from .layout import Rule, make_folder
 from .pieces import Joined, in_order
 from .sources import Given, Source
@@ -27,7 +28,9 @@ def where(source: Source) -> FetchError:
     )
 
 
-def unpack_given(source: Source, folder: Path, state: State, watch: Watch) -> Outcome:
+def unpack_given(
+    source: Source, folder: Path, state: State, watch: Watch, tell: Callable[[Plan], None]
+) -> Outcome:
     """Unpack what a user has downloaded; the files in that folder stay as they are.
 
     Args:
@@ -35,6 +38,7 @@ def unpack_given(source: Source, folder: Path, state: State, watch: Watch) -> Ou
         folder: Where the user's files lie.
         state: The dataset's folder, locked.
         watch: Shows progress.
+        tell: Given the plan before anything is unpacked.
 
     Raises:
         FetchError: Nothing of the dataset lies there, or an archive cannot be unpacked.
@@ -50,7 +54,10 @@ def unpack_given(source: Source, folder: Path, state: State, watch: Watch) -> Ou
         chosen = [(given, paths) for given, paths in chosen if not given.joined and not given.pieces]
     chosen = [(given, [path for path in paths if not marks.holds(path.name)]) for given, paths in chosen]
     written = 0
-    space.check(state.root, _needed(chosen))
+    lacking = sum(len(paths) for _, paths in chosen)
+    needed = _needed(chosen)
+    tell(Plan(lacking, len(names) - lacking, 0, needed, 0))
+    space.check(state.root, needed)
     with watch(f"unpacking {source.name}, MiB") as moved:
         meter = Meter(total, moved)
         for given, paths in chosen:
