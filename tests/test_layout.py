@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 # From top to bottom; a room imports its own layer and those below.
 LAYERS = (
     {"cli", "__main__"},
+    {"fetch"},
     {"grid", "testing", "doctor"},
     {"run", "report"},
     {"methods"},

@@ -17,6 +17,7 @@ from . import (
     compare,
     completion,
     doctor,
+    fetch,
     figure,
     grid,
     import_records,
@@ -80,7 +81,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"vcil-bench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for command in (
-        *(run, grid, results, show, verify, prepare, check, new_method, doctor, report),
+        *(run, grid, results, show, verify, fetch, prepare, check, new_method, doctor, report),
         *(table, figure, compare, check_record, import_records),
     ):
         command.add_to(commands)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     Commands = Any
 
-Kind = Literal["methods", "protocols", "datasets", "backbones", "tables", "metrics", "names", "keys"]
+Kind = Literal["methods", "protocols", "datasets", "sources", "backbones", "tables", "metrics", "names", "keys"]
 
 
 class Parser(argparse.ArgumentParser):

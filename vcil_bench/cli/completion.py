@@ -46,6 +46,10 @@ def _names(kind: Kind) -> list[str]:
         from vcil_bench.data.datasets import ADAPTERS
 
         return list(ADAPTERS)
+    if kind == "sources":
+        from vcil_bench.fetch.sources import sources
+
+        return [*sources(), "weights"]
     if kind == "backbones":
         from vcil_bench.nets.backbones import BACKBONES
 

@@ -77,30 +77,56 @@ def add_to(commands: Commands) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from vcil_bench.data.datasets.base import NotAList
-    from vcil_bench.data.manifest import manifest_path
-    from vcil_bench.data.prepare import READ_LIMIT_S, report
-    from vcil_bench.protocol import DatasetSpec
-    from vcil_bench.run.data import open_split, open_splits
-
     if options.dataset == "vclimb" or options.pickle:
         return _import_vclimb(options)
     numbers = {"workers": options.workers, "limit": options.limit, "store-frames": options.store_frames}
     for name, value in numbers.items():
         if value is not None and value <= 0:
             raise UserError(f"--{name} {value} must be more than 0")
-    way_out = f"vcil-bench prepare {options.dataset} ROOT"
-    decoding = {"workers": options.workers, "limit_s": options.limit or READ_LIMIT_S}
-    if options.split is None:
-        splits = open_splits(options.dataset, options.root, watched, way_out=way_out, **decoding)
+    manifests = prepare_splits(
+        options.dataset, options.root, split=options.split, workers=options.workers, limit_s=options.limit
+    )
+    return ExitCode.DONE if options.store is None else _fill_store(options, manifests)
+
+
+def prepare_splits(
+    name: str,
+    root: Path | None,
+    *,
+    split: str | None = None,
+    workers: int | None = None,
+    limit_s: float | None = None,
+) -> list[Manifest]:
+    """Prepare a dataset's splits, or a single one, and print what is known of each.
+
+    Args:
+        name: The dataset.
+        root: Its folder; None for that which embedded data have.
+        split: The split; None for all.
+        workers: Processes that decode; None for one a core.
+        limit_s: Seconds after which the decoder of a video is killed; None for the usual ones.
+
+    Raises:
+        UserError: The folder does not hold the dataset.
+    """
+    from vcil_bench.data.datasets.base import NotAList
+    from vcil_bench.data.manifest import manifest_path
+    from vcil_bench.data.prepare import READ_LIMIT_S, report
+    from vcil_bench.protocol import DatasetSpec
+    from vcil_bench.run.data import open_split, open_splits
+
+    way_out = f"vcil-bench prepare {name} ROOT"
+    limit_s = limit_s or READ_LIMIT_S
+    if split is None:
+        splits = open_splits(name, root, watched, way_out=way_out, workers=workers, limit_s=limit_s)
     else:
-        dataset = DatasetSpec(name=options.dataset, split=options.split)
-        splits = [open_split(dataset, options.root, watched, way_out=way_out, **decoding)]
-    source, root = splits[0].source, splits[0].root
+        dataset = DatasetSpec(name=name, split=split)
+        splits = [open_split(dataset, root, watched, way_out=way_out, workers=workers, limit_s=limit_s)]
+    source, folder = splits[0].source, splits[0].root
     manifests = []
-    for split in splits:
+    for opened in splits:
         try:
-            manifest = split.manifest
+            manifest = opened.manifest
         except NotAList as error:
             if len(splits) == 1:
                 raise
@@ -108,19 +134,19 @@ def _prepare(options: argparse.Namespace) -> int:
             continue
         manifests.append(manifest)
         summary = report.summary(manifest)
-        print(f"{source.name}, split {split.name}: {summary['classes']} classes")
+        print(f"{source.name}, split {opened.name}: {summary['classes']} classes")
         for line in (
             *report.summary_lines(summary, LINES),
             *report.statistics_lines(report.statistics(manifest)),
         ):
             print(f"  {line}")
-        target = manifest_path(source.name, root, split.name)
+        target = manifest_path(source.name, folder, opened.name)
         print(f"  manifest: {target}\n  report: {target.with_suffix('.report.json')}")
         print(f"  statistics: {target.with_suffix('.statistics.json')}")
     if not manifests:
-        names = ", ".join(split.name for split in splits)
-        raise UserError(f"{root}: none of {names} is a split; it should hold: {source.layout}")
-    return ExitCode.DONE if options.store is None else _fill_store(options, manifests)
+        names = ", ".join(opened.name for opened in splits)
+        raise UserError(f"{folder}: none of {names} is a split; it should hold: {source.layout}")
+    return manifests
 
 
 def _fill_store(options: argparse.Namespace, manifests: Sequence[Manifest]) -> int:
@@ -142,17 +168,28 @@ def _fill_store(options: argparse.Namespace, manifests: Sequence[Manifest]) -> i
 
 
 def _import_vclimb(options: argparse.Namespace) -> int:
-    from vcil_bench.data.datasets.vclimb_import import SOURCES, import_pickle
+    from vcil_bench.data.datasets.vclimb_import import SOURCES
 
     if options.dataset != "vclimb" or options.root is not None or not options.pickle:
         raise UserError(
             "the vCLIMB authors' lists are imported with 'vcil-bench prepare vclimb --pickle FILE', FILE being "
             f"one of: {', '.join(source.file for source in SOURCES)}"
         )
-    for path in options.pickle:
+    import_lists(options.pickle)
+    return ExitCode.DONE
+
+
+def import_lists(paths: Sequence[Path]) -> None:
+    """Import the vCLIMB authors' files and print what each opens.
+
+    Raises:
+        VclimbError: A file is none of theirs.
+    """
+    from vcil_bench.data.datasets.vclimb_import import import_pickle
+
+    for path in paths:
         done = import_pickle(path)
         counts = ", ".join(f"{count} {part}" for part, count in done.videos.items())
         print(f"{path}: {done.classes} classes in {done.tasks} tasks; videos: {counts}")
         protocols = " and ".join(f"protocol {name}" for name in done.source.protocols.values())
         print(f"  kept in {done.folder}; {protocols} can now be run")
-    return ExitCode.DONE

@@ -69,7 +69,7 @@ def _ready_root(source: Adapter, root: Path | None, watch: Watch, way_out: str) 
     if root is None:
         raise DataError(
             f"the data of {source.name!r} are needed: give their folder with {way_out}; it should hold: "
-            f"{source.layout}"
+            f"{source.layout}{source.fetched_by('ROOT')}"
         )
     with watch(f"rendering {source.name}") as moved:
         source.make_ready(root, moved)

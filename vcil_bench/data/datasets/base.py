@@ -81,12 +81,14 @@ class Adapter(ABC):
         kind: ``real`` or ``synthetic``; synthetic results never enter a real table.
         layout: What a root must hold, for messages and ``vcil-bench show``.
         published: What the publishers' lists hold, by split.
+        fetchable: Whether ``vcil-bench fetch`` knows where it is published.
     """
 
     name: ClassVar[str]
     kind: ClassVar[str] = "real"
     layout: ClassVar[str]
     published: ClassVar[Mapping[str, Published]] = {}
+    fetchable: ClassVar[bool] = True
 
     @abstractmethod
     def splits(self, root: Path) -> list[str]:
@@ -104,6 +106,10 @@ class Adapter(ABC):
             DatasetError: The root does not hold this dataset, or a list is malformed.
         """
 
+    def fetched_by(self, root: Path | str) -> str:
+        """Return the end of a message that says how the data come; "" where nobody publishes them."""
+        return f"; 'vcil-bench fetch {self.name} {root}' fetches that" if self.fetchable else ""
+
     def default_root(self) -> Path | None:
         """Return where the data lie when no root is given, or None where one is needed."""
         return None
@@ -115,11 +121,13 @@ class Adapter(ABC):
         if not root.is_dir():
             raise DatasetError(
                 f"no folder {str(root)!r} for dataset {self.name!r}; it should hold: {self.layout}"
+                f"{self.fetched_by(root)}"
             )
 
     def _refuse(self, root: Path, why: str) -> DatasetError:
         return DatasetError(
             f"{str(root)!r} does not look like dataset {self.name!r}: {why}; it should hold: {self.layout}"
+            f"{self.fetched_by(root)}"
         )
 
     def _nothing_there(self, root: Path, listed: list[Listed]) -> VideosMissing:

@@ -17,6 +17,7 @@ class Folder(Adapter):
     """Any labelled videos under a root, described by a CSV with columns path, class, split and maybe group."""
 
     name = "folder"
+    fetchable = False
     layout = (
         "a CSV with columns path (of a video or a folder of frames, relative to the root), class, split (train, "
         "test or unused) and optionally group; its file name is the protocol's dataset.split, or it is the only "

@@ -259,7 +259,8 @@ def way_out(dataset: str, split: str, official: str | None = None) -> str:
     instead = f", or take the official one with --set protocol.dataset.split={official} (a derived protocol)"
     return (
         f"; that split is the vCLIMB authors' own and not distributed here: get {URL}{source.file} and import "
-        f"it with 'vcil-bench prepare vclimb --pickle {source.file}'{instead if official else ''}"
+        f"it with 'vcil-bench prepare vclimb --pickle {source.file}', or let 'vcil-bench fetch vclimb FOLDER' "
+        f"do both{instead if official else ''}"
     )
 
 
@@ -269,7 +270,8 @@ def ways_out(dataset: str) -> str:
     splits = "; ".join(f"{', '.join(source.protocols)} from {source.file}" for source in sources)
     return (
         f"its splits are the vCLIMB authors' and come by importing their lists ({splits}): get the file from "
-        f"{URL} and import it with 'vcil-bench prepare vclimb --pickle FILE'"
+        f"{URL} and import it with 'vcil-bench prepare vclimb --pickle FILE', or let 'vcil-bench fetch vclimb "
+        "FOLDER' do both"
     )
 
 
