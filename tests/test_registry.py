@@ -286,6 +286,7 @@ class TestInstalled:
         write(info, "METADATA", f"Metadata-Version: 2.1\nName: {module.replace('_', '-')}\nVersion: 1.2\n")
         write(info, "entry_points.txt", f"[{registry.GROUP}]\n{name or module} = {module}{point}\n")
 
+    @pytest.mark.slow
     def test_runs_in_a_new_process_and_its_record_names_the_package(
         self, tiny: Tiny, tmp_path: Path, site: Path
     ) -> None:

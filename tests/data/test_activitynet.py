@@ -530,6 +530,7 @@ def test_a_run_with_exemplars_is_cut_off_and_ends_in_the_same(
     assert "nothing may be selected on it" in told["test set"]
 
 
+@pytest.mark.slow
 def test_a_run_depends_on_where_intervals_lie(
     tiny_net: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,6 +544,7 @@ def test_a_run_depends_on_where_intervals_lie(
     assert [losses for _, losses, _ in right] != [losses for _, losses, _ in wrong]
 
 
+@pytest.mark.slow
 def test_a_run_reads_intervals_from_a_frame_store(
     tiny_net: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

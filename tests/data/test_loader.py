@@ -401,6 +401,7 @@ def test_passes_of_other_shapes_use_the_same_memory_or_more(samples: list[Sample
 
 
 @pytest.mark.usefixtures("forked")
+@pytest.mark.slow
 def test_workers_that_died_between_passes_are_replaced(samples: list[Sample]) -> None:
     loader, alone = clip_loader(workers=2), clip_loader()
     list(loader.plain(samples, 5))
@@ -613,7 +614,7 @@ def test_a_killed_worker_is_told_with_its_video(samples: list[Sample], monkeypat
     ("workers", "end"),
     [
         pytest.param(1, lambda: os._exit(0), id="exit 0 alone", marks=pytest.mark.slow),
-        pytest.param(2, lambda: os._exit(0), id="exit 0"),
+        pytest.param(2, lambda: os._exit(0), id="exit 0", marks=pytest.mark.slow),
         pytest.param(2, lambda: os._exit(3), id="exit 3", marks=pytest.mark.slow),
         pytest.param(2, _die, id="kill"),
     ],

@@ -97,6 +97,7 @@ def test_manifest_lists_every_clip_once(rendered: Path) -> None:
     assert str(synthetic.VERSION) in rendered.name
 
 
+@pytest.mark.slow
 def test_every_video_has_16_frames_of_64_by_64(rendered: Path) -> None:
     for row in read_manifest(rendered):
         with av.open(str(rendered / row["path"])) as container:

@@ -170,6 +170,7 @@ def test_a_check_of_precision_or_parts(here: Setting, name: str) -> None:
     _all_well(list(report.run([CHECKS[name]], here)))
 
 
+@pytest.mark.slow
 def test_a_command_at_its_limit_may_end_what_it_has_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

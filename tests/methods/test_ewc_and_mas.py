@@ -175,7 +175,8 @@ def test_the_pass_for_importance_leaves_the_network_as_it_was(
     assert float(method.penalty.value(trained(method.model))) == 0
 
 
-@pytest.mark.parametrize("name", ["ewc", pytest.param("mas", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@BOTH
 def test_a_run_cut_off_in_the_pass_for_importance_ends_in_the_same(
     name: str, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -403,6 +403,7 @@ def test_file_names_are_safe_and_differ() -> None:
     assert group_figures.file_names([row("lr=1e-3")]) == ["alpha--lr=1e-3--cnn"]
 
 
+@pytest.mark.slow
 def test_a_methods_variants_have_a_figure_of_their_own(tmp_path: Path) -> None:
     default, changed, other = (
         saved(tmp_path / "r", method=method, variant=variant)
@@ -486,6 +487,7 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_single_task_can_be_drawn(tmp_path: Path) -> None:
     data = record_data(correct=[[2]], totals=[4])
     data["classes_per_task"], data["class_order"], data["class_names"] = [3], [2, 0, 1], ["a", "b", "c"]

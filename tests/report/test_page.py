@@ -296,6 +296,7 @@ def test_half_a_surrogate_pair_can_be_written() -> None:
     site(record_data(status="failed", reason="\ud800"), errors=("\udcff",)).encode()
 
 
+@pytest.mark.slow
 def test_five_hundred_records_stay_small(large: str) -> None:
     assert len(content(large)["runs"]) == 504
     assert len(large.encode()) < 15_000_000

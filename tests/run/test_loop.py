@@ -47,6 +47,7 @@ def test_same_seed_same_counts_other_seed_other_order(tiny: Any, tmp_path: Path)
     assert orders[0] != orders[1]
 
 
+@pytest.mark.slow
 def test_run_seed_changes_the_run_and_not_the_order(tiny: Any, tmp_path: Path) -> None:
     assert tiny.run("finetune", tmp_path, "--set", *QUICK) == 0
     assert tiny.run("finetune", tmp_path, "--set", *QUICK, "run_seed=7") == 0
@@ -65,7 +66,8 @@ def test_workers_do_not_change_a_run(tiny: Any, tmp_path: Path) -> None:
     assert [s["losses"] for s in losses[0]] == [s["losses"] for s in losses[1]]
 
 
-@pytest.mark.parametrize("after", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow  # crash points lie closer, and are tried at once
+@pytest.mark.parametrize("after", [1, 2])
 def test_killed_and_resumed_ends_in_the_same_counts(tiny: Any, tmp_path: Path, after: int) -> None:
     """A process that is killed with SIGKILL in the middle of the next task loses nothing."""
     slow = ["epochs=12", "epochs_first=2", "batch_size=2"]  # slow enough to be hit in the middle of a task
@@ -211,6 +213,7 @@ def test_videos_left_out_are_counted_in_the_record(tiny: Any, tmp_path: Path) ->
     assert left_out == [{"id": "red/0.mp4", "split": "train", "problem": "missing"}]
 
 
+@pytest.mark.slow
 def test_stopping_after_some_tasks_is_gone_on_from(tiny: Any, tmp_path: Path) -> None:
     assert tiny.run("stpr", tmp_path / "whole", "--set", *QUICK) == 0
     assert tiny.run("stpr", tmp_path / "parts", "--set", *QUICK, "max_tasks=1") == 0

@@ -306,12 +306,17 @@ def run(name: str | Path, tiny: Any, results: Path, *, on: str = "cuda", **optio
     return found.data
 
 
+TELLING = ("stpr", "tcd", "icarl", "essential", "l2p", "sfcl", "ranpac")  # one of each kind of step
+
+
 def outcome(data: Any) -> Any:
     """Return what two runs have alike: losses and counts."""
     return [(step["losses"], step["correct"]) for step in data["steps"]]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in TELLING else pytest.mark.slow) for name in METHODS]
+)
 def test_every_method(gpu: PretendedDevice, name: str, tiny: Any, tmp_path: Path) -> None:
     short = {"epochs_first": 1, "batch_size": 12, "eval_batch": 12}
     keys = {*quick(method_class(name)), "eval_batch"}

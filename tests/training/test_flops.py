@@ -90,7 +90,7 @@ def test_a_pass_that_is_broken_off_counts_no_further() -> None:
     ("method", "backbone", "precision"),
     [
         ("stpr", "clip_tiny", "bf16"),
-        ("finetune", "clip_tiny", "fp32"),
+        pytest.param("finetune", "clip_tiny", "fp32", marks=pytest.mark.slow),
         pytest.param("tcd", "tsm_tiny", "fp32", marks=pytest.mark.slow),
     ],
 )

@@ -107,6 +107,7 @@ def test_a_few_large_videos_are_worth_processes(many_files: Path, monkeypatch: p
     assert read.facts.problem == "the decoder hung for 0.5 s and was given up"
 
 
+@pytest.mark.slow
 def test_another_limit_is_another_try_at_a_decoder_that_hung(
     many_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def start(root: Path, script: Path, guard: str = "__name__ == '__main__'") -> su
         )
 
 
+@pytest.mark.slow
 def test_two_that_prepare_at_once_read_every_video_once(many_files: Path, tmp_path: Path) -> None:
     processes = [start(many_files, tmp_path / f"{number}.py") for number in range(2)]
     assert [process.wait(120) for process in processes] == [0, 0]

@@ -219,6 +219,7 @@ def _sleep(*_: Any) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_is_killed(
     tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def _marking(marker: Path) -> Callable[[int], None]:
     return before
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_the_run_with_a_line(tiny: Any, tmp_path: Path) -> None:
     """A node without power or network answers as little as a stopped process."""
     marker = tmp_path / "trained"
@@ -68,6 +69,7 @@ def test_a_process_that_hangs_ends_the_run_with_a_line(tiny: Any, tmp_path: Path
     assert "TeamError" in str(record.load(path).data["reason"])
 
 
+@pytest.mark.slow
 def test_no_process_reads_the_states_of_a_task_that_is_over(tiny: Any, tmp_path: Path) -> None:
     """The first process is slow to delete them, the second slow between seeing and reading one."""
     clear, read = PhaseSaver.clear, checkpoint.read
