@@ -34,6 +34,8 @@ SUBJECTS = {
     "report": "Reports",
 }
 
+MACHINE = "machine"  # a row that names where a section was measured
+
 
 def measure(subject: str) -> list[Row]:
     """Run one subject and return its rows."""
@@ -43,32 +45,30 @@ def measure(subject: str) -> list[Row]:
         [sys.executable, str(HERE / f"{subject}.py")], stdout=subprocess.PIPE, text=True, check=True
     )
     print(f"{subject}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-    return [Row(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+    rows = [Row(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+    if not any(row.what == MACHINE for row in rows):
+        rows.append(Row(MACHINE, machine()))
+    return rows
 
 
 def markdown(found: dict[str, list[Row]], titles: dict[str, str], command: str) -> str:
     """Return the results as a page."""
     parts = [
         "# Benchmarks",
-        f"Made by `{command}` on: {found_machine(found)}. Ratios compare things measured in turn in one run; "
-        "absolute figures are this machine's.",
+        f"Made by `{command}`. Ratios compare things measured in turn in one run; absolute figures are those of "
+        "the machine that a section names.",
     ]
     for subject, title in titles.items():
         if subject in found:
             rows = [
                 [row.what, row.value, row.goal, {True: "yes", False: "**no**", None: ""}[row.met], row.note]
                 for row in found[subject]
-                if row.what != "machine"
+                if row.what != MACHINE
             ]
             table = tabulate(rows, headers=["what", "measured", "goal", "met", "how"], tablefmt="github")
-            parts += [f"## {title}", table]
+            (named,) = [row.value for row in found[subject] if row.what == MACHINE]
+            parts += [f"## {title}", f"On: {named}.", table]
     return "\n\n".join(parts) + "\n"
-
-
-def found_machine(found: dict[str, list[Row]]) -> str:
-    """Return the machine that a section for GPUs named, or this one."""
-    named = [row.value for rows in found.values() for row in rows if row.what == "machine"]
-    return named[0] if named else machine()
 
 
 def main() -> None:
