@@ -23,30 +23,14 @@ from made_up_records import record_data
 
 from vcil_bench import record as records
 from vcil_bench.protocol import Protocol, load
+from vcil_bench.registry import methods_folder
 
 PROTOCOLS = (
     *("tcd_ucf101_10x5", "tcd_ucf101_5x10", "tcd_ucf101_2x25", "tcd_hmdb51_5x5", "tcd_hmdb51_1x25"),
     *("tcd_ssv2_10x9", "tcd_ssv2_5x18", "vclimb_ucf101_10", "vclimb_ucf101_20", "kinetics400_40x10_seeded"),
     *("synthetic_3x4", "synthetic_6x4"),
 )
-METHODS = (
-    *(
-        "stpr",
-        "finetune",
-        "joint",
-        "replay",
-        "ewc",
-        "mas",
-        "bic",
-        "lwf",
-        "lwm",
-        "icarl",
-        "ucir",
-        "podnet",
-        "tcd",
-    ),
-    *("hce", "simplecil", "ranpac", "acil", "fecam", "ssiat", "ease"),
-)
+METHODS = sorted(path.stem for path in methods_folder().glob("[!_]*.py"))[:20]
 SEEDS = 3
 VIDEOS = 10  # of a class
 FIRST_GOAL_S, AGAIN_GOAL_S = 90, 15

@@ -1,4 +1,4 @@
-"""Generates the reproduction page, the page of systems, the README's table of methods, the table of run options.
+"""Generates the reproduction page, the page of systems, the table of methods, the table of run options.
 
 They are made of ``methods/reproduction.yaml``, the methods' classes, the docstrings of their Configs, which give
 the reason for every choice, and the docstring of ``RunOptions``. ``make reproduction`` writes them.
@@ -36,8 +36,8 @@ STANDARD = (
 )
 PAGE = Path("docs/reproduction.md")
 # Pages with a generated table between two comments, <!-- generated: NAME --> and <!-- end: NAME -->.
-TABLES = {"methods": Path("README.md"), "options": Path("docs/running.md")}
-PROTOCOL = "tcd_ucf101_10x5"  # says in the README's table on which backbone a method runs by default
+TABLES = {"methods": Path("docs/methods.md"), "options": Path("docs/running.md")}
+PROTOCOL = "tcd_ucf101_10x5"  # says in the table of methods on which backbone a method runs by default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def page(entries: Mapping[str, Reproduction]) -> str:
 
 
 def methods_table(entries: Mapping[str, Reproduction]) -> str:
-    """Return the README's table: each method's paper, the backbones it runs on, exemplars and status."""
+    """Return the table of methods: each method's paper, the backbones it runs on, exemplars and status."""
     clip = {name for name, backbone in BACKBONES.items() if "text" in backbone.provides}
     rows = []
     for name, entry in entries.items():
@@ -115,7 +115,7 @@ def methods_table(entries: Mapping[str, Reproduction]) -> str:
             runs.append("default" if chosen in family else "yes" if fits else "no")
         paper = re.split("[;(]", cls.paper)[0].strip()
         exemplars = "yes" if cls.uses_memory else "no"
-        rows.append([f"[{name}](docs/reproduction.md#{name})", paper, *runs, exemplars, _status(entry)])
+        rows.append([f"[{name}](reproduction.md#{name})", paper, *runs, exemplars, _status(entry)])
     headers = ["method", "paper", "CLIP", "ResNet, TSM", "exemplars", "status"]
     return markdown(rows, headers)
 
@@ -137,7 +137,7 @@ def _status(entry: Reproduction) -> str:
     """Say in a few words what a method was checked against."""
     authors, second = _numbers_of_functions(entry)
     if authors:
-        return f"{authors} functions equal to published code" + (
+        return f"{authors} function{'s' if authors != 1 else ''} equal to published code" + (
             ", the rest from the paper" if entry.text else ""
         )
     if entry.text:
