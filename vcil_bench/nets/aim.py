@@ -15,7 +15,7 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from .clip import ClipTrunk
-from .clip_blocks import attend, feed_forward
+from .clip_blocks import attend, feed_forward, frame_tokens
 from .tower import TowerNetwork
 from .trunk import AimConfig, Tuning
 
@@ -112,10 +112,8 @@ class AimNetwork(TowerNetwork):
                 f"a clip of {frames} frames for a network that was made for {self.temporal_embedding.shape[1]}"
             )
         visual = self.trunk.model.visual
-        patches = visual.conv1(images).flatten(2).transpose(1, 2)
-        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
-        moved = x.unflatten(0, (-1, frames)) + self.temporal_embedding[:, :, None].to(x.dtype)
+        x = frame_tokens(visual, images).unflatten(0, (-1, frames))
+        moved = x + self.temporal_embedding[:, :, None].to(x.dtype)
         tokens: Tensor = visual.ln_pre(moved.flatten(0, 1))
         return tokens
 

@@ -24,7 +24,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from vcil_bench.common.config import ConfigError
 
-from .clip_blocks import CLASS_TOKEN, class_token_block, frozen_block
+from .clip_blocks import CLASS_TOKEN, class_token_block, frame_tokens, frozen_block
 from .compute import PLAIN, ComputeOptions
 from .feature_cache import FeatureCache
 from .network import Features, VideoNetwork
@@ -328,7 +328,7 @@ class ClipTrunk(Trunk):
         With prompts these are the tokens in front of the first norm [B*T, 1 + patches, width].
         """
         visual = self.model.visual
-        x = _embedded(visual, self.normalise(clips.flatten(0, 1)))
+        x = frame_tokens(visual, self.normalise(clips.flatten(0, 1)))
         if slots.prompts is not None:
             return x
         x = visual.ln_pre(x)
@@ -503,7 +503,7 @@ def prompted_features(
     Returns:
         [B, D], not normalised.
     """
-    x = _embedded(visual, images)
+    x = frame_tokens(visual, images)
     if prompts is None:
         read = CLASS_TOKEN
     else:
@@ -514,14 +514,6 @@ def prompted_features(
         _, x = frozen_block(block, x)
     features: Tensor = visual.ln_post(x[:, read].mean(dim=1)) @ visual.proj
     return features
-
-
-def _embedded(visual: VisionTransformer, images: Tensor) -> Tensor:
-    """Return the tokens [B, 1 + patches, width] of images as they are before the first norm."""
-    patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-    tokens: Tensor = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
-    return tokens
 
 
 def _read(length: int, readout: PromptReadout) -> slice:

@@ -8,11 +8,27 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 QUICK = 1.702  # QuickGELU is x * sigmoid(1.702 x)
 CLASS_TOKEN = slice(0, 1)  # where it stands when there are no prompts in front of it
+
+
+def frame_tokens(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the tokens of images as they are before the first norm.
+
+    Args:
+        visual: Of open_clip.
+        images: [B, 3, S, S], normalised.
+
+    Returns:
+        [B, 1 + patches, width], the class token first.
+    """
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+    tokens: Tensor = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+    return tokens
 
 
 def frozen_block(
