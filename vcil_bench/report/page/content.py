@@ -1,0 +1,76 @@
+"""Content of the page: gathers all that its script works on, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vcil_bench.metrics import METRICS
+from vcil_bench.record import Record
+from vcil_bench.report.curves import legends
+from vcil_bench.report.style import style_of
+from vcil_bench.report.tables import Group, marks, rows
+
+from .pool import Pool
+from .rows import FORGETTING, kind_of, row_of, section_of
+from .runs import run_of
+
+ORDER = ("real", "random weights", "synthetic")  # of kinds: what says something about methods comes first
+
+
+def content_of(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
+    """Return all that the page's script works on."""
+    pool = Pool()
+    names = _names(records)
+    numbers = {record.path: number for number, record in enumerate(records)}
+    places: dict[Path, tuple[int, int]] = {}
+    sections: list[dict[str, Any]] = []
+    ordered = sorted(groups, key=lambda group: ORDER.index(kind_of(group).partition(",")[0]))
+    for group in ordered:
+        lines: list[dict[str, Any]] = []
+        group_rows = rows(group)
+        ranked = marks(group_rows, [group.metrics[0], FORGETTING])
+        for row, legend, ranks in zip(group_rows, legends(group_rows), ranked, strict=True):
+            runs = sorted([*row.complete, *row.unfinished], key=lambda r: r.data["seed"])
+            for record in runs:
+                places.setdefault(record.path, (len(sections), len(lines)))
+            line = row_of(group, row, legend, [numbers[record.path] for record in runs])
+            lines.append(line | {"marks": ranks})
+        sections.append(section_of(group, lines))
+    return {
+        "metrics": {
+            name: {"title": metric.title, "formula": metric.formula, "up": metric.higher_is_better}
+            for name, metric in METRICS.items()
+        },
+        "groups": sections,
+        "runs": [
+            run_of(record, name, places.get(record.path), pool)
+            for record, name in zip(records, names, strict=True)
+        ],
+        "pool": pool.values,
+        "styles": _styles({record.data["method"]["name"] for record in records}),
+    }
+
+
+def _styles(methods: Iterable[str]) -> dict[str, list[str]]:
+    """Return colour, marker and the marker as a character, by method."""
+    styles = {}
+    for method in sorted(methods):
+        style = style_of(method)
+        styles[method] = [style.colour, style.marker, style.glyph]
+    return styles
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    """Return a name per record that nothing else on the page has: its run id, numbered where copies share it."""
+    taken: set[str] = set()
+    names = []
+    for record in records:
+        name, number = record.data["run_id"], 1
+        while name in taken:
+            number += 1
+            name = f"{record.data['run_id']}~{number}"
+        taken.add(name)
+        names.append(name)
+    return names

@@ -1,0 +1,23 @@
+"""Pool of values that many records share: each is stored once on the page and referred to by number."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Pool:
+    """Values that several runs share, each stored once."""
+
+    values: list[Any] = field(default_factory=list)
+    places: dict[str, int] = field(default_factory=dict)
+
+    def add(self, value: Any) -> int:
+        """Return the number under which the page finds a value."""
+        text = json.dumps(value, sort_keys=True)
+        if text not in self.places:
+            self.places[text] = len(self.values)
+            self.values.append(value)
+        return self.places[text]
