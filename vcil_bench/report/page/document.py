@@ -27,6 +27,7 @@ from .rows import kind_of
 
 # The script's parts, in the order in which they need each other; they share one scope.
 SCRIPTS = ("data", "tools", "colours", "plots", "protocols", "curves", "run", "routes", "start")
+STYLES = ("base", "home", "detail", "print")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def build(
         # Only scripts with these hashes run, and nothing is loaded or sent.
         policy=f"default-src 'none'; script-src {_hash(script)} {_hash(plotly)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'",
-        css=Markup(_asset("page/page.css")),
+        css=Markup("\n".join(_asset(f"page/{name}.css") for name in STYLES)),
         data=Markup(_embedded(content_of(records, groups))),
         script=Markup(script),
         plotly=Markup(plotly),
