@@ -26,7 +26,7 @@ from .content import content_of
 from .rows import kind_of
 
 # The script's parts, in the order in which they need each other; they share one scope.
-SCRIPTS = ("data", "tools", "colours", "plots", "protocols", "curves", "run", "routes", "start")
+SCRIPTS = ("data", "address", "tools", "colours", "plots", "protocols", "curves", "run", "routes", "start")
 STYLES = ("base", "home", "detail", "print")
 
 
