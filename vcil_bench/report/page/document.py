@@ -26,7 +26,11 @@ from .content import content_of
 from .rows import kind_of
 
 # The script's parts, in the order in which they need each other; they share one scope.
-SCRIPTS = ("data", "address", "tools", "colours", "plots", "protocols", "curves", "run", "routes", "start")
+SCRIPTS = (
+    *("data", "address", "tools", "colours", "plots", "protocols", "curves"),
+    *("statistics", "outcomes", "heat", "detail", "losses", "settings", "costs", "classes", "videos"),
+    *("run", "row", "pairs", "compare", "routes", "start"),
+)
 STYLES = ("base", "home", "detail", "print")
 
 
