@@ -196,7 +196,7 @@ function videosOfBoth(shared, outcomes) {
   return [
     paired.length < shared.seeds.length ? el("p", { class: "quiet", text: `The videos of ${shared.seeds.length - paired.length} of ${plural(shared.seeds.length, "class order")} cannot be paired here.` }) : null,
     made, el("p", { class: "quiet", text: "Test videos after the last task. p: exact McNemar test, two-sided, whether A alone and B alone are equally many." }),
-    classes.length ? el("details", { open: classes.length <= 24 }, el("summary", { text: "by class" }),
+    classes.length ? el("details", { open: true, class: "tall" }, el("summary", { text: "by class, over all class orders" }),
       table("Videos that only one recognises, by class", ["class", "only A", "only B", "A − B"], classes.map(({ name, a, b }) => el("tr", {},
         el("th", { scope: "row", text: name }), el("td", { text: a }), el("td", { text: b }), countCell(a - b, most))), "heat")) : null,
     named ? [videosOfOne("A", pairs, seeds, names), videosOfOne("B", pairs, seeds, names)] : null,
@@ -212,11 +212,16 @@ function countCell(difference, most) {
 function settingsDifferences(shared) {
   const lines = settingsThatDiffer(shared.runs);
   if (!lines.length) return el("p", { class: "quiet", text: "None: the same settings, weights, exemplars and environment." });
+  const nothing = (values) => canonical(values) === "[null]";
+  const alone = lines.filter(([, first, second]) => nothing(first) || nothing(second));
+  const both = lines.filter((line) => !alone.includes(line));
   const all = (values) => values.map((value) => (typeof value === "string" && /^[0-9a-f]{32,}$/.test(value) ? short(value) : el("span", { text: shown(value) })))
     .flatMap((node, at) => (at ? [" | ", node] : [node]));
-  return [table("Settings that differ", ["setting", "A", "B"], lines.map(([key, first, second]) => el("tr", {},
-    el("th", { scope: "row", text: key }), el("td", {}, all(first)), el("td", {}, all(second)))), "settings"),
-  el("p", { class: "quiet", text: "Only what differs; several values where the runs of one side differ." })];
+  const made = (label, some) => table(label, ["setting", "A", "B"], some.map(([key, first, second]) => el("tr", {},
+    el("th", { scope: "row", text: key }), el("td", {}, all(first)), el("td", {}, all(second)))), "settings");
+  return [both.length ? made("Settings that differ", both) : null,
+    el("p", { class: "quiet", text: "Only what differs; several values where the runs of one side differ." }),
+    alone.length ? el("details", {}, el("summary", { text: `${plural(alone.length, "setting")} that only one of the two has` }), made("Settings of one side", alone)) : null];
 }
 
 function comparePage(group, a, b, place, pickers) {

@@ -113,9 +113,15 @@ function curves(draft, name, seen, accuracy, drops) {
     (node, light) => drawLines(node, light, [{
       name: y, at: seen, values: list.map((one) => one.mean), std: std(list), colour: hex,
     }], { x: "classes learnt", y, ticks: thinned(seen), range }));
-  return el("div", { class: "columns" },
+  return [
     part("Accuracy over the classes learnt so far, after every task", accuracy, "accuracy, %", [0, 103]),
-    drops.length > 1 ? part("Mean fall of old tasks since each was learnt, after every task", drops, "forgetting, percentage points") : null);
+    drops.length > 1 ? part("Mean fall of old tasks since each was learnt, after every task", drops, "forgetting, percentage points") : null,
+  ];
+}
+
+/** A matrix beside its curves, or above them where it is wide. */
+function besides(size, matrix, ...rest) {
+  return el("div", { class: "columns" }, el("div", { class: size > 8 ? "whole-row" : null }, matrix), rest.flat());
 }
 
 const homeLink = () => el("a", { href: `#${homeAddress()}`, id: "back", text: "← all results" });
@@ -131,6 +137,7 @@ function rowsOf(run) {
 const completeRuns = (row) => row.runs.map((number) => data.runs[number]).filter((run) => run.status === "complete");
 const rowName = (row) => [row.label, row.origin ? `[${row.origin}]` : "", row.variant === "default" ? "" : row.variant, row.readout_label]
   .filter(Boolean).join(" ");
+const protocolName = (group) => `${group.dataset} ${group.short}`;
 const keeps = (row) => (row.exemplars === "none" ? "no exemplars" : `exemplars: ${row.exemplars}`);
 
 /** A long hash or id: its beginning, the whole to be copied. */

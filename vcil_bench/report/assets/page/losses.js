@@ -20,7 +20,7 @@ function drawLosses(run, node, light) {
     legend: { orientation: "h", y: -0.22, x: 0 }, hovermode: "closest",
     hoverlabel: { bgcolor: colours.ground, bordercolor: colours.line, font: { color: colours.text } },
     xaxis: axis(colours, "", {
-      tickvals: starts.filter((_, i) => i % thin === 0), showgrid: false, zeroline: false,
+      tickvals: starts.filter((_, i) => i % thin === 0), showgrid: false, zeroline: false, tickangle: 0,
       ticktext: starts.filter((_, i) => i % thin === 0).map((at) => `task ${step[at] + 1}`),
     }),
     yaxis: axis(colours, "loss", { rangemode: "tozero" }),

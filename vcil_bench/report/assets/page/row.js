@@ -13,7 +13,7 @@ function rowRoute(rest, state) {
 }
 
 /** What came out, in words. */
-function rowSentence(group, row, runs) {
+function rowSentence(row, runs) {
   const who = `${row.label} (${row.readout_label}), ${row.backbone}, ${keeps(row)}`;
   if (!runs.length) return `${who}: no run is complete.`;
   const overall = over(runs, (run) => overallOf(run, row.readout)).map((one) => one.mean);
@@ -106,7 +106,7 @@ function confusionPart(draft, runs, outcomes) {
         draft.plot("Old and new classes confused after every task", ["after task", ...names],
           shares.map((pair, i) => [String(at[i]), ...pair.map((one) => spread([one.mean, one.std]))]),
           (node, light) => drawLines(node, light, lines, {
-            x: "after learning task (its classes are the new ones)", y: "videos of old or new classes, %",
+            x: "after learning task (its classes are the new ones)", y: "their videos, %",
             ticks: thinned(at), range: [-3, 103],
           }))),
       el("div", {}, el("h3", { text: "Tasks taken for tasks, after the last" }),
@@ -162,9 +162,10 @@ function rowPage(group, row, place, state) {
   const variants = group.rows.filter((other) => other !== row && other.method === row.method && other.backbone === row.backbone);
   const head = [
     el("p", { class: "crumbs" }, homeLink()),
-    el("h1", { tabindex: "-1", id: "row-title" }, `${row.label} on ${group.title}`,
+    el("h1", { tabindex: "-1", id: "row-title" }, `${row.label} on ${protocolName(group)}`,
       el("span", { class: "quiet", text: ` ${[row.origin ? `from ${row.origin}` : "", row.variant === "default" ? "" : row.variant, row.readout_label].filter(Boolean).join(", ")}` })),
-    el("p", { class: "sentence", id: "sentence", text: rowSentence(group, row, runs) }),
+    el("p", { class: "quiet", text: group.title }),
+    el("p", { class: "sentence", id: "sentence", text: rowSentence(row, runs) }),
     el("p", { class: "switches" }, rowPicker(group, row),
       variants.length ? el("details", { class: "also" }, el("summary", { text: `${plural(variants.length, "other row")} of ${row.label}` }),
         el("ul", {}, variants.map((other) => el("li", {}, el("a", { href: rowLink(other), text: rowName(other) }))))) : null),
@@ -172,8 +173,8 @@ function rowPage(group, row, place, state) {
   ];
   const outcomes = Promise.all(runs.map((run) => outcomeOf(run, row.readout)));
   return draft.page(`${rowName(row)} on ${group.label}`, head, [
-    runs.length ? ["accuracy", "Accuracy, task by task", meanMatrix(row, runs),
-      curves(draft, row.method, runs[0].seen, over(runs, (run) => overallOf(run, row.readout)), over(runs, (run) => dropsOf(run, row.readout)))] : null,
+    runs.length ? ["accuracy", "Accuracy, task by task", besides(runs[0].seen.length, meanMatrix(row, runs),
+      curves(draft, row.method, runs[0].seen, over(runs, (run) => overallOf(run, row.readout)), over(runs, (run) => dropsOf(run, row.readout))))] : null,
     runs.length ? ["forgetting", "Forgetting, task by task", forgettingTable(row, runs)] : null,
     ["orders", "Class orders side by side", seedsTable(group, row)],
     runs.length ? ["confusion", "Old and new classes confused", draft.later(outcomes, (all) => confusionPart(draft, runs, all))] : null,

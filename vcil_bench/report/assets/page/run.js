@@ -84,8 +84,9 @@ function runPage(run, place, state) {
   const others = group ? runPicker(run, group) : null;
   const head = [
     el("p", { class: "crumbs" }, homeLink(), rows.map((one) => el("a", { href: rowLink(one), text: `${one.label} ${one.readout_label}: mean of ${plural(one.complete, "class order")}` }))),
-    el("h1", { tabindex: "-1", id: "run-title" }, `${name} on ${group ? group.title : pooled(run.protocol).label}`,
+    el("h1", { tabindex: "-1", id: "run-title" }, `${name} on ${group ? protocolName(group) : pooled(run.protocol).label}`,
       el("span", { class: "quiet", text: ` ${run.variant === "default" ? "" : `${run.variant}, `}seed ${run.seed}` })),
+    group ? el("p", { class: "quiet", text: group.title }) : null,
     el("p", { class: "sentence", id: "sentence", text: runSentence(run, row, readout) }),
     el("p", { class: "switches" }, runSwitches(run, rows, readout, place), others),
     warnings.map((words) => el("p", { class: "warning", text: words })),
@@ -94,9 +95,8 @@ function runPage(run, place, state) {
   ];
   return draft.page(`${name}, ${run.variant === "default" ? "" : `${run.variant}, `}seed ${run.seed}, ${group ? group.label : ""}`, head, [
     ["accuracy", "Accuracy, task by task", matrix.length
-      ? [countsTable(run, readout), el("p", { class: "quiet", text: "Correct test videos of every task, of all its test videos." }),
-        curves(draft, method.name, run.seen, over([run], () => overallOf(run, readout)), over([run], () => dropsOf(run, readout))),
-        metricsTable(run)]
+      ? besides(pooled(run.test_videos).length, [countsTable(run, readout), el("p", { class: "quiet", text: "Correct test videos of every task, of all its test videos." }), metricsTable(run)],
+        curves(draft, method.name, run.seen, over([run], () => overallOf(run, readout)), over([run], () => dropsOf(run, readout))))
       : el("p", { class: "quiet", text: "No task was finished." })],
     ["settings", "Settings that differ from the default", changedPart(run)],
     matrix.length ? ["classes", "Classes", draft.later(outcome, (all) => classesPart(run, all, state))] : null,
