@@ -14,6 +14,8 @@ from vcil_bench.report.style import style_of
 from vcil_bench.report.tables import Group, Row, rows
 
 from .leaderboard import FORGETTING, about, standings_of
+from .outcomes import outcomes_of
+from .pairs import pairs_of
 from .pool import Pool
 from .rows import kind_of, row_of, section_of
 from .runs import run_of
@@ -42,7 +44,7 @@ def content_of(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, 
             line = row_of(group, row, legend, [numbers[record.path] for record in runs])
             marks = [standing["ranks"][metric] for metric in (group.metrics[0], FORGETTING)]
             lines.append(line | standing | {"marks": marks})
-        sections.append(section_of(group, lines))
+        sections.append(section_of(group, lines) | {"pairs": pairs_of(group, group_rows)})
     methods = sorted({record.data["method"]["name"] for record in records})
     readouts = sorted({name for record in records for name in record.data["method"]["readouts"]})
     return {
@@ -56,7 +58,8 @@ def content_of(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, 
         "groups": sections,
         "runs": [
             run_of(record, name, places.get(record.path), pool)
-            for record, name in zip(records, names, strict=True)
+            | {"outcomes": outcome.readouts, "videos": outcome.videos}
+            for record, name, outcome in zip(records, names, outcomes_of(records, pool), strict=True)
         ],
         "pool": pool.values,
         "styles": _styles(methods),
