@@ -122,7 +122,8 @@ function metricsDifferences(metrics, shared) {
   const best = metrics.length ? metrics[0].best : 1;
   return [made, el("p", { class: "quiet", text: "Percent and percentage points, mean over class orders. Interval: paired bootstrap over test videos, for these class "
     + "orders; of a protocol's headline and of forgetting, where all predictions are there (others: vcil-bench compare). p: two-sided sign test over class orders. "
-    + `With ${plural(shared.seeds.length, "class order")} it is never below ${probability(best)}${best > 0.05 ? ", however clear the difference: it cannot show significance" : ""}.` })];
+    + (shared.seeds.length === 1 ? "One class order says nothing about others: p is 1, whatever the difference."
+      : `With ${shared.seeds.length} class orders it is never below ${probability(best)}${best > 0.05 ? ", however clear the difference: it cannot show significance" : ""}.`) })];
 }
 
 function taskDifferences(a, b, shared) {

@@ -108,6 +108,10 @@ function settingsThatDiffer(runs) {
   const keys = new Set(told.flat().flatMap((settings) => [...settings.keys()]));
   const distinct = (side, key) => [...new Map(side.map((settings) => [canonical(settings.get(key)), settings.get(key)]))]
     .sort(([a], [b]) => (a < b ? -1 : 1)).map(([, value]) => value);
-  return [...keys].map((key) => [key, ...told.map((side) => distinct(side, key))])
+  const lines = [...keys].map((key) => [key, ...told.map((side) => distinct(side, key))])
     .filter(([, first, second]) => canonical(first) !== canonical(second));
+  const [one, two] = runs.map(([run]) => pooled(run.code));
+  const changed = Object.keys(one).filter((name) => name in two && one[name] !== two[name]);
+  if (changed.length) lines.push(["code", ...[one, two].map((code) => changed.map((name) => `${name} ${code[name]}`))]);
+  return lines;
 }
