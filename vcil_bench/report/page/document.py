@@ -26,7 +26,10 @@ from .content import content_of
 from .rows import kind_of
 
 # The script's parts, in the order in which they need each other; they share one scope.
-SCRIPTS = ("data", "address", "tools", "colours", "plots", "protocols", "curves", "run", "routes", "start")
+SCRIPTS = (
+    *("data", "address", "tools", "colours", "plots", "exports", "filters", "leaderboard", "protocols", "curves"),
+    *("run", "routes", "start"),
+)
 STYLES = ("base", "home", "detail", "print")
 
 
@@ -43,6 +46,7 @@ class PaperTable:
             what it is compared with, or nothing.
         marks: For every cell ``""``, ``"best"`` (shown bold) or ``"second"`` (underlined); ``ours`` alone is
             marked.
+        measured: Whether any number was measured here; tables of reported numbers alone are folded away.
     """
 
     id: str
@@ -51,6 +55,7 @@ class PaperTable:
     headers: list[str]
     rows: list[list[dict[str, str]]]
     marks: list[list[str]]
+    measured: bool = True
 
 
 def build(

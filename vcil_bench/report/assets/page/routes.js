@@ -22,26 +22,37 @@ function closeRun() {
   lossPlot = null;
 }
 
-function showHome(hash) {
+function showHome(place) {
+  const [hash, rest] = [place.split("/")[0], place.split("/").slice(1).join("/")];
   const back = !byId("run").hidden;
   closeRun();
   byId("run").hidden = true;
   byId("run").replaceChildren();
   byId("home").hidden = false;
   document.title = title;
+  showHomeState();
   if (back) redraw(); // its width may have changed while it was hidden
-  const goal = hash && byId(hash);
+  const goal = (hash === "protocols" && rest && openSection(decodedPart(rest))) || (hash && byId(hash));
   if (back && (!hash || hash === "overview")) {
     window.scrollTo({ top: scrolled, behavior: "instant" });
     if (left && left.isConnected) left.focus({ preventScroll: true });
-  } else if (goal && goal.tabIndex === -1) {
+  } else if (goal && (goal.tabIndex === -1 || rest)) {
     goal.scrollIntoView();
-    goal.focus({ preventScroll: true });
+    (goal.tabIndex === -1 ? goal : goal.querySelector("summary")).focus({ preventScroll: true });
+  }
+}
+
+/** A part of an address as text; what is no code of ours stands for itself. */
+function decodedPart(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
   }
 }
 
 function route() {
-  const hash = window.location.hash.slice(1);
+  const { place: hash } = readAddress();
   if (!hash.startsWith("run/")) {
     showHome(hash);
     return;
