@@ -340,12 +340,13 @@ def describe(members: Sequence[Record]) -> tuple[str, str, str]:
     if not members:
         return "–", "–", "–"
     backbones = {", ".join(filter(None, (r.data["weights"]["name"], _computing(r)))) for r in members}
-    columns = backbones, {_exemplars(r) for r in members}, {r.data["weights"]["pretraining"] for r in members}
+    columns = backbones, {exemplars_of(r) for r in members}, {r.data["weights"]["pretraining"] for r in members}
     first, second, third = (" / ".join(sorted(values)) for values in columns)
     return first, second, third
 
 
-def _exemplars(record: Record) -> str:
+def exemplars_of(record: Record) -> str:
+    """Return the budget of exemplars that a run was given."""
     data = record.data
     if data["method"]["data_access"] == "cumulative":
         return "all videos"

@@ -44,6 +44,11 @@ class Labels:
         return str(_usual()["readouts"].get(name, name))
 
 
+def of_dataset(name: str) -> str:
+    """Return a dataset's label."""
+    return str(_usual()["datasets"].get(name, name))
+
+
 def read_labels(pairs: Sequence[str]) -> Labels:
     """Read ``NAME=LABEL`` pairs of a command line.
 

@@ -1,8 +1,8 @@
 """Marks the best and the second best of a column, among like with like only.
 
 Weights that saw the same data are like; a CLIP is not ranked against an ImageNet ResNet, and a bound that
-trains on all data so far is not ranked at all. Only cells with all their seeds take part. Rows not significantly
-worse than the best share its mark.
+trains on all data so far is not ranked at all. What learns nothing forgets nothing, so its forgetting is not
+ranked. Only cells with all their seeds take part. Rows not significantly worse than the best share its mark.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .significance import Comparison, compare
 EXPLANATION = (
     "Bold: best measured here among runs whose weights saw the same data, and all not significantly worse "
     "(paired "
-    "bootstrap over test videos); italics: second best. Bounds, stale runs and cells with missing seeds are "
-    "not ranked."
+    "bootstrap over test videos); italics: second best. Bounds, stale runs, cells with missing seeds and the "
+    "forgetting of what learns nothing are not ranked."
 )
 
 
@@ -35,6 +35,7 @@ class Candidate:
         readout: Their readout.
         complete: Whether all seeds are there, and none is stale.
         mark: ``best``, ``second`` or nothing.
+        best: The best of its like; None for the best itself, and where it is not ranked.
         versus: The best minus this one; None for the best itself, or where the two cannot be paired.
     """
 
@@ -42,6 +43,7 @@ class Candidate:
     readout: str
     complete: bool
     mark: str = ""
+    best: Candidate | None = None
     versus: Comparison | None = None
 
     def mean(self, metric: str) -> float:
@@ -60,14 +62,39 @@ def rank(column: Sequence[Candidate], metric: str) -> None:
             twins.append((cell, first[runs]))
             continue
         first[runs] = cell
-        bound = any(r.data["method"]["data_access"] == "cumulative" for r in cell.records)
-        if cell.complete and not bound:
-            like[cell.records[0].data["weights"]["pretraining"]].append(cell)
+        if cell.complete and _is_ranked(cell.records, metric):
+            like[like_of(cell.records[0])].append(cell)
     for members in like.values():
         if len(members) > 1:
             _mark(members, metric)
     for cell, other in twins:
-        cell.mark, cell.versus = other.mark, other.versus
+        cell.mark, cell.best, cell.versus = other.mark, other.best, other.versus
+
+
+def like_of(record: Record) -> str:
+    """Return what must be the same of runs that are ranked together: the data their weights were trained on."""
+    return record.data["weights"]["pretraining"]
+
+
+def is_bound(record: Record) -> bool:
+    """Tell whether a run trained on all data so far, and so shows what a method could reach at best."""
+    return record.data["method"]["data_access"] == "cumulative"
+
+
+def learns(record: Record) -> bool:
+    """Tell whether a run took anything from its training videos: parameters, statistics or exemplars."""
+    costs = [step["costs"] for step in record.data["steps"]]
+    return any(
+        cost["trainable"] > 0 or cost["memory"]["bytes"] > 0 or cost["memory"].get("statistics_bytes", 0) > 0
+        for cost in costs
+    )
+
+
+def _is_ranked(records: Sequence[Record], metric: str) -> bool:
+    """Tell whether runs are ranked by a metric: bounds by none, and by forgetting only what learns."""
+    if any(map(is_bound, records)):
+        return False
+    return METRICS[metric].higher_is_better or any(map(learns, records))
 
 
 def _mark(members: list[Candidate], metric: str) -> None:
@@ -77,6 +104,7 @@ def _mark(members: list[Candidate], metric: str) -> None:
     best.mark = "best"
     rest = []
     for cell in others:
+        cell.best = best
         cell.versus = compare(best.records, cell.records, metric, (best.readout, cell.readout))
         if means[id(cell)] == means[id(best)] or (cell.versus is not None and cell.versus.tied):
             cell.mark = "best"

@@ -73,11 +73,76 @@ def compare(
     Returns:
         The comparison; None if seeds or test videos differ or predictions are missing.
     """
-    if [_seed(r) for r in _seed_order(first)] != [_seed(r) for r in _seed_order(second)]:
+    return _kept_or_made(_Side.of(first, readouts[0]), _Side.of(second, readouts[1]), metric)
+
+
+def compare_each(
+    rows: Sequence[tuple[Sequence[Record], str]], metrics: Sequence[str]
+) -> Iterator[tuple[int, int, str, Comparison]]:
+    """Compare every two of some methods over the class orders that both were run on.
+
+    Args:
+        rows: Of each the complete records, one per seed, and the readout.
+        metrics: Names of metrics.
+
+    Yields:
+        Numbers of two rows, the lower first, a metric and the comparison; nothing for those that share no seed
+        or cannot be paired.
+    """
+    by_seed = [{_seed(record): record for record in runs} for runs, _ in rows]
+    sides: dict[tuple[int, tuple[int, ...]], _Side] = {}  # hashing a side takes longer than comparing two
+    for b in range(len(rows)):
+        for a in range(b):
+            shared = tuple(sorted(by_seed[a].keys() & by_seed[b].keys()))
+            if not shared:
+                continue
+            for place in (a, b):
+                if (place, shared) not in sides:
+                    sides[place, shared] = _Side.of([by_seed[place][s] for s in shared], rows[place][1])
+            for metric in metrics:
+                made = _kept_or_made(sides[a, shared], sides[b, shared], metric)
+                if made is not None:
+                    yield a, b, metric, made
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A method's runs and readout, as they are compared.
+
+    Attributes:
+        runs: In the order of seeds.
+        readout: The readout.
+        name: A hash of all that a comparison takes from them.
+    """
+
+    runs: tuple[Record, ...]
+    readout: str
+    name: str
+
+    @classmethod
+    def of(cls, runs: Sequence[Record], readout: str) -> _Side:
+        ordered = tuple(sorted(runs, key=_seed))
+        parts = [
+            [
+                *(_seed(record), readout, record.data["predictions"], has_predictions(record)),
+                *(record.data["class_order"], record.data["classes_per_task"], record.data["test_videos"]),
+                [step["correct"][readout] for step in record.data["steps"]],
+            ]
+            for record in ordered
+        ]
+        return cls(ordered, readout, hashlib.sha256(json.dumps(parts).encode()).hexdigest())
+
+    @property
+    def seeds(self) -> list[int]:
+        return [_seed(record) for record in self.runs]
+
+
+def _kept_or_made(first: _Side, second: _Side, metric: str) -> Comparison | None:
+    if first.seeds != second.seeds:
         return None
-    key = _key(first, second, metric, readouts)
+    key = hashlib.sha256(json.dumps([_code(), metric, first.name, second.name]).encode()).hexdigest()
     if key not in _KEPT:
-        made = _compare(_seed_order(first), _seed_order(second), metric, readouts)
+        made = _compare(first, second, metric)
         _KEPT[key] = None if made is None else asdict(made)
     _ASKED.add(key)
     kept = _KEPT[key]
@@ -122,22 +187,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _key(first: Sequence[Record], second: Sequence[Record], metric: str, readouts: tuple[str, str]) -> str:
-    """Return a hash of all that a comparison is made of."""
-    sides = [
-        [
-            [
-                *(_seed(record), readout, record.data["predictions"], has_predictions(record)),
-                *(record.data["class_order"], record.data["classes_per_task"], record.data["test_videos"]),
-                [step["correct"][readout] for step in record.data["steps"]],
-            ]
-            for record in _seed_order(runs)
-        ]
-        for runs, readout in zip((first, second), readouts, strict=True)
-    ]
-    return hashlib.sha256(json.dumps([_code(), metric, sides]).encode()).hexdigest()
-
-
 @cache
 def _code() -> str:
     """Return a hash of the code and libraries that comparisons are made with."""
@@ -147,16 +196,14 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _compare(
-    first: Sequence[Record], second: Sequence[Record], metric: str, readouts: tuple[str, str]
-) -> Comparison | None:
-    draws = [_draws(tuple(runs), readout) for runs, readout in zip((first, second), readouts, strict=True)]
+def _compare(first: _Side, second: _Side, metric: str) -> Comparison | None:
+    draws = [_draws(side.runs, side.readout) for side in (first, second)]
     if draws[0] is None or draws[1] is None or draws[0][0] != draws[1][0]:
         return None
     observed = np.array(
         [
-            a.metric(metric, readouts[0]) - b.metric(metric, readouts[1])
-            for a, b in zip(first, second, strict=True)
+            a.metric(metric, first.readout) - b.metric(metric, second.readout)
+            for a, b in zip(first.runs, second.runs, strict=True)
         ]
     )
     tail = 100 * (1 - LEVEL) / 2
@@ -185,10 +232,6 @@ def sign_test(wins: int, losses: int) -> float:
 
 def _seed(record: Record) -> int:
     return record.data["seed"]
-
-
-def _seed_order(runs: Sequence[Record]) -> list[Record]:
-    return sorted(runs, key=_seed)
 
 
 def _draws(runs: tuple[Record, ...], readout: str) -> tuple[str, dict[str, NDArray[np.float64]]] | None:

@@ -309,12 +309,15 @@ def markdown(group: Group) -> str:
 
 def marks(lines: Sequence[Row], metrics: Sequence[str]) -> list[list[str]]:
     """Return per row and metric ``best``, ``second`` or nothing."""
-    columns = []
-    for metric in metrics:
-        column = [Candidate(row.complete, row.readout, not row.incomplete and not row.stale) for row in lines]
-        rank(column, metric)
-        columns.append([candidate.mark for candidate in column])
+    columns = [[candidate.mark for candidate in standings(lines, metric)] for metric in metrics]
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def standings(lines: Sequence[Row], metric: str) -> list[Candidate]:
+    """Return how each row stands among its like by a metric."""
+    column = [Candidate(row.complete, row.readout, not row.incomplete and not row.stale) for row in lines]
+    rank(column, metric)
+    return column
 
 
 def cell_text(values: np.ndarray) -> str:

@@ -9,11 +9,15 @@ from typing import Any
 from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record
 from vcil_bench.report.curves import legends
+from vcil_bench.report.labels import Labels
 from vcil_bench.report.style import style_of
-from vcil_bench.report.tables import Group, marks, rows
+from vcil_bench.report.tables import Group, Row, rows
 
+from .leaderboard import FORGETTING, about, standings_of
+from .outcomes import outcomes_of
+from .pairs import pairs_of
 from .pool import Pool
-from .rows import FORGETTING, kind_of, row_of, section_of
+from .rows import kind_of, row_of, section_of
 from .runs import run_of
 
 ORDER = ("real", "random weights", "synthetic")  # of kinds: what says something about methods comes first
@@ -27,36 +31,45 @@ def content_of(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, 
     places: dict[Path, tuple[int, int]] = {}
     sections: list[dict[str, Any]] = []
     ordered = sorted(groups, key=lambda group: ORDER.index(kind_of(group).partition(",")[0]))
+    all_rows: list[Row] = []
     for group in ordered:
         lines: list[dict[str, Any]] = []
         group_rows = rows(group)
-        ranked = marks(group_rows, [group.metrics[0], FORGETTING])
-        for row, legend, ranks in zip(group_rows, legends(group_rows), ranked, strict=True):
+        all_rows += group_rows
+        standings = standings_of(group, group_rows)
+        for row, legend, standing in zip(group_rows, legends(group_rows), standings, strict=True):
             runs = sorted([*row.complete, *row.unfinished], key=lambda r: r.data["seed"])
             for record in runs:
                 places.setdefault(record.path, (len(sections), len(lines)))
             line = row_of(group, row, legend, [numbers[record.path] for record in runs])
-            lines.append(line | {"marks": ranks})
-        sections.append(section_of(group, lines))
+            marks = [standing["ranks"][metric] for metric in (group.metrics[0], FORGETTING)]
+            lines.append(line | standing | {"marks": marks})
+        sections.append(section_of(group, lines) | {"pairs": pairs_of(group, group_rows)})
+    methods = sorted({record.data["method"]["name"] for record in records})
+    readouts = sorted({name for record in records for name in record.data["method"]["readouts"]})
     return {
         "metrics": {
             name: {"title": metric.title, "formula": metric.formula, "up": metric.higher_is_better}
             for name, metric in METRICS.items()
         },
+        "methods": {name: {"label": Labels().method(name)} for name in methods},
+        "readouts": {name: {"label": Labels().readout(name)} for name in readouts},
+        "about": about(records, all_rows),
         "groups": sections,
         "runs": [
             run_of(record, name, places.get(record.path), pool)
-            for record, name in zip(records, names, strict=True)
+            | {"outcomes": outcome.readouts, "videos": outcome.videos}
+            for record, name, outcome in zip(records, names, outcomes_of(records, pool), strict=True)
         ],
         "pool": pool.values,
-        "styles": _styles({record.data["method"]["name"] for record in records}),
+        "styles": _styles(methods),
     }
 
 
 def _styles(methods: Iterable[str]) -> dict[str, list[str]]:
     """Return colour, marker and the marker as a character, by method."""
     styles = {}
-    for method in sorted(methods):
+    for method in methods:
         style = style_of(method)
         styles[method] = [style.colour, style.marker, style.glyph]
     return styles

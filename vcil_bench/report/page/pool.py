@@ -21,3 +21,8 @@ class Pool:
             self.places[text] = len(self.values)
             self.values.append(value)
         return self.places[text]
+
+    def cost(self, value: Any) -> int:
+        """Return how many characters of the page a value would take: none where it is there already."""
+        text = json.dumps(value, sort_keys=True)
+        return 0 if text in self.places else len(text)

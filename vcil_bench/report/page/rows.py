@@ -12,7 +12,7 @@ from vcil_bench.record import Record
 from vcil_bench.report.curves import accuracy_curve, forgetting_curve
 from vcil_bench.report.tables import Group, Row
 
-FORGETTING = "backward_forgetting"
+from .leaderboard import FORGETTING, heads_of, spread
 
 
 def kind_of(group: Group) -> str:
@@ -34,10 +34,10 @@ def section_of(group: Group, lines: list[dict[str, Any]]) -> dict[str, Any]:
         "protocol": protocol["name"],
         "version": protocol["version"],
         "fingerprint": protocol["fingerprint"],
-        "dataset": protocol["dataset"]["name"],
         "kind": kind_of(group),
         "metrics": group.metrics,
         "rows": lines,
+        **heads_of(group),
     }
 
 
@@ -60,8 +60,8 @@ def row_of(group: Group, row: Row, legend: str, runs: list[int]) -> dict[str, An
         "seeds": row.seeds,
         "complete": len(row.complete),
         "incomplete": row.incomplete,
-        "headline": _spread(row.values(group.metrics[0])),
-        "forgetting": _spread(row.values(FORGETTING)),
+        "headline": spread(row.values(group.metrics[0])),
+        "forgetting": spread(row.values(FORGETTING)),
         "memory": _memory(row.complete),
         "train_s": round(float(np.mean(times)), 3) if times else None,
         "notes": notes,
@@ -75,16 +75,6 @@ def row_of(group: Group, row: Row, legend: str, runs: list[int]) -> dict[str, An
             "forgetting": _band([forgetting_curve(record, row.readout) for record in row.complete]),
         }
     return line
-
-
-def _spread(values: NDArray[np.float64]) -> list[float | None] | None:
-    """Return mean and sample deviation; None without values, no deviation of a single one."""
-    if not len(values):
-        return None
-    return [
-        round(float(values.mean()), 4),
-        round(float(values.std(ddof=1)), 4) if len(values) > 1 else None,
-    ]
 
 
 def _band(curves: Sequence[NDArray[np.float64]]) -> dict[str, list[float]]:

@@ -11,8 +11,8 @@ from vcil_bench.identity import changed_since, in_words
 from vcil_bench.record import Record
 
 from .command import command
+from .leaderboard import FORGETTING
 from .pool import Pool
-from .rows import FORGETTING
 
 LOSS_VALUES = 900  # stored per run; a small plot shows no more, and long runs would fill the page
 
@@ -27,6 +27,8 @@ def run_of(record: Record, name: str, place: tuple[int, int] | None, pool: Pool)
         "file": record.place,
         "origin": record.origin.note if record.origin is not None else "",
         "place": list(place) if place else None,
+        "group": place[0] if place else None,
+        "row": place[1] if place else None,
         "command": command(record),
         "stale": in_words(changed, most=len(changed)),
         "correct": {
