@@ -91,20 +91,23 @@ function closePage() {
 }
 
 function showHome(place, before) {
+  const [part, ...rest] = place.split("/");
   const back = Boolean(openPage);
   closePage();
   byId("run").hidden = true;
   byId("run").replaceChildren();
   byId("home").hidden = false;
   document.title = title;
+  showHomeState();
   if (back) redraw(); // its width may have changed while it was hidden
-  const goal = place && byId(place.split("/")[0]);
+  const opened = part === "protocols" && rest.length ? openSection(plain(rest.join("/"))) : null;
+  const goal = opened || (part && byId(part));
   const returned = before || (back && (!place || place === lastHome) ? homeSeat : null);
   lastHome = place || lastHome;
   if (returned) sit(returned);
-  else if (goal && goal.tabIndex === -1) {
+  else if (goal && (goal.tabIndex === -1 || opened)) {
     goal.scrollIntoView();
-    goal.focus({ preventScroll: true });
+    (goal.tabIndex === -1 ? goal : goal.querySelector("summary")).focus({ preventScroll: true });
   }
 }
 
