@@ -98,6 +98,7 @@ def as_plain(table: Table) -> dict[str, Any]:
         "headers": [*headers, *(["notes"] if noted else [])],
         "rows": rows,
         "marks": marks,
+        "measured": table.measured,
     }
 
 

@@ -28,7 +28,11 @@ from .rows import kind_of
 from .thumbnails import Thumbnails
 
 # The script's parts, in the order in which they need each other; they share one scope.
-SCRIPTS = ("data", "tools", "colours", "plots", "protocols", "curves", "run", "routes", "start")
+SCRIPTS = (
+    *("data", "address", "tools", "colours", "plots", "exports", "filters", "leaderboard", "protocols", "curves"),
+    *("statistics", "outcomes", "heat", "detail", "losses", "settings", "costs", "classes", "videos"),
+    *("run", "row", "pairs", "compare", "routes", "start"),
+)
 STYLES = ("base", "home", "detail", "print")
 
 
@@ -45,6 +49,7 @@ class PaperTable:
             what it is compared with, or nothing.
         marks: For every cell ``""``, ``"best"`` (shown bold) or ``"second"`` (underlined); ``ours`` alone is
             marked.
+        measured: Whether any number was measured here; tables of reported numbers alone are folded away.
     """
 
     id: str
@@ -53,6 +58,7 @@ class PaperTable:
     headers: list[str]
     rows: list[list[dict[str, str]]]
     marks: list[list[str]]
+    measured: bool = True
 
 
 def build(

@@ -10,12 +10,12 @@ function luminance(rgb) {
 }
 
 /** A method's colour, moved away from the ground until it stands out, which black does not in the dark. */
-function visible(hex, light) {
+function visible(hex, light, least = light ? 3 : 4.5) {
   const ground = luminance(channels(light ? "#ffffff" : "#14171b"));
   let rgb = channels(hex);
   for (let i = 0; i < 40; i += 1) {
     const own = luminance(rgb);
-    if ((Math.max(own, ground) + 0.05) / (Math.min(own, ground) + 0.05) >= (light ? 3 : 4.5)) break;
+    if ((Math.max(own, ground) + 0.05) / (Math.min(own, ground) + 0.05) >= least) break;
     rgb = rgb.map((c) => Math.round(light ? c * 0.94 : c + (255 - c) * 0.08));
   }
   return rgb;
@@ -23,3 +23,8 @@ function visible(hex, light) {
 
 const rgba = (rgb, alpha = 1) => `rgba(${rgb.join(",")},${alpha})`;
 const colourOf = (method, light) => visible((data.styles[method] || ["#777777"])[0], light);
+
+/** Colours the signs of methods on the page. */
+function colourSigns(light = !dark.matches) {
+  for (const node of document.querySelectorAll(".sign")) node.style.color = rgba(colourOf(node.dataset.method, light));
+}

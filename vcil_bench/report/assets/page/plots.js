@@ -2,7 +2,7 @@
 
 const SYMBOLS = {
   o: "circle", s: "square", D: "diamond", d: "diamond-tall", "^": "triangle-up", v: "triangle-down", P: "cross",
-  X: "x", "*": "star", "<": "triangle-left", ">": "triangle-right", p: "pentagon", h: "hexagon",
+  X: "x", "*": "star", "<": "triangle-left", ">": "triangle-right", p: "pentagon", h: "hexagon", H: "hexagon2", 8: "octagon",
 };
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 
@@ -18,8 +18,7 @@ function look(light) {
 const CONFIG = {
   responsive: true, displaylogo: false,
   // All there are, by name: the library adds a button that uploads the plot, and may add others.
-  modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], showSendToCloud: false,
-  toImageButtonOptions: { filename: "vcil-bench-curves", scale: 2 },
+  modeBarButtons: [["zoom2d", "pan2d", "resetScale2d"]], showSendToCloud: false,
 };
 
 function axis(colours, title, more = {}) {
@@ -27,4 +26,15 @@ function axis(colours, title, more = {}) {
     title: { text: title, standoff: 8 }, gridcolor: colours.grid, linecolor: colours.line, zerolinecolor: colours.line,
     automargin: true, ...more,
   };
+}
+
+/** Says what a plot shows to who cannot see it: its drawing is one image with a name. */
+function namePlot(node, label) {
+  for (const [number, svg] of node.querySelectorAll(".main-svg").entries()) {
+    if (number) svg.setAttribute("aria-hidden", "true");
+    else {
+      svg.setAttribute("role", "img");
+      svg.setAttribute("aria-label", label);
+    }
+  }
 }

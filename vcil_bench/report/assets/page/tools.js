@@ -13,7 +13,8 @@ function el(tag, props = {}, ...children) {
   return node;
 }
 
-const fixed = (value, digits = 2) => (typeof value === "number" ? value.toFixed(digits) : "–");
+/** A number as text, with a true minus; no value is a dash. */
+const fixed = (value, digits = 2) => (typeof value === "number" ? value.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−") : "–");
 const spread = (pair) => (!pair ? "–" : fixed(pair[0]) + (pair[1] === null ? "" : ` ± ${fixed(pair[1])}`));
 const plural = (number, word) => `${number.toLocaleString("en")} ${word}${number === 1 ? "" : "s"}`;
 const runLink = (run) => `#run/${run.id.split("/").map(encodeURIComponent).join("/")}`;
