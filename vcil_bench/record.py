@@ -117,13 +117,20 @@ class Record:
         """Matrices that were asked for: a report asks for each dozens of times."""
         return {}
 
+    @cached_property
+    def _metrics(self) -> dict[tuple[str, str], float]:
+        """Metrics that were asked for, likewise."""
+        return {}
+
     def metric(self, name: str, readout: str) -> float:
         """Compute a metric of a complete record from its counts, as a fraction."""
-        return METRICS[name].compute(
-            self.matrix(readout),
-            np.asarray(self.data["test_videos"], dtype=np.float64),
-            np.asarray(self.data["classes_per_task"], dtype=np.float64),
-        )
+        if (name, readout) not in self._metrics:
+            self._metrics[name, readout] = METRICS[name].compute(
+                self.matrix(readout),
+                np.asarray(self.data["test_videos"], dtype=np.float64),
+                np.asarray(self.data["classes_per_task"], dtype=np.float64),
+            )
+        return self._metrics[name, readout]
 
     def step_metric(self, name: str, readout: str) -> NDArray[np.float64]:
         """Compute a metric that has a value after every step, of a complete record, as fractions [S]."""
