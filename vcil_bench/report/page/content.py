@@ -10,7 +10,7 @@ from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record
 from vcil_bench.report.curves import legends
 from vcil_bench.report.labels import Labels
-from vcil_bench.report.style import style_of
+from vcil_bench.report.style import dashes_of, family_of, style_of
 from vcil_bench.report.tables import Group, Row, rows
 
 from .leaderboard import FORGETTING, about, standings_of
@@ -53,7 +53,7 @@ def content_of(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, 
             for name, metric in METRICS.items()
         },
         "methods": {name: {"label": Labels().method(name)} for name in methods},
-        "readouts": {name: {"label": Labels().readout(name)} for name in readouts},
+        "readouts": {name: {"label": Labels().readout(name), "dash": dashes_of(name)} for name in readouts},
         "about": about(records, all_rows),
         "groups": sections,
         "runs": [
@@ -67,11 +67,11 @@ def content_of(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, 
 
 
 def _styles(methods: Iterable[str]) -> dict[str, list[str]]:
-    """Return colour, marker and the marker as a character, by method."""
+    """Return colour, marker, the marker as a character and the family, by method."""
     styles = {}
     for method in methods:
         style = style_of(method)
-        styles[method] = [style.colour, style.marker, style.glyph]
+        styles[method] = [style.colour, style.marker, style.glyph, family_of(method)]
     return styles
 
 

@@ -27,7 +27,18 @@ from .rows import kind_of
 
 # The script's parts, in the order in which they need each other; they share one scope.
 SCRIPTS = (
-    *("data", "address", "tools", "colours", "plots", "exports", "filters", "leaderboard", "protocols", "curves"),
+    *(
+        "data",
+        "address",
+        "tools",
+        "colours",
+        "plots",
+        "exports",
+        "filters",
+        "leaderboard",
+        "protocols",
+        "curves",
+    ),
     *("run", "routes", "start"),
 )
 STYLES = ("base", "home", "detail", "print")
