@@ -58,10 +58,12 @@ def _write(
     labels = np.repeat(np.arange(ends[-1]), VIDEOS).astype(np.int16)
     tasks = np.repeat(np.arange(len(sizes)), np.array(sizes) * VIDEOS).astype(np.int16)
     readouts = ["cnn", "nme"] if method in ("icarl", "ucir", "podnet", "tcd", "hce") else ["cnn"]
+    order = protocol.order(spec.seeds[0]) if seed not in spec.seeds else protocol.order(seed)
     arrays: dict[str, Any] = {
         "labels": labels,
         "task": tasks,
-        "videos": np.array([f"v{i:05}" for i in range(len(labels))]),
+        # The same videos under every class order, so that runs are paired.
+        "videos": np.array([f"class_{order[c]:03}/v{i % VIDEOS:02}.avi" for i, c in enumerate(labels)]),
     }
     steps: list[dict[str, list[int]]] = []
     for step, end in enumerate(ends):
@@ -88,7 +90,7 @@ def _write(
         },
         data={"kind": "synthetic" if spec.dataset.name == "synthetic" else "real"},
         weights={"name": "tsm_resnet34", "source": "timm resnet34.tv_in1k", "pretraining": "ImageNet-1k"},
-        class_order=protocol.order(spec.seeds[0]) if seed not in spec.seeds else protocol.order(seed),
+        class_order=order,
     )
     data["method"]["readouts"] = readouts
     data["class_names"] = list(protocol.class_names)

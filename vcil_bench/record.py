@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,17 @@ class Record:
         return self.data["weights"]["name"] if chosen else ""
 
     def matrix(self, readout: str) -> NDArray[np.float64]:
-        """Return the accuracy matrix [S, S] of a complete record, fractions."""
-        correct = [step["correct"][readout] for step in self.data["steps"]]
-        return accuracy_matrix(correct, self.data["test_videos"])
+        """Return the accuracy matrix [S, S] of a complete record, fractions; it cannot be written to."""
+        if readout not in self._matrices:
+            correct = [step["correct"][readout] for step in self.data["steps"]]
+            self._matrices[readout] = accuracy_matrix(correct, self.data["test_videos"])
+            self._matrices[readout].setflags(write=False)
+        return self._matrices[readout]
+
+    @cached_property
+    def _matrices(self) -> dict[str, NDArray[np.float64]]:
+        """Matrices that were asked for: a report asks for each dozens of times."""
+        return {}
 
     def metric(self, name: str, readout: str) -> float:
         """Compute a metric of a complete record from its counts, as a fraction."""

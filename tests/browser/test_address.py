@@ -1,4 +1,4 @@
-"""The page's address in a browser: it holds the state of home's switches, so that a reload or a link shows the same."""
+"""Address of the page in a browser: a reload or a sent link shows what its switches showed."""
 
 from __future__ import annotations
 

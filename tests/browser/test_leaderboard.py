@@ -110,9 +110,6 @@ def test_sorting_by_a_protocol_and_back(visit: Callable[..., Page]) -> None:
     assert page.evaluate("document.activeElement.ariaLabel") == "sort by UCF101 10x5"
     page.keyboard.press("Enter")
     assert head.get_attribute("aria-sort") == "ascending"
-    assert [line[0] for line in lines(page)][1:3] == ["● alpha moe=False", "● alpha"] or names(page)[
-        1
-    ] == "alpha"
     values = [float(line[4]) for line in lines(page) if "alpha" in line[0] or "beta" in line[0]]
     assert values == sorted(values)
     page.keyboard.press("Enter")

@@ -148,16 +148,16 @@ def papers_page() -> str:
 
 
 def papers() -> list[Any]:
-    """Methods of two kinds of pretraining and a bound on protocols of two datasets, with readouts, gaps and a variant.
+    """Make up methods of two kinds of pretraining and a bound on protocols of two datasets.
 
-    Every number is another: counts of a run follow from method, readout, protocol and seed.
+    There are two readouts, gaps and a variant; counts follow from method, readout, protocol and seed.
     """
     made = []
     methods = {
         "alpha": ("pictures", 3),
         "beta": ("pictures", 8),
         "gamma": ("captions", 5),
-        "joint": ("pictures", 12),
+        "joint": ("pictures", 10),
     }
     places = ["tcd_ucf101_10x5", "tcd_ucf101_5x10", "tcd_hmdb51_5x5"]
     for at, place in enumerate(places):
@@ -172,7 +172,7 @@ def papers() -> list[Any]:
                         method=method,
                         seed=seed,
                         totals=(20, 20),
-                        correct=[[good + seed + 4 - less], [good + number - less, good + seed]],
+                        correct=[[good + seed + 4 - less], [good + 3 * number - less, good + seed]],
                         protocol={
                             "name": place,
                             "label": place,

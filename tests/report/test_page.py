@@ -85,6 +85,10 @@ def test_a_run_holds_what_its_record_does() -> None:
         "average_incremental_accuracy": 75,
         "final_accuracy": 50,
         "backward_forgetting": 50,
+        "final_task_mean": 50,
+        "backward_forgetting_by_class": 50,
+        "tcd_forgetting": 50,
+        "max_forgetting": 50,
     }
 
 

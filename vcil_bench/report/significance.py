@@ -317,28 +317,28 @@ class _Outcome:
         )
 
     def draw(self) -> NDArray[np.float32]:
-        """Draw how often each video counts in every replicate [REPLICATES, V], within classes.
+        """Draw how often each video counts in every replicate [V, REPLICATES], within classes.
 
         Within classes, so that each task keeps its number of videos.
         """
         rng = np.random.default_rng(SEED)
-        weights = np.zeros((REPLICATES, len(self.videos)), dtype=np.float32)
+        weights = np.zeros((len(self.videos), REPLICATES), dtype=np.float32)
         places = [np.flatnonzero(self.classes == name) for name in np.unique(self.classes)]
         for start in range(0, REPLICATES, CHUNK):
             for place in places:
                 counts = rng.multinomial(len(place), np.full(len(place), 1 / len(place)), size=CHUNK)
-                weights[start : start + CHUNK, place] = counts
+                weights[place, start : start + CHUNK] = counts.T
         return weights
 
     def metrics(self, weights: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-        """Compute every metric under each row of weights [N, V]; returns [N] each."""
+        """Compute every metric under each column of weights [V, N]; returns [N] each."""
         steps = len(self.correct)
         totals = np.bincount(self.tasks, minlength=steps).astype(np.float64)
-        counts = np.zeros((len(weights), steps, steps))
+        counts = np.zeros((weights.shape[1], steps, steps))
         for task in range(steps):
             (place,) = np.nonzero(self.tasks == task)
             # Whole numbers far below 2^24, exact in these floats in whatever order they are added.
             hits = self.correct[task:, place].astype(np.float32)
-            counts[:, task:, task] = weights[:, place] @ hits.T
+            counts[:, task:, task] = (hits @ weights[place]).T
         matrices = counts / totals
         return {name: metric.compute(matrices, totals, self.sizes) for name, metric in METRICS.items()}

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vcil_bench.identity import changed_since, in_words
+from vcil_bench.identity import changed_since, in_words, is_code
+from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record
 
 from .command import command
@@ -43,6 +44,7 @@ def run_of(record: Record, name: str, place: tuple[int, int] | None, pool: Pool)
         ],
         "environment": _environment(data["environment"], pool),
         "values": _values(record),
+        "code": pool.add({name: digest for name, digest in data["identity"].items() if is_code(name)}),
     }
     for key in ("status", "reason", "started", "finished", "variant", "seed", "run_seed", "predictions"):
         run[key] = data[key]
@@ -61,11 +63,11 @@ def _environment(environment: Mapping[str, Any], pool: Pool) -> dict[str, Any]:
 
 
 def _values(record: Record) -> dict[str, dict[str, float]]:
-    """Return the protocol's metrics and forgetting of a complete run, in percent, by readout."""
+    """Return every metric of a complete run in percent, by readout; those of its protocol first."""
     if not record.complete:
         return {}
     chosen = record.data["protocol"]["metrics"]
-    names = dict.fromkeys([chosen["headline"], *chosen["also"], FORGETTING])
+    names = dict.fromkeys([chosen["headline"], *chosen["also"], FORGETTING, *METRICS])
     return {
         readout: {name: round(100 * record.metric(name, readout), 4) for name in names}
         for readout in record.data["method"]["readouts"]

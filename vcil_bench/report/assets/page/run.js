@@ -1,221 +1,113 @@
-// The page of a run: its counts, losses, costs and settings.
+// The page of a run: what came out, why, and what it was made with.
 
-let lossPlot = null;
-
-function section(title, ...content) {
-  return el("section", {}, el("h2", { text: title }), ...content);
+function runRoute(rest, state) {
+  const number = routes.get(plain(rest));
+  return number === undefined ? null : runPage(data.runs[number], `run/${rest}`, state);
 }
 
-function settings(label, values) {
-  const rows = Object.entries(values).map(([key, { value, origin }]) =>
-    el("tr", { class: origin === "command line" ? "changed" : null },
-      el("th", { scope: "row", text: key }), el("td", { text: shown(value) }), el("td", { text: shown(origin) })));
-  return rows.length ? table(label, ["key", "value", "origin"], rows) : el("p", { class: "quiet", text: "none" });
+/** What came out, in words. */
+function runSentence(run, row, readout) {
+  const sizes = pooled(run.classes_per_task);
+  const matrix = matrixOf(run, readout);
+  const overall = overallOf(run, readout);
+  const who = row ? `${row.label}, ${row.backbone}, ${keeps(row)}` : pooled(run.method).name;
+  if (!matrix.length) return `${who}: no task was finished.`;
+  const last = overall[overall.length - 1];
+  const worst = worstFall(matrix);
+  const fell = !worst ? "" : worst.drop > 0
+    ? `; task ${worst.task + 1} fell most, from ${fixed(worst.learnt, 1)} to ${fixed(worst.end, 1)} %` : "; no task fell";
+  return matrix.length < sizes.length
+    ? `${who}: stopped after task ${matrix.length} of ${sizes.length}, ${fixed(last)} % over the classes learnt by then${fell}.`
+    : `${who}: ${fixed(mean(overall))} % on average over the tasks, ${fixed(last)} % at the end${fell}.`;
+}
+
+/** Correct test videos and accuracies after every task. */
+function countsTable(run, readout) {
+  const totals = pooled(run.test_videos);
+  const correct = run.correct[readout];
+  const overall = overallOf(run, readout);
+  return triangle(`Correct test videos of every task after every task, ${readout}`, totals.length, correct.length, ["%", "all seen"],
+    (i) => [el("td", {}, el("b", { text: fixed(overall[i]) })), el("td", { text: `${sum(correct[i])}/${sum(totals.slice(0, i + 1))}` })],
+    (i, j) => shareCell(correct[i][j] / totals[j], `${correct[i][j]}/${totals[j]}`, `${fixed((100 * correct[i][j]) / totals[j])} %`));
 }
 
 function commandBlock(run) {
   const code = el("code", { text: run.command });
-  const said = el("span", { class: "quiet", role: "status" });
-  const copy = el("button", { type: "button", class: "copy", text: "Copy" });
-  copy.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(run.command);
-      said.textContent = "copied";
-    } catch {
-      // Some browsers give files no clipboard: select the text, so that one key copies it.
-      window.getSelection().selectAllChildren(code);
-      said.textContent = document.execCommand("copy") ? "copied" : "selected; copy it with your keyboard";
-    }
-  });
-  return el("div", { class: "command" }, el("pre", {}, code), copy, said);
+  return el("div", { class: "command" }, el("pre", {}, code), copyButton(run.command, null, code));
 }
 
-function counts(run, readout) {
-  const correct = run.correct[readout];
-  const totals = pooled(run.test_videos);
-  const seen = (i, list) => list.slice(0, i + 1).reduce((sum, one) => sum + one, 0);
-  const rows = correct.map((line, i) => {
-    const cells = totals.map((total, j) => {
-      if (j > i) return el("td");
-      const cell = el("td", { class: "cell", title: `${fixed(100 * line[j] / total)} %`, text: `${line[j]}/${total}` });
-      cell.style.setProperty("--share", (line[j] / total).toFixed(3));
-      return cell;
-    });
-    const [hit, of] = [seen(i, line), seen(i, totals)];
-    return el("tr", {}, el("th", { scope: "row", text: `after ${i + 1}` }),
-      el("td", {}, el("b", { text: fixed(100 * hit / of) })), el("td", { text: `${hit}/${of}` }), cells);
-  });
-  const headers = ["step", "%", "all seen", ...totals.map((_, j) => `task ${j + 1}`)];
-  return table(`Correct test videos, readout ${readout}`, headers, rows, totals.length > 14 ? "heat many" : "heat");
+function metricsTable(run) {
+  const values = Object.entries(run.values);
+  if (!values.length) return null;
+  const names = Object.keys(values[0][1]);
+  const title = (name) => (data.readouts[name] ? data.readouts[name].label : name);
+  return table("Metrics, %", ["classifier", ...names.map((name) => data.metrics[name].title + (data.metrics[name].up ? " ↑" : " ↓"))],
+    values.map(([readout, all]) => el("tr", {}, el("th", { scope: "row", text: title(readout) }), names.map((name) =>
+      el("td", { class: "number", text: fixed(all[name]), title: data.metrics[name].formula })))), "metrics");
 }
 
-const COSTS = {
-  train_s: ["training", duration], eval_s: ["testing", duration], data_wait_s: ["waiting for data", duration],
-  peak_device_mb: ["device memory, peak", (v) => `${fixed(v, 0)} MB`], parameters: ["parameters"],
-  trainable: ["trainable"], state_bytes: ["state", bytes], "memory.videos": ["exemplar videos"],
-  "memory.frames": ["exemplar frames"], "memory.bytes": ["exemplar memory", bytes],
-  "memory.statistics_bytes": ["class statistics", bytes],
-};
-
-function costs(run) {
-  const keys = Object.keys(run.costs);
-  if (!keys.length) return el("p", { class: "quiet", text: "None recorded." });
-  const said = (key, value) => {
-    if (value === null) return "–";
-    const write = (COSTS[key] || [])[1];
-    return write ? write(value) : typeof value === "number" ? value.toLocaleString("en") : shown(value);
-  };
-  const rows = run.costs[keys[0]].map((_, i) => el("tr", {},
-    el("th", { scope: "row", text: run.seen[i] === null ? `${i + 1}` : `${i + 1} (${run.seen[i]} classes)` }),
-    keys.map((key) => el("td", { class: "number", text: said(key, run.costs[key][i]) }))));
-  const made = table("Costs of every step", ["step", ...keys.map((key) => (COSTS[key] || [key])[0])], rows, "costs");
-  made.querySelectorAll("thead th + th").forEach((head) => head.classList.add("number"));
-  return made;
-}
-
-function tasks(run) {
-  const [names, ids, sizes, videos] = ["class_names", "class_order", "classes_per_task", "test_videos"].map((key) => pooled(run[key]));
+function tasksTable(run) {
+  const names = classNames(run);
+  const [sizes, videos] = ["classes_per_task", "test_videos"].map((key) => pooled(run[key]));
   let start = 0;
-  const rows = sizes.map((size, i) => {
-    const own = ids.slice(start, start += size).map((id) => names[id] ?? `class ${id}`);
-    return el("tr", {}, el("th", { scope: "row", text: i + 1 }), el("td", { class: "number", text: size }),
-      el("td", { class: "number", text: videos[i] }), el("td", { class: "names", text: own.join(", ") }));
-  });
+  const rows = sizes.map((size, i) => el("tr", {}, el("th", { scope: "row", text: i + 1 }), el("td", { class: "number", text: size }),
+    el("td", { class: "number", text: videos[i] }), el("td", { class: "names", text: names.slice(start, start += size).join(", ") })));
   return table("Classes of every task", ["task", "classes", "test videos", "class names, in the order of their labels"], rows);
 }
 
-function drawLosses(run, node, light) {
-  const colours = look(light);
-  const { terms, step, phase, epoch } = run.losses;
-  const x = step.map((_, i) => i);
-  const palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#777777"];
-  const traces = terms.map((term, i) => ({
-    x, y: run.losses[term].map((v) => (typeof v === "number" ? v : null)), name: inert(term), mode: "lines+markers",
-    line: { color: rgba(visible(palette[i % palette.length], light)), width: 1.5, dash: DASHES[Math.floor(i / palette.length) % DASHES.length] },
-    marker: { size: 3 },
-    text: x.map((at) => inert(`${phase ? phase[at] : `step ${step[at] + 1}`}, epoch ${epoch ? epoch[at] : at + 1}`)),
-    hovertemplate: "%{y:.4g}<extra>%{text}</extra>", connectgaps: false,
-  }));
-  const starts = x.filter((at) => at === 0 || step[at] !== step[at - 1]);
-  const thin = Math.ceil(starts.length / (narrow.matches ? 6 : 14));
-  window.Plotly.react(node, traces, {
-    height: 290, margin: { l: 50, r: 12, t: 12, b: 60 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: colours.text, family: "system-ui, sans-serif", size: 12 }, showlegend: true,
-    legend: { orientation: "h", y: -0.22, x: 0 }, hovermode: "closest",
-    hoverlabel: { bgcolor: colours.ground, bordercolor: colours.line, font: { color: colours.text } },
-    xaxis: axis(colours, "", {
-      tickvals: starts.filter((_, i) => i % thin === 0), showgrid: false, zeroline: false,
-      ticktext: starts.filter((_, i) => i % thin === 0).map((at) => `step ${step[at] + 1}`),
-    }),
-    yaxis: axis(colours, "loss", { rangemode: "tozero" }),
-    shapes: starts.map((at) => ({
-      type: "line", x0: at - 0.5, x1: at - 0.5, yref: "paper", y0: 0, y1: 1, line: { color: colours.grid, width: 1 },
-    })),
-  }, { ...CONFIG, displayModeBar: false });
+/** Other seeds of the run's row, and the readouts of its classifier: links, the present one marked. */
+function runSwitches(run, rows, readout, place) {
+  const row = rows.find((one) => one.readout === readout) || rows[0];
+  const seeds = row && row.runs.length > 1 ? el("span", {}, "class orders: ", row.runs.map((number) => data.runs[number]).flatMap((other) =>
+    [el("a", { href: runLink(other), "aria-current": other === run ? "page" : null, text: `seed ${other.seed}` }), " "])) : null;
+  const readouts = Object.keys(run.correct);
+  const labels = readouts.map((name) => [name, data.readouts[name] ? data.readouts[name].label : name]);
+  return [seeds, readouts.length > 1
+    ? choice("Classifier", "readout", readout, labels, () => remake()) : null];
 }
 
-function losses(run) {
-  if (!run.losses.terms.length) return { node: el("p", { class: "quiet", text: "None recorded." }), draw: null };
-  const plot = el("div", { class: "plot small" });
-  const said = ["Mean over each epoch; lines part the steps."];
-  if (run.losses.every > 1) said.push(`One epoch in ${run.losses.every} is drawn.`);
-  return {
-    node: el("div", {}, el("p", { class: "quiet", text: said.join(" ") }), plot),
-    draw: (light) => drawLosses(run, plot, light), plot,
-  };
-}
-
-function dataBlock(run) {
-  const stored = pooled(run.data);
-  const { left_out: left, verified, ...rest } = stored;
-  const parts = [facts("Data", Object.entries(rest))];
-  for (const one of verified.filter(({ level }) => ["warning", "error"].includes(level)).reverse()) {
-    parts.unshift(el("p", { class: "warning" }, el("b", { text: `${shown(one.check)}: ` }), shown(one.text)));
-  }
-  if (verified.length) {
-    parts.push(el("details", {},
-      el("summary", { text: `${plural(verified.length, "finding")} of vcil-bench verify` }),
-      table("Findings", ["level", "check", "found"], verified.map((one) => el("tr", {},
-        el("td", { text: shown(one.level) }), el("th", { scope: "row", text: shown(one.check) }), el("td", { text: shown(one.text) }))))));
-  }
-  if (left.length) {
-    parts.push(el("details", { open: left.length <= 20 },
-      el("summary", { text: `${plural(left.length, "video")} left out` }),
-      table("Videos left out", ["video", "split", "problem"], left.map((one) => {
-        const video = typeof one === "object" && one ? one : { id: one };
-        return el("tr", {}, el("th", { scope: "row", text: shown(video.id) }), el("td", { text: shown(video.split) }), el("td", { text: shown(video.problem) }));
-      }))));
-  } else parts.push(el("p", { class: "quiet", text: "No video left out." }));
-  return parts;
-}
-
-function sessionsBlock(run) {
-  const resumed = run.sessions.length - 1;
-  return el("div", {},
-    el("p", { class: "quiet", text: resumed > 0 ? `Resumed ${plural(resumed, "time")}.` : "One session, not resumed." }),
-    run.sessions.map((session, i) => {
-      const same = session.environment === run.environment.environment;
-      return el("details", {}, el("summary", { text: `session ${i + 1}, started ${shown(session.started)}${same ? "" : ", another environment"}` }),
-        facts(`Session ${i + 1}`, [["command", session.command], ...flat(pooled(session.environment))]));
-    }));
-}
-
-function siblings(run) {
-  if (!run.place) return [];
-  const row = data.groups[run.place[0]].rows[run.place[1]];
-  return row.runs.map((number) => data.runs[number]);
-}
-
-function runPage(run) {
-  const [protocol, method, weights] = ["protocol", "method", "weights"].map((key) => pooled(run[key]));
-  const group = run.place && data.groups[run.place[0]];
+function runPage(run, place, state) {
+  const draft = new Draft(place);
+  const rows = rowsOf(run);
+  const readouts = Object.keys(run.correct);
+  const readout = readouts.includes(state.get("readout")) ? state.get("readout") : readouts[0];
+  const row = rows.find((one) => one.readout === readout) || null;
+  const group = row && data.groups[run.group];
+  const method = pooled(run.method);
   const environment = pooled(run.environment.environment);
+  const matrix = matrixOf(run, readout);
+  const outcome = outcomeOf(run, readout);
+  const name = row ? row.label : method.name;
   const warnings = [];
   if (group && group.kind !== "real") warnings.push(`${group.kind}: says nothing about methods on real data.`);
   if (run.status !== "complete") warnings.push(`${run.status}${run.reason ? `: ${run.reason}` : ""}; does not count in any mean.`);
-  if (run.stale) warnings.push(`stale: ${run.stale} changed since this run.`);
-  const values = Object.entries(run.values);
-  const names = values.length ? Object.keys(values[0][1]) : [];
-  const { spec, ...about } = protocol;
-  const loss = losses(run);
-  const readouts = Object.keys(run.correct);
-  const others = siblings(run);
-  const page = [
-    el("p", { class: "crumbs" }, el("a", { href: "#overview", id: "back", text: "← all results" }),
-      others.length > 1 ? el("span", {}, "seeds: ", others.flatMap((one) => [el("a", {
-        href: runLink(one), "aria-current": one === run ? "page" : null, text: one.seed,
-      }), " "])) : null),
-    el("h1", { tabindex: "-1", id: "run-title" }, `${method.name} on ${protocol.label}`,
-      el("span", { class: "quiet", text: `  ${run.variant === "default" ? "" : `${run.variant}, `}seed ${run.seed}` })),
-    el("p", {}, el("span", { class: `dot ${run.status}`, "aria-hidden": "true" }), el("b", { text: run.status }),
-      ` · ${shown(run.started)} to ${shown(run.finished)} · `, el("span", { class: "mono", text: run.id })),
+  const others = group ? runPicker(run, group) : null;
+  const head = [
+    el("p", { class: "crumbs" }, homeLink(), rows.map((one) => el("a", { href: rowLink(one), text: `${one.label} ${one.readout_label}: mean of ${plural(one.complete, "class order")}` }))),
+    el("h1", { tabindex: "-1", id: "run-title" }, `${name} on ${group ? protocolName(group) : pooled(run.protocol).label}`,
+      el("span", { class: "quiet", text: ` ${run.variant === "default" ? "" : `${run.variant}, `}seed ${run.seed}` })),
+    group ? el("p", { class: "quiet", text: group.title }) : null,
+    el("p", { class: "sentence", id: "sentence", text: runSentence(run, row, readout) }),
+    el("p", { class: "switches" }, runSwitches(run, rows, readout, place), others),
     warnings.map((words) => el("p", { class: "warning", text: words })),
-    section("Run it again", commandBlock(run), el("p", { class: "quiet", text:
-      `Code: ${environment.git ? `commit ${environment.git}${environment.dirty ? " with changes" : ""}` : "commit unknown"}; `
-      + `record: ${run.file}${run.origin ? `, ${run.origin}` : ""}` })),
-    values.length ? section("Metrics, %", table("Metrics", ["readout", ...names.map((name) => data.metrics[name].title + (data.metrics[name].up ? " ↑" : " ↓"))],
-      values.map(([readout, own]) => el("tr", {}, el("th", { scope: "row", text: readout }), names.map((name) =>
-        el("td", { text: fixed(own[name]), title: data.metrics[name].formula })))))) : null,
-    section("Correct test videos per step and task",
-      Object.values(run.correct).some((lines) => lines.length)
-        ? readouts.map((readout) => [readouts.length > 1 ? el("h3", { text: `readout ${readout}` }) : null, counts(run, readout)]).flat()
-        : el("p", { class: "quiet", text: "No step was finished." })),
-    el("section", { class: "keep" }, el("h2", { text: "Loss per epoch" }), loss.node),
-    section("Costs per step", costs(run)),
-    el("div", { class: "columns" },
-      section("Method config", settings("Method config", pooled(run.config))),
-      section("Run options", settings("Run options", pooled(run.options)))),
-    section("Tasks and class order", tasks(run)),
-    el("div", { class: "columns" },
-      section("Data", dataBlock(run)),
-      section("Weights", facts("Weights", flat(weights))),
-      section("Method", facts("Method", flat(method))),
-      section("Protocol", facts("Protocol", [...Object.entries(about).filter(([key]) => key !== "overrides"),
-        ["overrides", Object.keys(about.overrides).length ? about.overrides : "none"]].flatMap(([key, value]) => flat({ [key]: value }))),
-      spec ? el("details", {}, el("summary", { text: "full specification" }), facts("Protocol specification", flat(spec))) : null),
-      section("Environment", facts("Environment", [["command", run.environment.command], ["run seed", run.run_seed], ...flat(environment)])),
-      section("Sessions", sessionsBlock(run)),
-      section("Predictions", run.predictions ? facts("Predictions", flat(run.predictions)) : el("p", { class: "quiet", text: "None stored." }))),
+    verifyWarnings(run),
+    run.stale ? el("details", { class: "warning" }, el("summary", { text: "stale: code that its numbers depend on changed since this run" }), el("p", { text: run.stale })) : null,
   ];
-  return { page: page.flat().filter(Boolean), loss };
+  return draft.page(`${name}, ${run.variant === "default" ? "" : `${run.variant}, `}seed ${run.seed}, ${group ? group.label : ""}`, head, [
+    ["accuracy", "Accuracy, task by task", matrix.length
+      ? besides(pooled(run.test_videos).length, [countsTable(run, readout), el("p", { class: "quiet", text: "Correct test videos of every task, of all its test videos." }), metricsTable(run)],
+        curves(draft, method.name, run.seen, over([run], () => overallOf(run, readout)), over([run], () => dropsOf(run, readout))))
+      : el("p", { class: "quiet", text: "No task was finished." })],
+    ["settings", "Settings that differ from the default", changedPart(run)],
+    matrix.length ? ["classes", "Classes", draft.later(outcome, (all) => classesPart(run, all, state))] : null,
+    matrix.length > 1 ? ["videos", "Videos learnt and lost", draft.later(outcome, (all) => videosPart(run, all))] : null,
+    ["loss", "Loss", losses(draft, run)],
+    ["cost", "Cost", costsPerTask([run])],
+    ["again", "Run it again", commandBlock(run), el("p", { class: "quiet" },
+      "Code: ", environment.git ? ["commit ", short(environment.git), environment.dirty ? " with changes" : ""] : "commit unknown",
+      "; record: ", el("span", { class: "mono path", text: run.file }), run.origin ? `, ${run.origin}` : "", "; ",
+      el("span", { class: `dot ${run.status}`, "aria-hidden": "true" }), `${run.status}, ${shown(run.started)} to ${shown(run.finished)}.`)],
+    ["tasks", "Tasks and class order", tasksTable(run)],
+    ["record", "All that the record says", recordPart(run)],
+  ]);
 }

@@ -4,7 +4,7 @@ function redraw(light = !dark.matches, printed = false) {
   if (!window.Plotly) return;
   colourSigns(light);
   if (!byId("home").hidden && byId("c-group").options.length) drawCurves(light, printed);
-  if (lossPlot) lossPlot.draw(light);
+  if (openPage) openPage.draw(light);
 }
 
 /** What was measured, and how far it can be trusted, in a line. */
