@@ -133,8 +133,8 @@ def test_five_hundred_records_open_and_sort_without_delay(visit: Callable[..., P
             return performance.now() - start;
           };
           const times = {};
-          for (const query of ["details.group th[data-key=headline] button", "details.group th[data-key=method] button",
-            ".board th button.sort", "#b-deviations"]) {
+          const heads = ["headline", "method"].map((key) => `details.group th[data-key=${key}] button`);
+          for (const query of [...heads, ".board th button.sort", "#b-deviations"]) {
             times[query] = Math.min(...[1, 2, 3, 4, 5].map(() => press(query)));
           }
           return times;

@@ -14,7 +14,7 @@ from vcil_bench.report.style import dashes_of, family_of, style_of
 from vcil_bench.report.table_file import TableSpec
 from vcil_bench.report.tables import Group, Row, rows
 
-from .leaderboard import FORGETTING, about, standings_of
+from .leaderboard import about, standings_of
 from .outcomes import MORE_NAMES, outcomes_of
 from .pairs import pairs_of
 from .pool import Pool
@@ -59,8 +59,7 @@ def content_of(
             for record in runs:
                 places.setdefault(record.path, (len(sections), len(lines)))
             line = row_of(group, row, legend, [numbers[record.path] for record in runs])
-            marks = [standing["ranks"][metric] for metric in (group.metrics[0], FORGETTING)]
-            lines.append(line | standing | {"marks": marks})
+            lines.append(line | standing)
         sections.append(section_of(group, lines))
         sections[-1] |= {"pairs": pairs_of(group, group_rows), "published": reported_on(group, specs)}
     methods = sorted({record.data["method"]["name"] for record in records})

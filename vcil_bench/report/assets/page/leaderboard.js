@@ -236,7 +236,7 @@ function updateBoard(state = homeState()) {
     return;
   }
   const { node, allStale } = boardTable(board, state);
-  box.replaceChildren(scroller("Leaderboard", node));
+  box.replaceChildren(scroller("Table of methods and protocols", node));
   byId("board-notes").textContent = boardNotes(board, state, allStale);
   const more = byId("b-variants-label");
   more.hidden = !board.hiddenVariants && state.get("variants") !== "yes";

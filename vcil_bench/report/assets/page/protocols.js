@@ -101,7 +101,7 @@ function seedsButton(row) {
   const unfinished = row.runs.some((number) => data.runs[number].status !== "complete");
   const button = el("button", {
     type: "button", class: row.incomplete || unfinished ? "pop lack" : "pop", text: `${row.complete}/${row.seeds}`,
-    "aria-label": `${row.complete} of ${plural(row.seeds, "class order")} finished: runs`, "aria-haspopup": "true",
+    "aria-label": `${row.complete}/${plural(row.seeds, "class order")} finished: runs`, "aria-haspopup": "dialog",
   });
   button.addEventListener("click", () => popUp(button, el("p", { class: "quiet", text: "Runs, by seed of the class order" }),
     el("ul", {}, row.runs.map((number) => {
@@ -114,7 +114,7 @@ function seedsButton(row) {
 function notesButton(row) {
   const notes = notesOf(row);
   if (!notes.length) return null;
-  const button = el("button", { type: "button", class: "pop note-line", text: notes.join("; "), title: notes.join("; "), "aria-haspopup": "true" });
+  const button = el("button", { type: "button", class: "pop note-line", text: notes.join("; "), title: notes.join("; "), "aria-haspopup": "dialog" });
   button.addEventListener("click", () => popUp(button, notes.map((note) => el("p", { text: note }))));
   return button;
 }
