@@ -83,6 +83,12 @@ function splitOrder(text) {
   return at < 0 ? ["", ""] : [text.slice(0, at), text.slice(at + 1)];
 }
 
+function reportedPasses(group, number, words) {
+  if (!words.length) return true;
+  const text = `${groupWords(group)} ${number.label} ${number.readout} ${number.backbone} ${number.source} reported`.toLowerCase();
+  return words.every((word) => text.includes(word));
+}
+
 /** Lines of numbers that papers report: one per method, readout and backbone. */
 function reportedLines(columns, chosen, readout) {
   const wanted = readout && ![BEST, "first"].includes(readout) ? data.readouts[readout].label : null;
@@ -90,10 +96,9 @@ function reportedLines(columns, chosen, readout) {
   const lines = new Map();
   columns.forEach(({ group, metric }, at) => {
     for (const number of group.published ?? []) {
-      const words = `${groupWords(group)} ${number.label} ${number.readout} ${number.backbone} ${number.source} reported`.toLowerCase();
       if (number.metric !== metric || (wanted && number.readout && number.readout !== wanted)
         || (method && number.label !== method) || (chosen.backbone && number.backbone !== chosen.backbone)
-        || !chosen.words.every((word) => words.includes(word))) continue;
+        || !reportedPasses(group, number, chosen.words)) continue;
       const key = JSON.stringify([number.label, number.readout, number.backbone]);
       let line = lines.get(key);
       if (!line) lines.set(key, line = { reported: number, key, cells: columns.map(() => []) });
@@ -315,7 +320,7 @@ function startBoard() {
     // The third click leads back to the order there was.
     const next = sorted !== label ? first : direction === first ? second : null;
     change("order", next && `${label}:${next}`);
-    [...byId("board").querySelectorAll("button.sort")].find((one) => one.dataset.label === label).focus();
+    [...byId("board").querySelectorAll("button.sort")].find((one) => one.dataset.label === label).focus({ preventScroll: true });
   });
 }
 
