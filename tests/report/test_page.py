@@ -180,7 +180,7 @@ def test_long_runs_keep_a_bounded_number_of_losses() -> None:
     for step in data["steps"]:
         step["losses"] = [{"phase": "s", "epoch": e, "a": 1.0, "b": 2.0} for e in range(1, 2001)]
     losses = content(site(data))["runs"][0]["losses"]
-    assert losses["every"] == 9
+    assert losses["every"] == 17
     assert len(losses["a"]) + len(losses["b"]) <= 1000
     assert {
         step: max(e for s, e in zip(losses["step"], losses["epoch"], strict=True) if s == step)
