@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from made_up_pages import papers, papers_page, until
+from made_up_pages import papers, papers_page, site, until
 
 from vcil_bench import metrics
+from vcil_bench.report.papers import specs
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -155,3 +158,27 @@ def test_the_line_below_the_title_says_what_was_run(visit: Callable[..., Page]) 
     said = page.inner_text("#about")
     assert said.startswith("4 methods on 3 of ")
     assert "verify: 35 runs not checked" in said
+
+
+def test_reported_numbers_are_hollow_unranked_and_can_be_left_out(visit: Callable[..., Page]) -> None:
+    page = visit(site(*papers(), reported=specs(None)))
+    assert "Reported in papers" in headings(page)[-1]
+    file = resources.files("vcil_bench.report") / "published.csv"
+    with file.open(encoding="utf-8") as opened:
+        on_file = {
+            f"{float(row['value']):.2f}"
+            for row in csv.DictReader(opened)
+            if (row["protocol"], row["method"], row["readout"]) == ("tcd_ucf101_10x5", "TCD", "CNN")
+        }
+    cells = [line[4] for line in lines(page) if line[0].startswith("TCD") and line[1] == "CNN"]
+    shown = {number for cell in cells for number in cell.removesuffix(" …").split(" / ") if number}
+    assert shown
+    assert shown <= on_file
+    hollow = page.locator(".board .hollow")
+    assert hollow.count() > 10
+    assert hollow.first.evaluate("(one) => getComputedStyle(one).borderTopStyle") == "dashed"
+    assert "reported" in (hollow.first.get_attribute("title") or "")
+    assert page.locator(".board .reported strong, .board .reported u").count() == 0
+    page.uncheck("#b-published")
+    assert hollow.count() == 0
+    assert "published=no" in page.url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from made_up_records import record_data
 from vcil_bench import protocol as protocols
 from vcil_bench.record import Record, RecordError
 from vcil_bench.report.page import PaperTable, build
+from vcil_bench.report.table_file import TableSpec
 from vcil_bench.report.tables import groups
 
 if TYPE_CHECKING:
@@ -33,10 +35,16 @@ NAMES = (
 )
 
 
-def site(*data: Any, errors: tuple[str, ...] = (), tables: tuple[PaperTable, ...] = ()) -> str:
+def site(
+    *data: Any,
+    errors: tuple[str, ...] = (),
+    tables: tuple[PaperTable, ...] = (),
+    reported: Sequence[TableSpec] = (),
+) -> str:
     """Build the page of some made-up records."""
     records = [Record(Path(f"results/{i}.json"), one) for i, one in enumerate(data)]
-    return build(records, [RecordError(text) for text in errors], groups(records), list(tables))
+    told = [RecordError(text) for text in errors]
+    return build(records, told, groups(records), list(tables), reported=reported)
 
 
 def content(page: str) -> dict[str, Any]:
