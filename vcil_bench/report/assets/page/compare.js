@@ -234,7 +234,7 @@ function comparePage(group, a, b, place, pickers) {
   if (shared.alone.length) warnings.push(`Left out, since only one of the two has them: seed ${shared.alone.join(", ")}.`);
   const metrics = shared.seeds.length ? group.all_metrics.map((name) => metricDifference(name, a, b, shared, group)).filter(Boolean) : [];
   const head = [
-    el("p", { class: "crumbs" }, homeLink()),
+    el("p", { class: "crumbs" }, homeLink(), el("a", { href: `#protocols/${encodeURIComponent(group.label)}`, text: protocolName(group) })),
     el("h1", { tabindex: "-1", id: "compare-title" }, letter("A"), el("a", { href: a.link, text: a.name }), " against ", letter("B"), el("a", { href: b.link, text: b.name })),
     el("p", { class: "quiet", text: `${group.title}; ${shared.seeds.length ? orders(shared.seeds) : "no class order in common"}.` }),
     shared.seeds.length ? el("p", { class: "sentence", id: "sentence", text: compareSentence(metrics, a, b, shared) }) : null,
