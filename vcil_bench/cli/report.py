@@ -55,6 +55,12 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="leave the figures out, which take longest (default: draw them)",
     )
+    report.add_argument(
+        "--thumbnails",
+        action="store_true",
+        help="show small pictures of test videos on the page where their folder is on this machine; mind their "
+        "licence before you hand it on (default: of the embedded clips alone)",
+    )
     told = report.add_mutually_exclusive_group()
     told.add_argument(
         "--paths",
@@ -81,7 +87,13 @@ def _report(options: argparse.Namespace) -> int:
     elif options.paths:
         telling = Telling.EVERYTHING
     out = options.out or out
-    wish = Wish(options.papers, tuple(options.only), figures=not options.no_figures, telling=telling)
+    wish = Wish(
+        options.papers,
+        tuple(options.only),
+        figures=not options.no_figures,
+        thumbnails=options.thumbnails,
+        telling=telling,
+    )
     with report_progress() as moved:
         written = write(options.results, out, wish, moved)
     print(f"{written.records} records; {len(written.files)} files")

@@ -26,6 +26,7 @@ from .table_file import TableSpec
 from .tables import frame, groups, markdown, rows
 
 COMPARISONS = ".comparisons.json"
+THUMBNAILS = ".thumbnails.json"
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Wish:
         papers: A user's file of tables, shown behind those of papers.
         only: Names or labels of protocols: records of others are passed over.
         figures: Whether figures are drawn.
+        thumbnails: Whether the page shows pictures of test videos that are not the embedded clips.
         telling: Whether paths, or all that records hold, are told, or nothing that names people and machines.
     """
 
     papers: Path | None = None
     only: tuple[str, ...] = ()
     figures: bool = True
+    thumbnails: bool = False
     telling: Telling = Telling.NO_PATHS
 
 
@@ -103,7 +106,7 @@ def write(
             written = _draw(job, out, rest, [*errors, *undrawn])
     if wish.telling is not Telling.ANONYMOUS:
         return written
-    mine = {*written.files, out / figure_cache.NAME, out / COMPARISONS}
+    mine = {*written.files, *(out / name for name in (figure_cache.NAME, COMPARISONS, THUMBNAILS))}
     strange = sorted(path for path in out.rglob("*") if path.is_file() and path not in mine)
     return dataclasses.replace(written, strange=strange)
 
@@ -197,7 +200,11 @@ def _draw(job: _Job, out: Path, records: list[Record], errors: Sequence[RecordEr
     if told:
         index += ["# Left out", "", *(f"- {error}" for error in told), ""]
     job.moved("the page", 0, 1)
-    html = page.build(records, told, grouped, [page.PaperTable(**table_text.as_plain(table)) for table in made])
+    thumbnails = page.Thumbnails(job.wish.thumbnails)
+    with thumbnails.kept_in(out / THUMBNAILS):
+        tables = [page.PaperTable(**table_text.as_plain(table)) for table in made]
+        html = page.build(records, told, grouped, tables, reported=job.specs, thumbnails=thumbnails)
+    notes += thumbnails.notes
     # The list holds the names of figures, and those of other reports may tell what an anonymous one does not.
     anonymous = job.wish.telling is Telling.ANONYMOUS
     kept.write(forget=anonymous or (job.wish.figures and not job.wish.only))

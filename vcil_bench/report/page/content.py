@@ -11,21 +11,38 @@ from vcil_bench.record import Record
 from vcil_bench.report.curves import legends
 from vcil_bench.report.labels import Labels
 from vcil_bench.report.style import style_of
+from vcil_bench.report.table_file import TableSpec
 from vcil_bench.report.tables import Group, Row, rows
 
 from .leaderboard import FORGETTING, about, standings_of
-from .outcomes import outcomes_of
+from .outcomes import MORE_NAMES, outcomes_of
 from .pairs import pairs_of
 from .pool import Pool
+from .reported import reported_on
 from .rows import kind_of, row_of, section_of
 from .runs import run_of
+from .thumbnails import Thumbnails
 
 ORDER = ("real", "random weights", "synthetic")  # of kinds: what says something about methods comes first
 
 
-def content_of(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, Any]:
-    """Return all that the page's script works on."""
+def content_of(
+    records: Sequence[Record],
+    groups: Sequence[Group],
+    specs: Sequence[TableSpec] = (),
+    thumbnails: Thumbnails | None = None,
+) -> dict[str, Any]:
+    """Return all that the page's script works on.
+
+    Args:
+        records: All records read.
+        groups: The same records, sorted into groups that may share a table.
+        specs: Tables whose reported numbers are shown.
+        thumbnails: Makes pictures of test videos; None makes those of the embedded clips.
+    """
     pool = Pool()
+    thumbnails = thumbnails or Thumbnails()
+    outcomes = outcomes_of(records, pool, MORE_NAMES if thumbnails.of_others else None)
     names = _names(records)
     numbers = {record.path: number for number, record in enumerate(records)}
     places: dict[Path, tuple[int, int]] = {}
@@ -44,7 +61,8 @@ def content_of(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, 
             line = row_of(group, row, legend, [numbers[record.path] for record in runs])
             marks = [standing["ranks"][metric] for metric in (group.metrics[0], FORGETTING)]
             lines.append(line | standing | {"marks": marks})
-        sections.append(section_of(group, lines) | {"pairs": pairs_of(group, group_rows)})
+        sections.append(section_of(group, lines))
+        sections[-1] |= {"pairs": pairs_of(group, group_rows), "published": reported_on(group, specs)}
     methods = sorted({record.data["method"]["name"] for record in records})
     readouts = sorted({name for record in records for name in record.data["method"]["readouts"]})
     return {
@@ -59,9 +77,12 @@ def content_of(records: Sequence[Record], groups: Sequence[Group]) -> dict[str, 
         "runs": [
             run_of(record, name, places.get(record.path), pool)
             | {"outcomes": outcome.readouts, "videos": outcome.videos}
-            for record, name, outcome in zip(records, names, outcomes_of(records, pool), strict=True)
+            for record, name, outcome in zip(records, names, outcomes, strict=True)
         ],
         "pool": pool.values,
+        "thumbnails": thumbnails.of(
+            [(record, outcome.names) for record, outcome in zip(records, outcomes, strict=True)]
+        ),
         "styles": _styles(methods),
     }
 

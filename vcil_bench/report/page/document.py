@@ -20,10 +20,12 @@ from markupsafe import Markup
 
 from vcil_bench import __version__
 from vcil_bench.record import Record, RecordError
+from vcil_bench.report.table_file import TableSpec
 from vcil_bench.report.tables import Group
 
 from .content import content_of
 from .rows import kind_of
+from .thumbnails import Thumbnails
 
 # The script's parts, in the order in which they need each other; they share one scope.
 SCRIPTS = (
@@ -60,7 +62,13 @@ class PaperTable:
 
 
 def build(
-    records: list[Record], errors: Sequence[RecordError], groups: list[Group], extra_tables: list[PaperTable]
+    records: list[Record],
+    errors: Sequence[RecordError],
+    groups: list[Group],
+    extra_tables: list[PaperTable],
+    *,
+    reported: Sequence[TableSpec] = (),
+    thumbnails: Thumbnails | None = None,
 ) -> str:
     """Return the page; the same input gives the same text.
 
@@ -69,6 +77,8 @@ def build(
         errors: One error per record that could not be read; they are listed.
         groups: The same records, sorted into groups that may share a table.
         extra_tables: Tables as papers have them.
+        reported: Tables whose reported numbers stand beside measured ones.
+        thumbnails: Makes pictures of test videos; None makes those of the embedded clips.
     """
     plotly, script = _asset("vendor/plotly-basic.min.js"), _script()
     kinds = {kind_of(group) for group in groups}
@@ -82,7 +92,7 @@ def build(
         policy=f"default-src 'none'; script-src {_hash(script)} {_hash(plotly)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'",
         css=Markup("\n".join(_asset(f"page/{name}.css") for name in STYLES)),
-        data=Markup(_embedded(content_of(records, groups))),
+        data=Markup(_embedded(content_of(records, groups, reported, thumbnails))),
         script=Markup(script),
         plotly=Markup(plotly),
         total=len(records),

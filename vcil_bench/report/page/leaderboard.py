@@ -103,7 +103,7 @@ def spread(values: NDArray[np.float64]) -> list[float | None] | None:
 
 def about(records: Sequence[Record], lines: Sequence[Row]) -> dict[str, Any]:
     """Return what stands under the title: how much was run, on what code, and what verification said."""
-    commits = {record.data["environment"]["git"] for record in records} - {None}
+    commits = {record.data["environment"]["git"] or "" for record in records} - {""}
     return {
         "records": len(records),
         "complete": sum(record.complete for record in records),

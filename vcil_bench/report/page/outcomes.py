@@ -41,6 +41,9 @@ class Budget:
     named: int = 2_000
 
 
+MORE_NAMES = Budget(names=2_000_000, named=6_000)  # where thumbnails of them were asked for
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the page stores of a run.
