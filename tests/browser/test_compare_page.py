@@ -70,7 +70,9 @@ def check(page: Page, wanted: Any) -> None:
     settings = {
         line[0]
         for table in range(page.locator("#part-settings table").count())
-        for line in page.locator("#part-settings table").nth(table).evaluate(
+        for line in page.locator("#part-settings table")
+        .nth(table)
+        .evaluate(
             "(table) => [...table.rows].slice(1).map((row) => [...row.cells].map((cell) => cell.textContent))"
         )
     }

@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 RUN = "#run/synthetic_3x4/stpr/default-s1000"
-PIXEL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
+PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 def heat_map(seed: int = 1000) -> list[list[str]]:
-    """Make the classes' table from the files: name, task, percent after every task, change, what it is taken for."""
+    """Make the classes' table from the files: name, task, percents, change, what it is taken for."""
     record, arrays = files("stpr", seed)
     labels, steps = arrays["labels"].tolist(), guesses(arrays, "text")
     names = [record["class_names"][c] for c in record["class_order"]]
@@ -160,7 +158,8 @@ def test_larger_runs_have_their_classes_all_the_same(visit: Callable[..., Page])
             taken[str(label)] = [list(p) for p in sorted(wrong.items(), key=lambda p: (-p[1], p[0]))[:3]]
         totals = [int((labels == label).sum()) for label in range(24)]
         data["pool"].append(totals)
-        kept = {"kind": "classes", "data": pack(np.array(counts)), "taken": taken, "totals": len(data["pool"]) - 1}
+        place = len(data["pool"]) - 1
+        kept = {"kind": "classes", "data": pack(np.array(counts)), "taken": taken, "totals": place}
         run["outcomes"], run["videos"] = {"text": kept}, None
 
     page = visit(changed(reference_page(), by_class), f"{RUN}?class=0")
@@ -181,7 +180,12 @@ def test_what_came_out_stands_first_and_settings_that_differ_before_the_rest(vis
     worst = falls.index(min(falls))
     ends = (100 * hits[worst][worst] / totals[worst], 100 * hits[-1][worst] / totals[worst])
     told = page.inner_text("#sentence")
-    for value in (f"{sum(overall) / 5:.2f} %", f"{overall[-1]:.2f} %", f"task {worst + 1} ", *(f"{e:.1f}" for e in ends)):
+    for value in (
+        f"{sum(overall) / 5:.2f} %",
+        f"{overall[-1]:.2f} %",
+        f"task {worst + 1} ",
+        *(f"{e:.1f}" for e in ends),
+    ):
         assert value in told
     counts = [line[3:] for line in cells(page, "#part-accuracy table.heat")[1:]]
     assert counts == [

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[2] / "results/reference/synthetic_3x4"
 SEEDS = (1000, 1993, 2021)
-RUNS = [
-    (method, variant)
-    for method, variant in (("stpr", "default"), ("stpr", "fssd=False"), ("lwf", "default"), ("icarl", "default"))
-]
+RUNS = (("stpr", "default"), ("stpr", "fssd=False"), ("lwf", "default"), ("icarl", "default"))
 EMBEDDED = re.compile(r'(<script type="application/json" id="data">)(.*?)(</script>)', re.DOTALL)
 
 

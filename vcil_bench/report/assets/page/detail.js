@@ -41,7 +41,7 @@ class Draft {
     const kept = parts.filter((part) => part);
     const list = el("nav", { class: "contents", "aria-label": "On this page" }, el("ul", {},
       kept.map(([id, name]) => el("li", {}, partLink(this.place, id, name)))));
-    const sections = kept.map(([id, name, ...content]) => el("section", { id: `part-${id}`, "aria-labelledby": `part-${id}-title` },
+    const sections = kept.map(([id, name, ...content]) => el("section", { id: `part-${id}` },
       el("h2", { id: `part-${id}-title`, tabindex: "-1", text: name }), ...content.flat(Infinity)));
     return {
       title, nodes: [el("div", { class: "detail-head" }, ...head.flat(Infinity).filter((node) => node)),

@@ -166,7 +166,7 @@ function rowPage(group, row, place, state) {
       el("span", { class: "quiet", text: ` ${[row.origin ? `from ${row.origin}` : "", row.variant === "default" ? "" : row.variant, row.readout_label].filter(Boolean).join(", ")}` })),
     el("p", { class: "quiet", text: group.title }),
     el("p", { class: "sentence", id: "sentence", text: rowSentence(row, runs) }),
-    el("p", { class: "switches" }, rowPicker(group, row),
+    el("p", { class: "pickers" }, rowPicker(group, row),
       variants.length ? el("details", { class: "also" }, el("summary", { text: `${plural(variants.length, "other row")} of ${row.label}` }),
         el("ul", {}, variants.map((other) => el("li", {}, el("a", { href: rowLink(other), text: rowName(other) }))))) : null),
     warnings.map((words) => el("p", { class: "warning", text: words })),

@@ -43,7 +43,7 @@ function metricsTable(run) {
   const made = table("Metrics, %", ["metric", ...values.map(([readout]) => title(readout))], Object.keys(values[0][1]).map((name) => el("tr", {},
     el("th", { scope: "row", title: data.metrics[name].formula, text: `${data.metrics[name].title} ${data.metrics[name].up ? "↑" : "↓"}` }),
     values.map(([, all]) => el("td", { class: "number", text: fixed(all[name]) })))), "metrics");
-  made.querySelectorAll("thead th + th").forEach((head) => head.classList.add("number"));
+  made.querySelectorAll("thead th + th, thead td + th").forEach((head) => head.classList.add("number"));
   return el("div", {}, made, el("p", { class: "quiet", text: "Percent; of forgetting percentage points. A metric's formula is in its tooltip." }));
 }
 
@@ -89,7 +89,7 @@ function runPage(run, place, state) {
       el("span", { class: "quiet", text: ` ${run.variant === "default" ? "" : `${run.variant}, `}seed ${run.seed}` })),
     group ? el("p", { class: "quiet", text: group.title }) : null,
     el("p", { class: "sentence", id: "sentence", text: runSentence(run, row, readout) }),
-    el("p", { class: "switches" }, runSwitches(run, rows, readout, place), others),
+    el("p", { class: "pickers" }, runSwitches(run, rows, readout, place), others),
     warnings.map((words) => el("p", { class: "warning", text: words })),
     verifyWarnings(run),
     run.stale ? el("details", { class: "warning" }, el("summary", { text: "stale: code that its numbers depend on changed since this run" }), el("p", { text: run.stale })) : null,
