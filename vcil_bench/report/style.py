@@ -81,6 +81,18 @@ def style_of(method: str) -> MethodStyle:
     return MethodStyle(colours[colour][0], marker)
 
 
+def family_of(method: str) -> str:
+    """Return the family whose hue a method has; a method that is not built in is a family of its own."""
+    colour, _ = _settings()["methods"].get(method, (method, ""))
+    return str(colour)
+
+
+def dashes_of(readout: str) -> list[float]:
+    """Return a readout's dashes and gaps in line widths, nothing for a solid line."""
+    settings = _settings()
+    return list(settings["readouts"].get(readout, settings["other_readouts"]))
+
+
 def built_in() -> list[str]:
     """Return the methods with a style of their own."""
     return list(_settings()["methods"])
@@ -100,7 +112,7 @@ def line_styles(rows: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
         style = style_of(method)
         number = counts.get((style, readout), 0)
         counts[style, readout] = number + 1
-        dashes = settings["readouts"].get(readout, settings["other_readouts"])
+        dashes = dashes_of(readout)
         fill = settings["fills"][number % len(settings["fills"])]
         styles[index] = {
             "color": style.colour,

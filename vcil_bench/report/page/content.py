@@ -10,11 +10,11 @@ from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record
 from vcil_bench.report.curves import legends
 from vcil_bench.report.labels import Labels
-from vcil_bench.report.style import style_of
+from vcil_bench.report.style import dashes_of, family_of, style_of
 from vcil_bench.report.table_file import TableSpec
 from vcil_bench.report.tables import Group, Row, rows
 
-from .leaderboard import FORGETTING, about, standings_of
+from .leaderboard import about, standings_of
 from .outcomes import MORE_NAMES, outcomes_of
 from .pairs import pairs_of
 from .pool import Pool
@@ -59,8 +59,7 @@ def content_of(
             for record in runs:
                 places.setdefault(record.path, (len(sections), len(lines)))
             line = row_of(group, row, legend, [numbers[record.path] for record in runs])
-            marks = [standing["ranks"][metric] for metric in (group.metrics[0], FORGETTING)]
-            lines.append(line | standing | {"marks": marks})
+            lines.append(line | standing)
         sections.append(section_of(group, lines))
         sections[-1] |= {"pairs": pairs_of(group, group_rows), "published": reported_on(group, specs)}
     methods = sorted({record.data["method"]["name"] for record in records})
@@ -71,7 +70,7 @@ def content_of(
             for name, metric in METRICS.items()
         },
         "methods": {name: {"label": Labels().method(name)} for name in methods},
-        "readouts": {name: {"label": Labels().readout(name)} for name in readouts},
+        "readouts": {name: {"label": Labels().readout(name), "dash": dashes_of(name)} for name in readouts},
         "about": about(records, all_rows),
         "groups": sections,
         "runs": [
@@ -88,11 +87,11 @@ def content_of(
 
 
 def _styles(methods: Iterable[str]) -> dict[str, list[str]]:
-    """Return colour, marker and the marker as a character, by method."""
+    """Return colour, marker, the marker as a character and the family, by method."""
     styles = {}
     for method in methods:
         style = style_of(method)
-        styles[method] = [style.colour, style.marker, style.glyph]
+        styles[method] = [style.colour, style.marker, style.glyph, family_of(method)]
     return styles
 
 

@@ -29,18 +29,8 @@ from .thumbnails import Thumbnails
 
 # The script's parts, in the order in which they need each other; they share one scope.
 SCRIPTS = (
-    *(
-        "data",
-        "address",
-        "tools",
-        "colours",
-        "plots",
-        "exports",
-        "filters",
-        "leaderboard",
-        "protocols",
-        "curves",
-    ),
+    *("data", "address", "tools", "colours", "plots", "exports"),
+    *("filters", "leaderboard", "protocols", "curves"),
     *("statistics", "outcomes", "heat", "detail", "losses", "settings", "costs", "classes", "videos"),
     *("run", "row", "pairs", "compare", "routes", "start"),
 )

@@ -35,9 +35,9 @@ class Budget:
         named: Test videos of the largest run whose names are stored.
     """
 
-    videos: int = 2_500_000
-    classes: int = 1_200_000
-    names: int = 600_000
+    videos: int = 1_500_000
+    classes: int = 600_000
+    names: int = 250_000
     named: int = 2_000
 
 

@@ -12,7 +12,7 @@ from vcil_bench.record import Record
 from vcil_bench.report.curves import accuracy_curve, forgetting_curve
 from vcil_bench.report.tables import Group, Row
 
-from .leaderboard import FORGETTING, heads_of, spread
+from .leaderboard import heads_of
 
 
 def kind_of(group: Group) -> str:
@@ -60,8 +60,6 @@ def row_of(group: Group, row: Row, legend: str, runs: list[int]) -> dict[str, An
         "seeds": row.seeds,
         "complete": len(row.complete),
         "incomplete": row.incomplete,
-        "headline": spread(row.values(group.metrics[0])),
-        "forgetting": spread(row.values(FORGETTING)),
         "memory": _memory(row.complete),
         "train_s": round(float(np.mean(times)), 3) if times else None,
         "notes": notes,

@@ -15,7 +15,7 @@ from .command import command
 from .leaderboard import FORGETTING, points
 from .pool import Pool
 
-LOSS_VALUES = 900  # stored per run; a small plot shows no more, and long runs would fill the page
+LOSS_VALUES = 480  # stored per run; a small plot shows no more, and long runs would fill the page
 
 
 def run_of(record: Record, name: str, place: tuple[int, int] | None, pool: Pool) -> dict[str, Any]:
@@ -75,13 +75,13 @@ def _values(record: Record) -> dict[str, dict[str, float]]:
 
 
 def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested sections as one, keys joined by dots."""
+    """Return nested sections as one, keys joined by dots; numbers with six digits."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{before}{key}.")
         else:
-            flat[f"{before}{key}"] = value
+            flat[f"{before}{key}"] = _short(value, 6)
     return flat
 
 
@@ -110,6 +110,6 @@ def _losses(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"every": every, "terms": list(terms), **_columns(kept)}
 
 
-def _short(value: Any) -> Any:
-    """Return a number with the digits that a plot shows."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+def _short(value: Any, digits: int = 4) -> Any:
+    """Return a number with the digits that a plot or a table shows."""
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value

@@ -26,5 +26,10 @@ const colourOf = (method, light) => visible((data.styles[method] || ["#777777"])
 
 /** Colours the signs of methods on the page. */
 function colourSigns(light = !dark.matches) {
-  for (const node of document.querySelectorAll(".sign")) node.style.color = rgba(colourOf(node.dataset.method, light));
+  const colours = new Map();
+  for (const node of document.querySelectorAll(".sign")) {
+    const { method } = node.dataset;
+    if (!colours.has(method)) colours.set(method, rgba(colourOf(method, light)));
+    node.style.color = colours.get(method);
+  }
 }

@@ -14,6 +14,12 @@ function lineName(group, row) {
     distinct(same.map((other) => other.readout)).length > 1 ? row.readout_label : ""].filter(Boolean).join(" ");
 }
 
+/** A line's name beside all others of its group: with the backbone, where its method has run on several. */
+function chipName(group, row) {
+  const several = distinct(withCurves(group).filter((other) => other.method === row.method).map((other) => other.backbone)).length > 1;
+  return lineName(group, row) + (several ? `, ${row.backbone}` : "");
+}
+
 const shortName = (text, most = 22) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const familyOf = (row) => (data.styles[row.method] || [])[3] ?? row.method;
 const headlineOf = (group, row) => row.values[group.all_metrics[0]]?.[0];
@@ -30,7 +36,10 @@ function usualLines(group) {
     const family = JSON.stringify([row.like, familyOf(row)]);
     return !row.bound && !taken.has(family) && taken.add(family);
   });
-  const lines = heads.slice(0, MOST - bounds.length);
+  // Every pretraining gets its share, the one with the best line first.
+  const likes = distinct(heads.map((row) => row.like));
+  const ranks = new Map(likes.flatMap((like) => heads.filter((row) => row.like === like).map((row, i) => [row, i])));
+  const lines = [...heads].sort((a, b) => ranks.get(a) - ranks.get(b)).slice(0, MOST - bounds.length);
   return [...lines, ...bounds.filter((bound) => lines.some((row) => row.like === bound.like))];
 }
 
@@ -62,7 +71,9 @@ function taskTicks(seen, most) {
 function rangeOf(rows, part, fit) {
   const values = rows.flatMap((row) => row.curve[part].mean);
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  if (!fit) return [Math.min(0, Math.floor(low / 10) * 10), part === "accuracy" ? 100.5 : Math.max(100, high)];
+  // Forgetting is small where methods work: at least 20 points, so that little does not look like much.
+  if (part === "forgetting") return [Math.min(0, low) - 1.5, Math.max(high, Math.min(0, low) + 20) + 1.5];
+  if (!fit) return [Math.min(0, low), 101];
   const room = Math.max(1, 0.06 * (high - low));
   return [low - room, high + room];
 }
@@ -173,7 +184,7 @@ function curvesNote(group, rows, active) {
 }
 
 function curvesLabel(group, rows) {
-  const ends = rows.map((row) => `${lineName(group, row)} ${fixed(row.curve.accuracy.mean.at(-1), 1)} %`).join(", ");
+  const ends = rows.map((row) => `${chipName(group, row)} ${fixed(row.curve.accuracy.mean.at(-1), 1)} %`).join(", ");
   return `Accuracy and forgetting after each task on ${groupName(group)}, ${plural(rows.length, "line")}. Accuracy after the last task: ${ends}. The numbers stand in the table below.`;
 }
 
@@ -234,7 +245,7 @@ function chip(group, row, pressed, light) {
     type: "button", class: "chip", "aria-pressed": String(pressed), "data-line": key, title: `${row.like}; ${row.backbone}${row.variant === "default" ? "" : `; ${row.variant}`}`,
     onmouseenter: () => pressed && showBand(key), onmouseleave: () => pressed && showBand(restingBand()),
     onfocus: () => pressed && showBand(key), onblur: () => pressed && showBand(restingBand()),
-  }, line, glyph, ` ${shortName(lineName(group, row), 34)}${row.bound ? " (bound)" : ""}${row.incomplete ? ` ${row.complete}/${row.seeds}` : ""}`);
+  }, line, glyph, ` ${shortName(chipName(group, row), 40)}${row.bound ? " (bound)" : ""}${row.incomplete ? ` ${row.complete}/${row.seeds}` : ""}`);
   node.addEventListener("click", () => {
     const rows = curvesShown.rows.filter((other) => other !== row);
     setLines(pressed ? rows : [...rows, row]);
@@ -263,7 +274,7 @@ function fillCurveTable() {
   const { group, rows } = curvesShown;
   const { seen } = rows[0].curve;
   byId("c-table").replaceChildren(...QUANTITIES.map(([part, long]) => table(`${long}, after each task`, ["line", ...seen.map((number) => `${number} classes`)],
-    rows.map((row) => el("tr", {}, el("th", { scope: "row", text: `${lineName(group, row)}${row.bound ? " (bound)" : ""}` }),
+    rows.map((row) => el("tr", {}, el("th", { scope: "row", text: `${chipName(group, row)}${row.bound ? " (bound)" : ""}` }),
       row.curve[part].mean.map((mean, i) => el("td", { class: "number", text: spread([mean, row.curve[part].std ? row.curve[part].std[i] : null]) })))), "steps")).flatMap((node, i) => [el("h3", { text: QUANTITIES[i][1] }), node]));
 }
 

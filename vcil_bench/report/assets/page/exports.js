@@ -85,10 +85,14 @@ function texParts(heads, most) {
   return parts;
 }
 
+const LONG = 28; // characters of a text column that is not wrapped
+
 function texTabular(sheet, part) {
   const before = sheet.described.length;
   const heads = part.map((at) => sheet.heads[at]);
-  const lines = [`\\begin{tabular}{@{}${"l".repeat(before)}${"r".repeat(part.length)}@{}}`, "\\toprule"];
+  const rowsHere = sheet.blocks.flatMap((block) => block.rows);
+  const texts = sheet.described.map((_, at) => (rowsHere.some((row) => row.about[at].length > LONG) ? ">{\\raggedright\\arraybackslash}p{4.4cm}" : "l"));
+  const lines = [`\\begin{tabular}{@{}${texts.join("")}${"r".repeat(part.length)}@{}}`, "\\toprule"];
   if (heads.some((head) => head.group)) {
     const [cells, rules] = [[], []];
     for (let at = 0; at < heads.length;) {
@@ -115,7 +119,7 @@ function texTabular(sheet, part) {
 function sheetTex(sheet) {
   const comment = (text) => `% ${texText(text)}`;
   const parts = texParts(sheet.heads, sheet.deviations ? 5 : 8);
-  return `${[comment(sheet.title), comment(sheet.note), "% Needs \\usepackage{booktabs}.",
+  return `${[comment(sheet.title), comment(sheet.note), "% Needs \\usepackage{booktabs,array}.",
     "\\begingroup\\small\\centering\\setlength{\\tabcolsep}{4pt}%", parts.map((part) => texTabular(sheet, part)).join("\n\\par\\medskip\n"),
     "\\par\\endgroup"].join("\n")}\n`;
 }

@@ -2,7 +2,7 @@
 
 const FIELDS = { text: "f-text", protocol: "f-protocol", method: "f-method", backbone: "f-backbone", data: "f-data" };
 
-const natural = (a, b) => a.localeCompare(b, "en", { numeric: true });
+const natural = new Intl.Collator("en", { numeric: true }).compare;
 const distinct = (values) => [...new Set(values)];
 const groupName = (group) => [group.dataset, group.short].filter(Boolean).join(" ");
 const methodName = (row) => (row.origin ? `${row.label} [${row.origin}]` : row.label);

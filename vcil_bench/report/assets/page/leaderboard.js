@@ -83,6 +83,12 @@ function splitOrder(text) {
   return at < 0 ? ["", ""] : [text.slice(0, at), text.slice(at + 1)];
 }
 
+function reportedPasses(group, number, words) {
+  if (!words.length) return true;
+  const text = `${groupWords(group)} ${number.label} ${number.readout} ${number.backbone} ${number.source} reported`.toLowerCase();
+  return words.every((word) => text.includes(word));
+}
+
 /** Lines of numbers that papers report: one per method, readout and backbone. */
 function reportedLines(columns, chosen, readout) {
   const wanted = readout && ![BEST, "first"].includes(readout) ? data.readouts[readout].label : null;
@@ -90,10 +96,9 @@ function reportedLines(columns, chosen, readout) {
   const lines = new Map();
   columns.forEach(({ group, metric }, at) => {
     for (const number of group.published ?? []) {
-      const words = `${groupWords(group)} ${number.label} ${number.readout} ${number.backbone} ${number.source} reported`.toLowerCase();
       if (number.metric !== metric || (wanted && number.readout && number.readout !== wanted)
         || (method && number.label !== method) || (chosen.backbone && number.backbone !== chosen.backbone)
-        || !chosen.words.every((word) => words.includes(word))) continue;
+        || !reportedPasses(group, number, chosen.words)) continue;
       const key = JSON.stringify([number.label, number.readout, number.backbone]);
       let line = lines.get(key);
       if (!line) lines.set(key, line = { reported: number, key, cells: columns.map(() => []) });
@@ -116,9 +121,11 @@ function boardOf(state) {
   columns = columns.filter((_, at) => kept[at]);
   const ranked = lines.filter(({ row }) => !row.bound).map(thin);
   const likes = distinct(ranked.map(({ row }) => row.like)).sort(natural);
-  const blocks = likes.map((like) => ({
-    title: like, lines: sortLines(ranked.filter(({ row }) => row.like === like), columns, state.get("order")),
-  }));
+  const blocks = likes.map((like) => {
+    const members = ranked.filter(({ row }) => row.like === like);
+    const backbone = shared(members.map(({ row }) => row.backbone));
+    return { title: [like, backbone].filter(Boolean).join(" · "), lines: sortLines(members, columns, state.get("order")) };
+  });
   const bounds = lines.filter(({ row }) => row.bound).map(thin);
   if (bounds.length) blocks.push({ title: "Bounds, not ranked: trained on the videos of all tasks so far", bound: true, lines: sortLines(bounds, columns, state.get("order")) });
   if (reported.length) blocks.push({ title: "Reported in papers: not measured here, not ranked", reported: true, lines: reported.map(thin) });
@@ -128,9 +135,9 @@ function boardOf(state) {
 /** What tells a line from others of its method in its block. */
 function lineNotes(line, block) {
   const others = block.lines.filter((other) => other.row.label === line.row.label && other.row.origin === line.row.origin);
-  const notes = [];
-  if (distinct(others.map((other) => other.row.backbone)).length > 1) notes.push(line.row.backbone);
-  if (distinct(others.map((other) => other.row.variant)).length > 1 && line.row.variant !== "default") notes.push(line.row.variant);
+  const notes = block.bound || distinct(others.map((other) => other.row.backbone)).length > 1 ? [line.row.backbone] : [];
+  const alike = others.filter((other) => other.row.backbone === line.row.backbone);
+  if (distinct(alike.map((other) => other.row.variant)).length > 1 && line.row.variant !== "default") notes.push(line.row.variant);
   return notes;
 }
 
@@ -197,9 +204,8 @@ function boardTable(board, state) {
     block.lines.map((line) => el("tr", {},
       line.reported
         ? el("th", { scope: "row" }, line.reported.label, line.reported.backbone ? el("small", { text: ` ${line.reported.backbone}` }) : null)
-        : el("th", { scope: "row" }, sign(line.row), " ", el("a", { href: pathOf(line.cells.find(Boolean).id), text: methodName(line.row) }),
-          lineNotes(line, block).map((note) => el("small", { title: note, text: ` ${note}` })),
-          block.bound ? el("small", { text: ` bound · ${line.row.like}` }) : null),
+        : el("th", { scope: "row" }, sign(line.row), " ", el("a", { href: pathOf(line.cells.find(Boolean).id), text: methodName(line.row), title: line.row.like }),
+          lineNotes(line, block).map((note) => el("small", { title: note, text: ` ${note}` }))),
       el("td", { class: "aside", text: readoutOf(line) }), el("td", { class: "aside", text: exemplarsOf(line) }),
       line.cells.map((cell, at) => (line.reported ? reportedCell(cell) : boardCell(cell, columns[at], deviations, allStale)))))));
   return { node: el("table", { class: "board" }, el("caption", { class: "unseen", text: "Methods and protocols" }), boardHead(columns, state.get("order")), bodies), allStale };
@@ -235,7 +241,7 @@ function updateBoard(state = homeState()) {
     return;
   }
   const { node, allStale } = boardTable(board, state);
-  box.replaceChildren(scroller("Leaderboard", node));
+  box.replaceChildren(scroller("Table of methods and protocols", node));
   byId("board-notes").textContent = boardNotes(board, state, allStale);
   const more = byId("b-variants-label");
   more.hidden = !board.hiddenVariants && state.get("variants") !== "yes";
@@ -314,7 +320,7 @@ function startBoard() {
     // The third click leads back to the order there was.
     const next = sorted !== label ? first : direction === first ? second : null;
     change("order", next && `${label}:${next}`);
-    [...byId("board").querySelectorAll("button.sort")].find((one) => one.dataset.label === label).focus();
+    [...byId("board").querySelectorAll("button.sort")].find((one) => one.dataset.label === label).focus({ preventScroll: true });
   });
 }
 

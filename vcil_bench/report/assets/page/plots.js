@@ -23,7 +23,7 @@ const CONFIG = {
 
 function axis(colours, title, more = {}) {
   return {
-    title: { text: title, standoff: 8 }, gridcolor: colours.grid, linecolor: colours.line, zerolinecolor: colours.line,
+    title: { text: title, standoff: 8, font: { size: 12.5 } }, gridcolor: colours.grid, linecolor: colours.line, zerolinecolor: colours.line,
     automargin: true, ...more,
   };
 }

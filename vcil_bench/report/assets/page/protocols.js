@@ -28,7 +28,7 @@ function exemplarText(row) {
   const use = row.memory;
   const parts = [row.exemplars];
   if (use && use.bytes) parts.push(bytes(use.bytes));
-  if (use && use.statistics_bytes) parts.push(`statistics ${bytes(use.statistics_bytes)}`);
+  if (use && use.statistics_bytes) parts.push(`stats ${bytes(use.statistics_bytes)}`);
   return parts.join(" · ");
 }
 
@@ -42,19 +42,28 @@ const readoutWords = (row) => ({
   text: "classifier: text prompts",
 }[row.readout] || `classifier: ${row.readout}`);
 
+/** The metrics of a protocol's table: those that it asks for, and forgetting. */
+const metricsOf = (group) => distinct([...group.metrics, "backward_forgetting"]);
+
+function valueCell(row, metric) {
+  const pair = row.values[metric];
+  if (!pair) return "–";
+  return [ranked(fixed(pair[0]), row.ranks[metric]), pair[1] === null ? null : el("small", { text: ` ± ${fixed(pair[1])}` })];
+}
+
 /** The columns of a protocol's table. `plain` is a cell as text, by which empty and constant columns are known. */
 function columnsOf(group) {
-  const metrics = group.all_metrics.map((name, at) => ({
+  const metrics = metricsOf(group).map((name, at) => ({
     key: at ? name : "headline", metric: name, number: true, first: data.metrics[name].up ? "descending" : "ascending",
     title: `${shortTitle(name)}\u00a0${data.metrics[name].up ? "↑" : "↓"}`, help: `${data.metrics[name].title}: ${data.metrics[name].formula}`,
     sort: (row) => row.values[name] && row.values[name][0], plain: (row) => spread(row.values[name]),
-    cell: (row) => [ranked(spread(row.values[name]), row.ranks[name])],
+    cell: (row) => valueCell(row, name),
   }));
-  const main = group.all_metrics[0];
+  const main = group.metrics[0];
   return [
     { key: "readout", title: "Readout", what: "readout", sort: (row) => lower(row.readout_label), plain: (row) => row.readout_label,
       cell: (row) => el("span", { title: readoutWords(row), text: row.readout_label }) },
-    { key: "variant", title: "Variant", what: "variant", sort: (row) => lower(row.variant), plain: (row) => row.variant, kind: "short", cell: (row) => el("span", { title: row.variant, text: row.variant }) },
+    { key: "variant", title: "Variant", what: "variant", hidden: true, plain: (row) => row.variant },
     metrics[0],
     { key: "behind", title: "Behind best", number: true, help: "Minus the best ranked row with the same pretraining, in percentage points, with the 95 % interval of a paired bootstrap over test videos",
       sort: (row) => (row.behind[main] ? Math.abs(row.behind[main].diff) : row.ranks[main] === "best" ? 0 : null), plain: (row) => behindText(row, main), behind: main },
@@ -62,14 +71,14 @@ function columnsOf(group) {
     { key: "exemplars", title: "Exemplars", what: "exemplars", kind: "short", sort: (row) => row.memory && row.memory.bytes + row.memory.statistics_bytes, plain: exemplarText,
       cell: (row) => el("span", { title: exemplarWords(row), text: exemplarText(row) }) },
     { key: "seeds", title: "Orders", what: "class orders finished", help: "Finished class orders of those the protocol asks for", sort: (row) => row.complete / row.seeds, plain: (row) => `${row.complete}/${row.seeds}`, cell: seedsButton, keep: true },
-    { key: "backbone", title: "Backbone", what: "backbone", sort: (row) => lower(row.backbone), plain: (row) => row.backbone, kind: "short" },
+    { key: "backbone", title: "Backbone", what: "backbone", perBlock: true, sort: (row) => lower(row.backbone), plain: (row) => row.backbone, kind: "short" },
     { key: "train", title: "Training", number: true, help: "Mean time of training, all tasks", sort: (row) => row.train_s, plain: (row) => (row.train_s === null ? "" : duration(row.train_s)) },
-    { key: "notes", title: "Notes", what: "note", kind: "short", sort: (row) => lower(row.notes.join(" ")), plain: (row) => row.notes.filter((note) => !isSeedNote(row, note)).join("; "), cell: notesButton },
+    { key: "notes", title: "Notes", what: "note", kind: "short", sort: (row) => lower(row.notes.join(" ")), plain: (row) => notesOf(row).join("; "), cell: notesButton },
   ];
 }
 
-/** "2 of 3 seeds" stands in a column of its own. */
-const isSeedNote = (row, note) => note === `${row.complete} of ${row.seeds} seeds`;
+/** A row's notes but for the number of seeds, which has a column of its own. */
+const notesOf = (row) => row.notes.map((note) => note.replace(/^\d+ of \d+ seeds(, )?/, "")).filter(Boolean);
 
 /** A metric's name as a column has it. */
 function shortTitle(name) {
@@ -92,7 +101,7 @@ function seedsButton(row) {
   const unfinished = row.runs.some((number) => data.runs[number].status !== "complete");
   const button = el("button", {
     type: "button", class: row.incomplete || unfinished ? "pop lack" : "pop", text: `${row.complete}/${row.seeds}`,
-    "aria-label": `${row.complete} of ${plural(row.seeds, "class order")} finished: runs`, "aria-haspopup": "true",
+    "aria-label": `${row.complete}/${plural(row.seeds, "class order")} finished: runs`, "aria-haspopup": "dialog",
   });
   button.addEventListener("click", () => popUp(button, el("p", { class: "quiet", text: "Runs, by seed of the class order" }),
     el("ul", {}, row.runs.map((number) => {
@@ -103,24 +112,25 @@ function seedsButton(row) {
 }
 
 function notesButton(row) {
-  const notes = row.notes.filter((note) => !isSeedNote(row, note));
+  const notes = notesOf(row);
   if (!notes.length) return null;
-  const button = el("button", { type: "button", class: "pop note-line", text: notes.join("; "), title: notes.join("; "), "aria-haspopup": "true" });
+  const button = el("button", { type: "button", class: "pop note-line", text: notes.join("; "), title: notes.join("; "), "aria-haspopup": "dialog" });
   button.addEventListener("click", () => popUp(button, notes.map((note) => el("p", { text: note }))));
   return button;
 }
 
 /** Columns as a table of these rows shows them, and in words those in which they do not differ. */
-function visibleColumns(columns, rows) {
-  const [shownColumns, constant] = [[], []];
+function visibleColumns(columns, rows, blocks) {
+  const [shownColumns, constant, told] = [[], [], []];
   for (const column of columns) {
     const values = distinct(rows.map((row) => column.plain(row) ?? ""));
     const empty = values.every((value) => value === "" || value === "–");
     if (column.metric === undefined && empty) continue;
     if (column.what && !column.keep && values.length === 1 && rows.length > 1) constant.push(`${column.what}: ${values[0]}`);
+    else if (column.perBlock && blocks.every((block) => block.bound || distinct(block.rows.map(column.plain)).length === 1)) told.push(column);
     else shownColumns.push(column);
   }
-  return { shownColumns, constant };
+  return { shownColumns, constant, told };
 }
 
 /** Rows in their blocks: like pretraining together, bounds apart. */
@@ -152,15 +162,26 @@ function tableOf(section, state, chosen) {
   const sorted = [method, ...section.columns].find((column) => column.key === key) ?? section.columns.find((column) => column.key === "headline");
   const direction = key === sorted.key ? given : sorted.first;
   rows.sort(rowCompare(sorted, direction));
-  return { rows, blocks: blocksOf(rows), sorted, direction, method, ...visibleColumns(section.columns, rows) };
+  const blocks = blocksOf(rows);
+  return { rows, blocks, sorted, direction, method, ...visibleColumns(section.columns, rows, blocks) };
 }
 
-function makeLine(section, row, columns) {
+/** What a row adds to its method's name: its variant, and where the heading of its block cannot say it, the backbone. */
+function rowAsides(row, block, told) {
+  const alike = block.rows.filter((other) => other.method === row.method && other.backbone === row.backbone && other.origin === row.origin);
+  const variant = row.variant !== "default" && distinct(alike.map((other) => other.variant)).length > 1 ? row.variant : "";
+  return [...block.bound ? told.map((column) => column.plain(row)) : [], variant].filter(Boolean);
+}
+
+const blockTitle = (block, told) => [block.title, ...block.bound ? [] : told.map((column) => column.plain(block.rows[0]))].join(" · ");
+
+function makeLine(section, row, columns, asides) {
   const box = el("input", { type: "checkbox", "aria-label": `compare ${methodName(row)}, ${row.readout_label}, ${row.variant}` });
   box.checked = ticked.includes(row);
   box.addEventListener("change", () => tick(section.group, row, box.checked));
   const line = el("tr", {}, el("td", { class: "tick" }, box),
-    el("th", { scope: "row" }, sign(row), " ", el("a", { href: pathOf(row.id), text: methodName(row) })),
+    el("th", { scope: "row" }, sign(row), " ", el("a", { href: pathOf(row.id), text: methodName(row) }),
+      asides.map((text) => el("small", { title: text, text: ` ${text}` }))),
     columns.map((column) => el("td", { class: column.number ? "number" : column.kind }, [column.cell ? column.cell(row) : column.plain(row)].flat())));
   line.dataset.row = row.id;
   line.addEventListener("click", (event) => {
@@ -173,7 +194,10 @@ function makeLine(section, row, columns) {
 
 function fillSection(section, state = homeState(), chosen = chosenFilters(state)) {
   const shownTable = tableOf(section, state, chosen);
-  const { blocks, shownColumns, constant, sorted, direction, method } = shownTable;
+  const { blocks, constant, sorted, direction, method, told } = shownTable;
+  let shownColumns = shownTable.shownColumns.filter((column) => !column.hidden);
+  // A phone has room for little more than one number.
+  if (narrow.matches) shownColumns = [...shownColumns.filter((column) => column.number), ...shownColumns.filter((column) => !column.number)];
   const several = blocks.length > 1;
   const heads = [method, ...shownColumns].map((column) => el("th", {
     scope: "col", class: column.number ? "number" : column.kind, "data-key": column.key, "data-title": column.title, title: column.help,
@@ -182,8 +206,8 @@ function fillSection(section, state = homeState(), chosen = chosenFilters(state)
   section.table.replaceChildren(
     el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "tick" }, el("span", { class: "unseen", text: "Compare" })), heads)),
     ...blocks.map((block) => el("tbody", { class: block.bound ? "bounds" : null },
-      several ? el("tr", { class: "like" }, el("th", { scope: "rowgroup", colspan: 2 + shownColumns.length }, el("span", { text: block.title }))) : null,
-      block.rows.map((row) => makeLine(section, row, shownColumns)))));
+      several ? el("tr", { class: "like" }, el("th", { scope: "rowgroup", colspan: 2 + shownColumns.length }, el("span", { text: blockTitle(block, told) }))) : null,
+      block.rows.map((row) => makeLine(section, row, shownColumns, rowAsides(row, block, told))))));
   if (!several && blocks[0]) constant.unshift(`pretraining: ${blocks[0].title}`);
   section.constant.textContent = constant.length ? `All rows: ${constant.join("; ")}.` : "";
   section.notes.textContent = formulas(section.group);
@@ -194,8 +218,8 @@ function fillSection(section, state = homeState(), chosen = chosenFilters(state)
 /** A table as exports have it. */
 function sectionSheet(section) {
   const state = homeState();
-  const { blocks, shownColumns, method, constant } = tableOf(section, state, chosenFilters(state));
-  const about = [method, ...shownColumns.filter((column) => !column.metric && !column.behind)];
+  const { blocks, shownColumns, method, told } = tableOf(section, state, chosenFilters(state));
+  const about = [method, ...[...shownColumns, ...told].filter((column) => !column.metric && !column.behind)];
   const numbers = shownColumns.filter((column) => column.metric || column.behind);
   return {
     title: `${groupName(section.group)}${section.group.kind === "real" ? "" : ` (${section.group.kind})`}`, note: [section.constant.textContent, formulas(section.group)].filter(Boolean).join(" "),
@@ -215,12 +239,11 @@ function sectionSheet(section) {
         }),
       })),
     })),
-    constant,
   };
 }
 
 function formulas(group) {
-  const lines = group.all_metrics.map((name) => `${shortTitle(name)}: ${data.metrics[name].formula}.`);
+  const lines = metricsOf(group).map((name) => `${shortTitle(name)}: ${data.metrics[name].formula}.`);
   return "Percent (differences and forgetting in percentage points); mean ± standard deviation over class orders. Bold: best among methods with the same pretraining, and any that do not "
     + "differ significantly from it (paired bootstrap over test videos, 95 %); underlined: second. Bounds, stale rows and rows with missing class orders are not ranked; "
     + `forgetting is not ranked where nothing is trained, and is to be read with the accuracy. ${lines.join(" ")}`;
@@ -309,6 +332,7 @@ function openSection(label) {
 }
 
 function startTables() {
+  narrow.addEventListener("change", () => updateTables());
   const many = data.groups.length > 3;
   sections.push(...data.groups.map((group, index) => makeSection(group, index, !many || index === 0)));
   byId("groups").append(...sections.map((section) => section.box));

@@ -107,7 +107,7 @@ function showHome(place, before) {
   if (returned) sit(returned);
   else if (goal && (goal.tabIndex === -1 || opened)) {
     goal.scrollIntoView();
-    (goal.tabIndex === -1 ? goal : goal.querySelector("summary")).focus({ preventScroll: true });
+    (opened ? opened.querySelector("summary") : goal).focus({ preventScroll: true });
   }
 }
 

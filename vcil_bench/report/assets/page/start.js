@@ -54,7 +54,8 @@ document.addEventListener("DOMContentLoaded", () => {
 dark.addEventListener("change", () => redraw());
 let closed = [];
 window.addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("details:not([open])")];
+  // Paper has what is open on the screen, and all explanations.
+  closed = [...document.querySelectorAll("#run details:not([open]), .formulas-box:not([open])")];
   closed.forEach((one) => { one.open = true; });
   redraw(true, true);
 });
