@@ -97,7 +97,7 @@ def test_rows_are_means_of_finished_runs_and_say_what_is_missing() -> None:
     data += [record_data(seed=3, status="failed", reason="out of memory", correct=[[4]])]
     (group,) = content(site(*data))["groups"]
     (row,) = group["rows"]
-    assert row["values"]["average_incremental_accuracy"] == pytest.approx([66.6667, 11.7851])
+    assert row["values"]["average_incremental_accuracy"] == pytest.approx([66.666667, 11.785113])
     assert (row["complete"], row["seeds"], row["incomplete"], len(row["runs"])) == (2, 3, True, 3)
     assert row["notes"] == ["2 of 3 seeds, 1 failed", "seed 3 failed: out of memory"]
     assert row["curve"]["seen"] == [2, 3]

@@ -19,7 +19,7 @@ from vcil_bench.report.ranking import Candidate, is_bound, learns, like_of
 from vcil_bench.report.tables import Group, Row, standings, warnings_of
 
 FORGETTING = "backward_forgetting"
-DECIMALS = 4  # of percent
+DECIMALS = 6  # of percent, so that rounding for the eye is the only one that shows
 
 
 def metrics_of(group: Group) -> list[str]:

@@ -12,7 +12,7 @@ from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record
 
 from .command import command
-from .leaderboard import FORGETTING
+from .leaderboard import FORGETTING, points
 from .pool import Pool
 
 LOSS_VALUES = 480  # stored per run; a small plot shows no more, and long runs would fill the page
@@ -69,7 +69,7 @@ def _values(record: Record) -> dict[str, dict[str, float]]:
     chosen = record.data["protocol"]["metrics"]
     names = dict.fromkeys([chosen["headline"], *chosen["also"], FORGETTING, *METRICS])
     return {
-        readout: {name: round(100 * record.metric(name, readout), 4) for name in names}
+        readout: {name: points(record.metric(name, readout)) for name in names}
         for readout in record.data["method"]["readouts"]
     }
 

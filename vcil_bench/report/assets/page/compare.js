@@ -118,7 +118,7 @@ function metricsDifferences(metrics, shared) {
     [fixed(one.first), fixed(one.second), signed(one.difference), one.interval ? `${signed(one.interval[0])} to ${signed(one.interval[1])}` : "–",
       `${one.wins}–${one.losses}${one.ties ? `–${one.ties}` : ""}`, probability(one.p)].map((text) => el("td", { class: "number", text }))));
   const made = table("Metrics of both", ["metric", "A", "B", "A − B", "95 % interval", metrics.some((one) => one.ties) ? "won–lost–tied" : "won–lost", "p"], rows, "metrics");
-  made.querySelectorAll("thead th + th").forEach((head) => head.classList.add("number"));
+  made.querySelectorAll("thead th + th, thead td + th").forEach((head) => head.classList.add("number"));
   const best = metrics.length ? metrics[0].best : 1;
   return [made, el("p", { class: "quiet", text: "Percent and percentage points, mean over class orders. Interval: paired bootstrap over test videos, for these class "
     + "orders; of a protocol's headline and of forgetting, where all predictions are there (others: vcil-bench compare). p: two-sided sign test over class orders. "
@@ -190,7 +190,7 @@ function videosOfBoth(shared, outcomes) {
       [test.both, test.firstOnly, test.secondOnly, test.neither, probability(test.p)].map((text) => el("td", { class: "number", text })));
   });
   const made = table("Videos by who recognises them", ["class order", "both right", "only A", "only B", "neither", "p"], rows, "mcnemar");
-  made.querySelectorAll("thead th + th").forEach((head) => head.classList.add("number"));
+  made.querySelectorAll("thead th + th, thead td + th").forEach((head) => head.classList.add("number"));
   const classes = classesOfOne(pairs, names);
   const most = Math.max(1, ...classes.map(({ a, b }) => Math.abs(a - b)));
   const named = pairs.every((videos) => videos.every(({ name }) => name !== null));
@@ -234,11 +234,11 @@ function comparePage(group, a, b, place, pickers) {
   if (shared.alone.length) warnings.push(`Left out, since only one of the two has them: seed ${shared.alone.join(", ")}.`);
   const metrics = shared.seeds.length ? group.all_metrics.map((name) => metricDifference(name, a, b, shared, group)).filter(Boolean) : [];
   const head = [
-    el("p", { class: "crumbs" }, homeLink()),
+    el("p", { class: "crumbs" }, homeLink(), el("a", { href: `#protocols/${encodeURIComponent(group.label)}`, text: protocolName(group) })),
     el("h1", { tabindex: "-1", id: "compare-title" }, letter("A"), el("a", { href: a.link, text: a.name }), " against ", letter("B"), el("a", { href: b.link, text: b.name })),
     el("p", { class: "quiet", text: `${group.title}; ${shared.seeds.length ? orders(shared.seeds) : "no class order in common"}.` }),
     shared.seeds.length ? el("p", { class: "sentence", id: "sentence", text: compareSentence(metrics, a, b, shared) }) : null,
-    el("p", { class: "switches" }, pickers),
+    el("p", { class: "pickers" }, pickers),
     warnings.map((words) => el("p", { class: "warning", text: words })),
   ];
   const names = `${a.name} against ${b.name}`;

@@ -24,7 +24,7 @@ const costKeys = (runs) => [...new Set(runs.flatMap((run) => Object.keys(run.cos
 
 function costTable(label, heads, lines) {
   const made = table(label, heads, lines, "costs");
-  made.querySelectorAll("thead th + th").forEach((head) => head.classList.add("number"));
+  made.querySelectorAll("thead th + th, thead td + th").forEach((head) => head.classList.add("number"));
   return made;
 }
 

@@ -41,10 +41,10 @@ class Draft {
     const kept = parts.filter((part) => part);
     const list = el("nav", { class: "contents", "aria-label": "On this page" }, el("ul", {},
       kept.map(([id, name]) => el("li", {}, partLink(this.place, id, name)))));
-    const sections = kept.map(([id, name, ...content]) => el("section", { id: `part-${id}`, "aria-labelledby": `part-${id}-title` },
+    const sections = kept.map(([id, name, ...content]) => el("section", { id: `part-${id}` },
       el("h2", { id: `part-${id}-title`, tabindex: "-1", text: name }), ...content.flat(Infinity)));
     return {
-      title, nodes: [el("div", { class: "head" }, ...head.flat(Infinity).filter((node) => node)),
+      title, nodes: [el("div", { class: "detail-head" }, ...head.flat(Infinity).filter((node) => node)),
         el("div", { class: "detail" }, list, el("div", { class: "parts" }, sections))],
       draw: (light) => this.draw(light), ready: Promise.all(this.waiting),
     };
@@ -121,7 +121,7 @@ function curves(draft, name, seen, accuracy, drops) {
 
 /** A matrix beside its curves, or above them where it is wide. */
 function besides(size, matrix, ...rest) {
-  return el("div", { class: "columns" }, el("div", { class: size > 8 ? "whole-row" : null }, matrix), rest.flat());
+  return el("div", { class: "columns" }, el("div", { class: size > 8 ? "whole-row" : null }, matrix), ...rest.flat());
 }
 
 const homeLink = () => el("a", { href: `#${homeAddress()}`, id: "back", text: "← all results" });

@@ -115,7 +115,7 @@ function nothing(kind, place) {
   return {
     title: "no such page", draw: () => {}, ready: Promise.resolve(),
     nodes: [el("p", { class: "crumbs" }, homeLink()),
-      el("h1", { tabindex: "-1", text: NONE[kind] || "No such page" }),
+      el("h1", { tabindex: "-1", text: Object.hasOwn(NONE, kind) ? NONE[kind] : "No such page" }),
       el("p", {}, "Nothing here has the address ", el("code", { text: `#${plain(place)}` }),
         ". It may belong to another report, or to records that are no longer part of this one.")],
   };

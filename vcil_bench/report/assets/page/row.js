@@ -58,7 +58,7 @@ function forgettingTable(row, runs) {
       differenceCell(-mean(falls), most, `BWF's term: ${fixed(mean(falls))} percentage points`),
       falls.map((fall) => differenceCell(-fall, most)));
   });
-  return [table("Forgetting of every task", ["", "when learnt", "at best", "at the end", "change", ...runs.map((run) => `seed ${run.seed}`)], rows, "heat"),
+  return [table("Forgetting of every task", ["", "when learnt", "at best", "at the end", "change", ...runs.map((run) => `seed ${run.seed}`)], rows, "heat narrow-heads"),
     el("p", { class: "quiet", text: "Accuracy in percent, mean over class orders; change from just after a task was learnt to the end, in percentage points, mean and every order. The last task has nothing to forget yet." })];
 }
 
@@ -161,21 +161,22 @@ function rowPage(group, row, place, state) {
   warnings.push(...row.notes);
   const variants = group.rows.filter((other) => other !== row && other.method === row.method && other.backbone === row.backbone);
   const head = [
-    el("p", { class: "crumbs" }, homeLink()),
+    el("p", { class: "crumbs" }, homeLink(), el("a", { href: `#protocols/${encodeURIComponent(group.label)}`, text: protocolName(group) })),
     el("h1", { tabindex: "-1", id: "row-title" }, `${row.label} on ${protocolName(group)}`,
       el("span", { class: "quiet", text: ` ${[row.origin ? `from ${row.origin}` : "", row.variant === "default" ? "" : row.variant, row.readout_label].filter(Boolean).join(", ")}` })),
     el("p", { class: "quiet", text: group.title }),
     el("p", { class: "sentence", id: "sentence", text: rowSentence(row, runs) }),
-    el("p", { class: "switches" }, rowPicker(group, row),
+    el("p", { class: "pickers" }, rowPicker(group, row),
       variants.length ? el("details", { class: "also" }, el("summary", { text: `${plural(variants.length, "other row")} of ${row.label}` }),
         el("ul", {}, variants.map((other) => el("li", {}, el("a", { href: rowLink(other), text: rowName(other) }))))) : null),
     warnings.map((words) => el("p", { class: "warning", text: words })),
   ];
+  const [accuracy, drops] = runs.length
+    ? curves(draft, row.method, runs[0].seen, over(runs, (run) => overallOf(run, row.readout)), over(runs, (run) => dropsOf(run, row.readout))) : [];
   const outcomes = Promise.all(runs.map((run) => outcomeOf(run, row.readout)));
   return draft.page(`${rowName(row)} on ${group.label}`, head, [
-    runs.length ? ["accuracy", "Accuracy, task by task", besides(runs[0].seen.length, meanMatrix(row, runs),
-      curves(draft, row.method, runs[0].seen, over(runs, (run) => overallOf(run, row.readout)), over(runs, (run) => dropsOf(run, row.readout))))] : null,
-    runs.length ? ["forgetting", "Forgetting, task by task", forgettingTable(row, runs)] : null,
+    runs.length ? ["accuracy", "Accuracy, task by task", besides(runs[0].seen.length, meanMatrix(row, runs), accuracy)] : null,
+    runs.length ? ["forgetting", "Forgetting, task by task", besides(runs.length, forgettingTable(row, runs), drops)] : null,
     ["orders", "Class orders side by side", seedsTable(group, row)],
     runs.length ? ["confusion", "Old and new classes confused", draft.later(outcomes, (all) => confusionPart(draft, runs, all))] : null,
     runs.length ? ["cost", "Cost", costsOfRuns(runs), el("details", {}, el("summary", { text: "task by task, mean over class orders" }), costsPerTask(runs))] : null,

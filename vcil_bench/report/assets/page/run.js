@@ -39,11 +39,12 @@ function commandBlock(run) {
 function metricsTable(run) {
   const values = Object.entries(run.values);
   if (!values.length) return null;
-  const names = Object.keys(values[0][1]);
   const title = (name) => (data.readouts[name] ? data.readouts[name].label : name);
-  return table("Metrics, %", ["classifier", ...names.map((name) => data.metrics[name].title + (data.metrics[name].up ? " ↑" : " ↓"))],
-    values.map(([readout, all]) => el("tr", {}, el("th", { scope: "row", text: title(readout) }), names.map((name) =>
-      el("td", { class: "number", text: fixed(all[name]), title: data.metrics[name].formula })))), "metrics");
+  const made = table("Metrics, %", ["metric", ...values.map(([readout]) => title(readout))], Object.keys(values[0][1]).map((name) => el("tr", {},
+    el("th", { scope: "row", title: data.metrics[name].formula, text: `${data.metrics[name].title} ${data.metrics[name].up ? "↑" : "↓"}` }),
+    values.map(([, all]) => el("td", { class: "number", text: fixed(all[name]) })))), "metrics");
+  made.querySelectorAll("thead th + th, thead td + th").forEach((head) => head.classList.add("number"));
+  return el("div", {}, made, el("p", { class: "quiet", text: "Percent; of forgetting percentage points. A metric's formula is in its tooltip." }));
 }
 
 function tasksTable(run) {
@@ -88,15 +89,15 @@ function runPage(run, place, state) {
       el("span", { class: "quiet", text: ` ${run.variant === "default" ? "" : `${run.variant}, `}seed ${run.seed}` })),
     group ? el("p", { class: "quiet", text: group.title }) : null,
     el("p", { class: "sentence", id: "sentence", text: runSentence(run, row, readout) }),
-    el("p", { class: "switches" }, runSwitches(run, rows, readout, place), others),
+    el("p", { class: "pickers" }, runSwitches(run, rows, readout, place), others),
     warnings.map((words) => el("p", { class: "warning", text: words })),
     verifyWarnings(run),
     run.stale ? el("details", { class: "warning" }, el("summary", { text: "stale: code that its numbers depend on changed since this run" }), el("p", { text: run.stale })) : null,
   ];
   return draft.page(`${name}, ${run.variant === "default" ? "" : `${run.variant}, `}seed ${run.seed}, ${group ? group.label : ""}`, head, [
     ["accuracy", "Accuracy, task by task", matrix.length
-      ? besides(pooled(run.test_videos).length, [countsTable(run, readout), el("p", { class: "quiet", text: "Correct test videos of every task, of all its test videos." }), metricsTable(run)],
-        curves(draft, method.name, run.seen, over([run], () => overallOf(run, readout)), over([run], () => dropsOf(run, readout))))
+      ? besides(pooled(run.test_videos).length, [countsTable(run, readout), el("p", { class: "quiet", text: "Correct test videos of every task, of all its test videos." })],
+        curves(draft, method.name, run.seen, over([run], () => overallOf(run, readout)), over([run], () => dropsOf(run, readout))), metricsTable(run))
       : el("p", { class: "quiet", text: "No task was finished." })],
     ["settings", "Settings that differ from the default", changedPart(run)],
     matrix.length ? ["classes", "Classes", draft.later(outcome, (all) => classesPart(run, all, state))] : null,

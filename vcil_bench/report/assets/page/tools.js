@@ -57,7 +57,7 @@ function scroller(label, table) {
 
 function table(label, headers, rows, kind = "") {
   return scroller(label, el("table", { class: kind },
-    headers.length ? el("thead", {}, el("tr", {}, headers.map((text) => el("th", { scope: "col", text })))) : null,
+    headers.length ? el("thead", {}, el("tr", {}, headers.map((text) => (text === "" ? el("td") : el("th", { scope: "col", text }))))) : null,
     el("tbody", {}, rows)));
 }
 

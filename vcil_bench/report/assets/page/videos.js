@@ -47,7 +47,7 @@ function videosPart(run, outcome) {
     [fate.videos, fate.learnt, fate.lost.length, fate.gained].map((number) => el("td", { class: "number", text: number }))));
   if (!summary.length) return el("p", { class: "quiet", text: "Nothing has been learnt after the first task yet." });
   const made = table("Videos learnt and lost, by task", ["task", "test videos", "right when learnt", "of these wrong at the end", "wrong when learnt, right at the end"], summary, "fates");
-  made.querySelectorAll("thead th + th").forEach((head) => head.classList.add("number"));
+  made.querySelectorAll("thead th + th, thead td + th").forEach((head) => head.classList.add("number"));
   const lists = !outcome.videos.names ? el("p", { class: "quiet", text: "Names of videos are on this page for small runs only." })
     : all.slice(0, -1).filter((fate) => fate.lost.length).map((fate) => {
       const box = el("details", { class: "fate" }, el("summary", { text: `Task ${fate.task + 1}: ${plural(fate.lost.length, "video")} learnt and lost` }));
