@@ -1,4 +1,4 @@
-"""Manifest, task stream, look-up in the store and a pass's list at 100,000 to 10 million videos, without a pixel.
+"""Manifest, task stream, look-up in the store and a pass's list at up to 10 million videos, without a pixel.
 
 Entries are made in memory, as a list whose files were read before gives them; what is done with them is the
 harness's own code. Each size has a process of its own, which stops before a stage that would take more than

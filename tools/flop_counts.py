@@ -1,8 +1,8 @@
 """Operations of a whole run, counted on small ones: a method's own code, on the real network at full size.
 
 A run of three tasks with a few videos each is counted phase by phase by the harness's own counter
-(``vcil_bench/training/flops.py``), together with what each phase visits: videos of the task, exemplars of new and
-of old classes, for how many epochs. ``run_flops`` multiplies that by the visits of a protocol. Tests hold it to
+(``vcil_bench/training/flops.py``), together with what each phase visits: videos of the task, exemplars of new
+and of old classes, for how many epochs. ``work`` multiplies that by the visits of a protocol. Tests hold it to
 what records of whole runs have counted.
 """
 
@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
 from pretended_compute import Pretended
+
 from vcil_bench.data.clips import SecondClip
 from vcil_bench.data.loader import PLAIN, VIEWS, Batch, ClipLoader, Item, RowBatch, Sample
 from vcil_bench.method import Method, RunContext
 from vcil_bench.nets.backbones import backbone
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import Protocol
-from vcil_bench.protocol.budget import allowed_videos
 from vcil_bench.run import seeded
 from vcil_bench.run.loop import within_reach
 from vcil_bench.run.plan import plain_values
@@ -243,9 +242,7 @@ def count(
             test.append(float(numbers[0]))
             state_bytes.append(sum(t.numel() * t.element_size() for t in method.state_dict().values()))
             trainable.append(sum(p.numel() for p in method.parameters() if p.requires_grad))
-    return Counted(
-        cls.name, name, plain_values(resolved), spec.clip.frames, learn, test, state_bytes, trainable
-    )
+    return Counted(cls.name, name, plain_values(resolved), spec.clip.frames, learn, test, state_bytes, trainable)
 
 
 def _task(index: int, *, cumulative: bool) -> Task:
@@ -300,8 +297,10 @@ def work(counted: Counted, steps: Sequence[Step], views: int = 1) -> list[Work]:
         train = growing([_train_flops(lines, step) for lines in counted.learn], number)
         test = growing(counted.test, number)
         lines = counted.learn[min(number, TASKS - 1)]
-        clips = sum(v.epochs * dataclasses.replace(v, rows=0.0).clips(step.videos, step.new, step.old)
-                    for v in (line.visits for line in lines))
+        clips = sum(
+            v.epochs * dataclasses.replace(v, rows=0.0).clips(step.videos, step.new, step.old)
+            for v in (line.visits for line in lines)
+        )
         tested = step.tested * views
         made.append(Work(train, test * tested, clips, tested))
     return made

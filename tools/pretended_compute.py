@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 aten = torch.ops.aten
 
@@ -28,7 +28,7 @@ _PRODUCTS = {
 }
 # Whole layers, whose first result is as large as their first argument.
 _LAYERS = {aten._native_multi_head_attention, aten._transformer_encoder_layer_fwd}
-_SMALL = 1 << 16  # numbers; smaller results are computed, such as logits and distances
+_SMALL = 1 << 16  # numbers; smaller products are computed, such as logits
 _NOISE = 1 << 20
 
 
@@ -49,8 +49,8 @@ class Pretended(TorchDispatchMode):
             first = self._like(torch.empty_like(args[0], device="meta"))
             return first if packet is aten._transformer_encoder_layer_fwd else (first, torch.empty(0))
         shapes = func(*tree_map(_as_meta, args), **tree_map(_as_meta, kwargs))
-        largest = max(t.numel() for t in (shapes if isinstance(shapes, tuple | list) else [shapes]) if t is not None)
-        if largest < _SMALL and max(t.numel() for t in tensors) < _SMALL:
+        sizes = [t.numel() for t in [*tensors, *tree_leaves(shapes)] if isinstance(t, Tensor)]
+        if max(sizes) < _SMALL:
             return func(*args, **kwargs)
         return tree_map(lambda t: self._like(t) if isinstance(t, Tensor) else t, shapes)
 
