@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,14 @@ STAGES = {
 def main() -> None:
     """Measure and hand over, or measure one size."""
     if len(sys.argv) > 1:
-        print(json.dumps(simulate(int(sys.argv[1]), sys.argv[2:])))
+        print(json.dumps(simulate(int(sys.argv[1]), sys.argv[2])))
         return
     found: dict[int, dict[str, Any]] = {}
     for size in SIZES:
         # A size that would not fit goes as far as it fits, by what a video took in the size before.
-        last = found.get(size // 10)
-        left_out = [] if last is None else [n for n in STAGES if expected_gib(last, size, n) > MOST_GIB]
-        found[size] = _in_a_process(size, left_out)
+        smaller = found.get(size // 10)
+        fits = [name for name in STAGES if smaller is None or expected_gib(smaller, size, name) <= MOST_GIB]
+        found[size] = _in_a_process(size, next((name for name in STAGES if name not in fits), ""))
     hand_over(rows(found))
 
 
@@ -63,34 +63,35 @@ def rows(found: dict[int, dict[str, Any]]) -> list[Row]:
         for name, what in STAGES.items():
             measured = stages.get(name)
             if measured is None:
-                smaller = found[size // 10]
-                value = f"not run: about {expected_gib(smaller, size, name):.0f} GiB expected"
-                note = f"more than {MOST_GIB:g} GiB, which were given to it; expected from {size // 10} videos"
+                value = "not run"
+                expected = max(expected_gib(found[size // 10], size, stage) for stage in STAGES)
+                note = f"{MOST_GIB:g} GiB were given; about {expected:.0f} would be held, by {size // 10} videos"
             else:
                 value = f"{measured['s']:.1f} s, {measured['gib']:.2f} GiB"
                 note = ""
             made.append(Row(f"{size} videos: {what}", value, note=note))
+    note = "processor time, which work beside it does not lengthen"
     few, many = found[SIZES[0]], found[SIZES[1]]
     for name, what in STAGES.items():
         if many[name]["s"] > 0.5:
             growth = many[name]["s"] / few[name]["s"]
             goal, met = "linear: about 10 times", growth <= 15
-            made.append(Row(f"{what}: time for 10 times the videos", f"{growth:.1f} times", goal, met))
+            made.append(Row(f"{what}: time for 10 times the videos", f"{growth:.1f} times", goal, met, note))
     made.append(Row("memory before any video", f"{few['start']['gib']:.2f} GiB", note="Python and torch"))
     return made
 
 
-def _in_a_process(size: int, left_out: Sequence[str]) -> dict[str, Any]:
+def _in_a_process(size: int, end: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"VCIL_BENCH_CACHE": folder}
-        command = [sys.executable, __file__, str(size), *left_out]
+        command = [sys.executable, __file__, str(size), end]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 
 
-def simulate(size: int, left_out: Sequence[str] = ()) -> dict[str, dict[str, float]]:
-    """Do once what a run does with so many videos, up to the first stage that is left out.
+def simulate(size: int, end: str) -> dict[str, dict[str, float]]:
+    """Do once what a run does with so many videos, up to a stage that is left out.
 
     Returns:
         By stage, its seconds of processor time, which work beside it does not lengthen, and the GiB that the
@@ -99,7 +100,7 @@ def simulate(size: int, left_out: Sequence[str] = ()) -> dict[str, dict[str, flo
     stages: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, work in _work(size, Path(folder)):
-            if name in left_out:
+            if name == end:
                 break
             begun = time.process_time()
             work()
