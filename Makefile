@@ -20,7 +20,7 @@ RUN := $(BIN)/vcil-bench
 SPREAD := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: bench grid test test-all test-elsewhere lint report check gpu-check clean help tiny-clip tiny-tsm reproduction
+.PHONY: bench grid test test-all test-elsewhere lint report check gpu-check clean help tiny-clip tiny-tsm reproduction scale
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -67,6 +67,9 @@ tiny-clip: $(READY)  ## pretrain the small CLIP of the embedded data anew (minut
 
 tiny-tsm: $(READY)  ## pretrain the small ResNet of the embedded data anew (minutes)
 	@$(BIN)/python tools/pretrain_tiny_tsm.py
+
+scale: $(READY)  ## write the tables of docs/scale.md anew, counting operations where recipes have changed
+	@$(BIN)/python tools/scale.py
 
 reproduction: $(READY)  ## write docs/reproduction.md and docs/systems.md anew from the methods and what they were checked against
 	@$(BIN)/python tools/reproduction.py

@@ -31,6 +31,7 @@ SUBJECTS = {
     "penalty": "The penalty of EWC over tasks",
     "memory": "Memory",
     "growth": "Growth",
+    "scale": "Millions of videos, without pixels",
     "report": "Reports",
 }
 

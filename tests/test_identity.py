@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections import Counter
@@ -433,6 +434,46 @@ class TestDifferences:
     )
     def test_is_told_in_few_words(self, names: list[str], text: str) -> None:
         assert identity.in_words(names) == text
+
+
+class TestSameNumbers:
+    """Versions of a module between which no number moved."""
+
+    def test_a_record_of_either_version_is_not_stale(
+        self, harness: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        icarl = record_of("icarl")
+        before = code_of("vcil_bench.methods.icarl", RESNET)["vcil_bench.losses"]
+        change(harness / "losses.py", "dim=1", "dim=-1")
+        now = code_of("vcil_bench.methods.icarl", RESNET)["vcil_bench.losses"]
+        assert changed_since(icarl) == ["vcil_bench.losses"]
+        monkeypatch.setitem(identity._SAME, ("vcil_bench.losses", before), now)
+        assert changed_since(icarl) == []
+        change(harness / "losses.py", "dim=-1", "dim=-2")
+        assert changed_since(icarl) == ["vcil_bench.losses"]
+
+    def test_it_holds_for_that_module_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(identity._SAME, ("vcil_bench.losses", "a"), "b")
+        for part in ("vcil_bench.memory", "config"):
+            assert identity.differences({part: "a"}, {part: "b"}) == [part]
+        assert identity.differences({"vcil_bench.losses": "a"}, {"vcil_bench.losses": "b"}) == []
+        assert identity.differences({"vcil_bench.losses": "a"}, {}) == ["vcil_bench.losses"]
+
+    def test_each_entry_is_of_a_module_that_counts_and_says_what_shows_it(self) -> None:
+        known = identity.same_numbers()
+        assert len({entry.module for entry in known}) == len(known), "add to the versions of the module's entry"
+        for entry in known:
+            assert entry.module in NUMERIC_MODULES or entry.module.startswith(f"{identity.METHODS}.")
+            assert len(set(entry.versions)) == len(entry.versions) >= 2
+            assert all(re.fullmatch(r"[0-9a-f]{16}", version) for version in entry.versions)
+            assert entry.why
+            assert entry.shown
+
+    def test_a_list_whose_last_version_is_not_todays_is_dropped_or_gone_on_with(self) -> None:
+        for entry in identity.same_numbers():
+            path = identity._file(entry.module)
+            assert path is not None
+            assert entry.versions[-1] == source_digest(path.read_text(encoding="utf-8")), entry.module
 
 
 def own(cls: Any) -> str:

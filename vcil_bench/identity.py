@@ -15,8 +15,11 @@ import importlib.util
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from .common.errors import UserError
 from .options import RESULT_NEUTRAL
@@ -165,9 +168,47 @@ def relevant(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(saved: Mapping[str, str], now: Mapping[str, str], ignoring: Collection[str] = ()) -> list[str]:
-    """Return the names of the parts in which two identities differ, those that one of them lacks included."""
+    """Return the names of the parts in which two identities differ, those that one of them lacks included.
+
+    Versions of a module that are known to compute the same numbers (``same_numbers.yaml``) do not differ.
+    """
     names = dict.fromkeys([*saved, *now])
-    return [name for name in names if name not in ignoring and saved.get(name) != now.get(name)]
+    return [
+        name
+        for name in names
+        if name not in ignoring and _last_version(name, saved.get(name)) != _last_version(name, now.get(name))
+    ]
+
+
+def _last_version(part: str, digest: str | None) -> str | None:
+    """Return the hash of the last version of a module that computes the same numbers as the one with a hash."""
+    return None if digest is None else _SAME.get((part, digest), digest)
+
+
+@dataclass(frozen=True)
+class SameNumbers:
+    """Versions of a module between which no number moved, not by its last bit.
+
+    Attributes:
+        module: Dotted name.
+        versions: Hashes, the oldest first.
+        why: What changed.
+        shown: The runs that were made with either, and had the same losses and counts.
+    """
+
+    module: str
+    versions: tuple[str, ...]
+    why: str
+    shown: str
+
+
+def same_numbers() -> list[SameNumbers]:
+    """Return what is known of versions that compute the same numbers."""
+    text = (resources.files("vcil_bench") / "same_numbers.yaml").read_text(encoding="utf-8")
+    return [SameNumbers(**{**entry, "versions": tuple(entry["versions"])}) for entry in yaml.safe_load(text)]
+
+
+_SAME = {(entry.module, digest): entry.versions[-1] for entry in same_numbers() for digest in entry.versions}
 
 
 def is_code(part: str) -> bool:

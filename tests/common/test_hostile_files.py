@@ -124,7 +124,7 @@ def finished(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["objects", "bomb"])
+@pytest.mark.parametrize("kind", ["objects", pytest.param("bomb", marks=pytest.mark.slow)])
 def test_hostile_predictions_are_refused(kind: str, finished: Path, tmp_path: Path) -> None:
     target = tmp_path / finished.name
     data = json.loads(finished.read_text())

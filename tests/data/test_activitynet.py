@@ -493,7 +493,7 @@ def outcome(folder: Path) -> tuple[Any, bytes]:
     return steps, path.with_suffix(".npz").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["icarl", "replay"])
+@pytest.mark.parametrize("method", ["icarl", pytest.param("replay", marks=pytest.mark.slow)])
 def test_a_run_with_exemplars_is_cut_off_and_ends_in_the_same(
     tiny_net: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

@@ -141,6 +141,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_clips_do_not_depend_on_the_processor() -> None:
     """Numpy takes its plainest kernels where the better ones are put out of use."""
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
@@ -207,6 +208,7 @@ def test_second_simultaneous_rendering_keeps_the_first(tmp_path: Path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.slow
 def test_train_and_test_clips_differ() -> None:
     assert not set(synthetic.BACKGROUNDS["train"]) & set(synthetic.BACKGROUNDS["test"])
     clips = {
@@ -233,7 +235,8 @@ def test_the_order_of_the_places_tells_the_motion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "back"), [pytest.param("left", "right", marks=pytest.mark.slow), ("up", "down")]
+    ("there", "back"),
+    [pytest.param("left", "right", marks=pytest.mark.slow), pytest.param("up", "down", marks=pytest.mark.slow)],
 )
 def test_without_their_order_places_tell_the_axis_and_not_the_direction(there: str, back: str) -> None:
     """Extents and centres of paths: those of two directions of one axis are drawn alike, of two axes not."""

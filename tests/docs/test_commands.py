@@ -117,7 +117,10 @@ def check_assignments(methods: list[str], protocols: list[str], assignments: lis
             loaded.derive(overrides)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow) if p == "docs/results.md" else p for p in PAGES],  # many reports
+)
 def test_the_quick_commands_of_a_page_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,7 +144,7 @@ def test_every_switch_runs_and_changes_the_scores(
 
 
 @pytest.mark.parametrize(
-    "name", ["icarl", "tcd", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ucir", "podnet", "hce"))]
+    "name", ["icarl", *(pytest.param(n, marks=pytest.mark.slow) for n in ("tcd", "ucir", "podnet", "hce"))]
 )
 def test_exemplars_are_kept_and_trained_on(
     name: str, trunk: Any, stream: TaskStream, tiny: Any, monkeypatch: pytest.MonkeyPatch
@@ -220,6 +220,7 @@ def test_importance_is_measured_after_training_and_has_mean_one(
     assert all((m == m[0]).all() for m in with_quirk.importance_maps())  # 4 frames, not 8: time is lost
 
 
+@pytest.mark.slow
 def test_old_proxies_of_tcd_move_in_the_fine_tuning_only(trunk: Any, stream: TaskStream, tiny: Any) -> None:
     cls = method_class("tcd")
     config = config_of(cls, **LIVELY, proxies=1, balanced_lr=1e-12)

@@ -257,9 +257,9 @@ def test_one_class_tasks_with_five_exemplars_have_a_correction_as_on_hmdb51() ->
     [
         {"bias": False},
         {"distillation": False},
-        {"temperature": 20.0},
-        {"held_out": 0.0},
-        {"tc_clip": "spread", "tc_weight": 0.9},
+        pytest.param({"temperature": 20.0}, marks=pytest.mark.slow),
+        pytest.param({"held_out": 0.0}, marks=pytest.mark.slow),
+        pytest.param({"tc_clip": "spread", "tc_weight": 0.9}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

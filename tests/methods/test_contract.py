@@ -89,7 +89,7 @@ def test_every_method_keeps_the_contract_on_every_backbone(name: str, on: str) -
     ("name", "on", "config"),
     [
         ("simplecil", "clip_tiny", {"adapt": "first"}),
-        ("ranpac", "tsm_tiny", {"adapt": "first"}),
+        pytest.param("ranpac", "tsm_tiny", {"adapt": "first"}, marks=pytest.mark.slow),
         pytest.param("fecam", "tsm_tiny", {"adapt": "first", "tukey": 0.5}, marks=pytest.mark.slow),
         pytest.param("acil", "tsm_tiny", {}, marks=pytest.mark.slow),
         pytest.param("ssiat", "clip_tiny", {}, marks=pytest.mark.slow),

@@ -101,7 +101,7 @@ def test_every_switch_changes_the_scores(
     assert not torch.allclose(changed, plain(name))
 
 
-@pytest.mark.parametrize("on", ["clip_tiny", "tsm_tiny"])
+@pytest.mark.parametrize("on", ["clip_tiny", pytest.param("tsm_tiny", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "changes"), FREE_OF_TRAINING)
 def test_without_training_the_order_of_the_tasks_does_not_matter(
     name: str, changes: dict[str, Any], on: str, tiny: Any

@@ -168,6 +168,7 @@ def test_compiled_blocks_train_slots_alike(tmp_path: Path) -> None:
     in_a_fork(check, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
 def test_a_block_is_compiled_once_for_all_sizes_of_a_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -424,6 +424,7 @@ def test_a_methods_variants_have_a_figure_of_their_own(tmp_path: Path) -> None:
     assert shown(changed, other) == {"curves.svg": ["alpha a=1", "beta"]}
 
 
+@pytest.mark.slow
 def test_a_bound_on_another_backbone_stands_among_the_methods_under_its_name(tmp_path: Path) -> None:
     other = {"name": "tsm_tiny", "source": "embedded", "sha256": "3" * 64, "pretraining": "pictures"}
     found = [
@@ -443,6 +444,7 @@ def test_a_bound_on_another_backbone_stands_among_the_methods_under_its_name(tmp
     assert not [picture for picture in drawn.pictures if picture.kind == "variants"]
 
 
+@pytest.mark.slow
 def test_write_all_writes_what_it_can_and_says_what_not(tmp_path: Path) -> None:
     results, out = tmp_path / "results", tmp_path / "out"
     one = group(

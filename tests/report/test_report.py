@@ -307,6 +307,7 @@ def test_empty_results(tiny: Tiny, tmp_path: Path) -> None:
     assert "No records in results" in (out / "index.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_report_imports_neither_torch_nor_a_method(tmp_path: Path) -> None:
     data = record_data(method="zero_shot", identity={"vcil_bench.losses": "0" * 16})
     data["method"] |= {"origin": "built-in", "file": "zero_shot.py"}

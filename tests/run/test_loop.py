@@ -224,6 +224,7 @@ def test_stopping_after_some_tasks_is_gone_on_from(tiny: Any, tmp_path: Path) ->
     assert _counts(tmp_path / "parts", "stpr") == _counts(tmp_path / "whole", "stpr")
 
 
+@pytest.mark.slow
 def test_bf16_stays_close_to_fp32(tiny: Any, tmp_path: Path) -> None:
     losses = []
     for precision in ("fp32", "bf16"):

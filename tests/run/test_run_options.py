@@ -71,6 +71,7 @@ def test_half_precision_trains(precision: str, tiny: Any, tmp_path: Path) -> Non
         assert f"precision={precision}" in path.name
 
 
+@pytest.mark.slow
 def test_frames_from_a_store_are_said_in_the_record(tiny: Any, tmp_path: Path) -> None:
     store = tmp_path / "frames"
     assert tiny.main("prepare", "folder", tiny.root, "--store", store) == 0

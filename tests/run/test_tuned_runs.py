@@ -30,6 +30,7 @@ def recorded(folder: Path) -> Any:
     return record.load(path)
 
 
+@pytest.mark.slow
 def test_a_run_with_dist_says_so_and_resumes(tiny: Any, tmp_path: Path) -> None:
     sets = ["--set", *QUICK, "temporal=mean", "tuning=dist", "dist_start=clip", *SMALL["dist"]]
     assert tiny.run("finetune", tmp_path / "whole", *sets) == 0

@@ -89,8 +89,8 @@ def test_a_pass_that_is_broken_off_counts_no_further() -> None:
 @pytest.mark.parametrize(
     ("method", "backbone", "precision"),
     [
-        ("stpr", "clip_tiny", "bf16"),
-        pytest.param("finetune", "clip_tiny", "fp32", marks=pytest.mark.slow),
+        ("finetune", "clip_tiny", "fp32"),
+        pytest.param("stpr", "clip_tiny", "bf16", marks=pytest.mark.slow),
         pytest.param("tcd", "tsm_tiny", "fp32", marks=pytest.mark.slow),
     ],
 )

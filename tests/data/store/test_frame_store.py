@@ -266,6 +266,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_processes_may_build_one_store_together(tmp_path: Path, tiny: Tiny, manifest: Manifest) -> None:
     command = [sys.executable, "-c", _BUILD, str(tiny.root), str(tmp_path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
