@@ -279,10 +279,10 @@ def test_a_record_that_cannot_be_drawn_is_named_and_the_others_are_drawn(
         records.save(paths[-1], record_data(method=method, status="partial"))
     whole = page.build
 
-    def fails(found: Any, *rest: Any) -> str:
+    def fails(found: Any, *rest: Any, **named: Any) -> str:
         if any(r.data["method"]["name"] == "beta" for r in found):
             raise ZeroDivisionError("of beta")
-        return whole(found, *rest)
+        return whole(found, *rest, **named)
 
     monkeypatch.setattr(page, "build", fails)
     written = build.write(tmp_path / "results", tmp_path / "out")
@@ -301,10 +301,10 @@ def test_what_is_no_record_s_fault_keeps_its_traceback(tmp_path: Path, monkeypat
 
     whole = page.build
 
-    def fails(found: Any, *rest: Any) -> str:
+    def fails(found: Any, *rest: Any, **named: Any) -> str:
         if len(found) > 1:
             raise ZeroDivisionError
-        return whole(found, *rest)
+        return whole(found, *rest, **named)
 
     monkeypatch.setattr(page, "build", fails)
     with pytest.raises(ZeroDivisionError):
