@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from vcil_bench.common.errors import UserError, did_you_mean
 from vcil_bench.identity import differences, is_code
 from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record, has_predictions, load, read_predictions
+from vcil_bench.record_schema import MemoryUse
 
 from .significance import compare, sign_test, wins_and_losses
 from .tables import Group, Row, groups, rows
@@ -457,7 +458,8 @@ def _settings(record: Record) -> dict[str, Any]:
     flat |= {f"config.{key}": setting["value"] for key, setting in data["config"].items()}
     flat |= {f"options.{key}": setting["value"] for key, setting in data["options"].items()}
     flat |= {f"weights.{key}": value for key, value in data["weights"].items()}
-    flat |= {f"memory.{key}": value for key, value in costs["memory"].items()}
+    # What earlier versions did not count was nothing.
+    flat |= {f"memory.{key}": value for key, value in asdict(MemoryUse(**costs["memory"])).items()}
     flat |= {key: costs[key] for key in ("parameters", "trainable")}
     flat |= {f"data.{key}": data["data"][key] for key in ("manifest_sha256", "decoder", "store")}
     flat["run_seed"] = "the class order's" if data["run_seed"] == data["seed"] else data["run_seed"]
