@@ -14,9 +14,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,11 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.common.files import write_atomically
 from vcil_bench.record import Record
 
+if TYPE_CHECKING:
+    from vcil_bench.data.datasets import Listed
+
 SIZE = 64  # pixels of the longer side
 QUALITY = 50
-PICTURES = (".jpg", ".jpeg", ".png")
 LARGEST = 3_000_000  # characters of all
 _ADDRESS = re.compile(r"data:image/webp;base64,[A-Za-z0-9+/]+={0,2}")
 
@@ -129,38 +132,33 @@ class _Clip:
 
 @dataclass(frozen=True)
 class _File:
-    """A video file or folder of frames, from one second to another."""
+    """A video of a dataset: a file, a folder of frames, or a part of one."""
 
-    path: str
-    start: float | None
-    end: float | None
+    root: str
+    listed: Listed
 
     @property
     def key(self) -> str:
         """A hash, which names no folder; of a file that is there as it is now."""
-        path = Path(self.path)
+        path = Path(self.root, self.listed.path)
         version = path.stat().st_mtime_ns if path.exists() else 0
-        return hashlib.sha256(repr((self.path, self.start, self.end, version)).encode()).hexdigest()[:32]
+        part = self.listed.interval
+        said = (str(path), part and (part.start, part.end), version)
+        return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
 
     def picture(self) -> Image.Image | None:
-        """Return a frame from the middle, None where there is none that can be read."""
-        import av
+        """Return the middle one of the frames that a run uses, None where it can use none."""
+        from vcil_bench.data.manifest import Video
+        from vcil_bench.data.video import VideoError, probe, read_frames
 
-        path = Path(self.path)
+        path = Path(self.root, self.listed.path)
+        as_listed = {key.name: getattr(self.listed, key.name) for key in fields(self.listed)}
         try:
-            if path.is_dir():
-                files = sorted(
-                    file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png")
-                )
-                with Image.open(files[len(files) // 2]) as picture:
-                    return picture.convert("RGB")
-            with av.open(self.path) as container:
-                length = (container.duration or 0) / av.time_base
-                start, end = self.start or 0.0, length if self.end is None else self.end
-                container.seek(int((start + end) / 2 * av.time_base))
-                frame = next(container.decode(video=0))
-                return Image.fromarray(frame.to_ndarray(format="rgb24"))
-        except (OSError, IndexError, StopIteration, av.FFmpegError, UserError):
+            video = Video(**as_listed, facts=probe(path))
+            if video.problem is not None:
+                return None
+            return Image.fromarray(read_frames(path, [video.span[len(video.span) // 2]])[0])
+        except VideoError:
             return None
 
 
@@ -200,11 +198,4 @@ def _listed(dataset: str, root: str, split: str) -> dict[str, _Clip | _File]:
         videos = adapter(dataset).list_videos(Path(root), split)
     except UserError:
         return {}
-    return {
-        video.id: _File(
-            str(Path(root, video.path)),
-            video.interval.start if video.interval else None,
-            video.interval.end if video.interval else None,
-        )
-        for video in videos
-    }
+    return {video.id: _File(root, video) for video in videos}
