@@ -420,6 +420,7 @@ def test_no_video_is_ever_copied_or_cut(root: Path, tmp_path: Path) -> None:
     assert sorted((p.name, p.stat().st_mtime_ns) for p in root.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_these_tests_fail_where_the_place_of_an_interval_is_ignored(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

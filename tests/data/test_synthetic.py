@@ -24,6 +24,7 @@ from vcil_bench.data import synthetic
 from vcil_bench.data.synthetic import drawing
 
 FOLDER = pretraining.DEFAULT_FOLDER
+FIRST = {"train": 4, "test": 4}  # clips of a class that quick tests render
 
 
 def decode(path: Path) -> NDArray[np.uint8]:
@@ -56,9 +57,19 @@ def blue_centre(frame: NDArray[np.uint8]) -> NDArray[np.floating]:
     return np.array([(mask.sum(axis) * grid).sum() / mask.sum() for axis in (0, 1)])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first clips of every class, a fifth of the data."""
     root = tmp_path_factory.mktemp("data") / synthetic.FOLDER_NAME
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "CLIPS_PER_CLASS", FIRST)
+        synthetic.render(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole") / synthetic.FOLDER_NAME
     synthetic.render(root)
     return root
 
@@ -86,21 +97,29 @@ def test_class_names_are_six_objects_times_four_motions() -> None:
     assert len({synthetic.class_slug(name) for name in synthetic.CLASS_NAMES}) == 24
 
 
-def test_manifest_lists_every_clip_once(rendered: Path) -> None:
-    rows = read_manifest(rendered)
+def check_manifest(root: Path, each: dict[str, int]) -> None:
+    rows = read_manifest(root)
     counts = Counter((row["class"], row["split"]) for row in rows)
-    each = synthetic.CLIPS_PER_CLASS.items()
-    assert counts == {(name, split): count for name in synthetic.CLASS_NAMES for split, count in each}
+    assert counts == {(name, split): count for name in synthetic.CLASS_NAMES for split, count in each.items()}
     assert len({row["group"] for row in rows}) == len(rows)
-    files = {str(path.relative_to(rendered)) for path in rendered.rglob("*.mp4")}
+    files = {str(path.relative_to(root)) for path in root.rglob("*.mp4")}
     assert files == {row["path"] for row in rows}
-    assert str(synthetic.VERSION) in rendered.name
+    assert str(synthetic.VERSION) in root.name
+
+
+def test_manifest_lists_every_clip_once(rendered: Path) -> None:
+    check_manifest(rendered, FIRST)
 
 
 @pytest.mark.slow
-def test_every_video_has_16_frames_of_64_by_64(rendered: Path) -> None:
-    for row in read_manifest(rendered):
-        with av.open(str(rendered / row["path"])) as container:
+def test_the_whole_data_have_as_many_clips_of_a_class_as_they_say(whole: Path) -> None:
+    check_manifest(whole, synthetic.CLIPS_PER_CLASS)
+
+
+@pytest.mark.slow
+def test_every_video_has_16_frames_of_64_by_64(whole: Path) -> None:
+    for row in read_manifest(whole):
+        with av.open(str(whole / row["path"])) as container:
             stream = container.streams.video[0]
             assert stream.codec_context.name == "h264"
             assert stream.codec_context.pix_fmt == "yuv420p"

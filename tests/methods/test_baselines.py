@@ -170,7 +170,7 @@ def test_exemplars_are_kept_and_trained_on(
         assert sorted(s.label for s in asked["task 3 balanced"]) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-@pytest.mark.parametrize("on", ["tsm_tiny", "clip_tiny"])
+@pytest.mark.parametrize("on", ["tsm_tiny", pytest.param("clip_tiny", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_method_trains_in_bf16(name: str, on: str, stream: TaskStream, tiny: Any) -> None:
     """Maps that are converted must stay on the way to the loss: some methods differentiate by them."""
@@ -252,7 +252,7 @@ def test_the_weights_of_hce_move_and_differ_between_videos(trunk: Any, stream: T
     assert all(w.min() >= 0 and w.max() <= 1 and w.std() > 0 for w in weights)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_losses_are_finite_for_a_batch_of_one_old_class(
     name: str, count: int, trunk: Any, stream: TaskStream, tiny: Any, monkeypatch: pytest.MonkeyPatch

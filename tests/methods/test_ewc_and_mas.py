@@ -82,7 +82,7 @@ def test_the_loss_and_its_gradients_equal_vclimb(name: str, task: int, precision
         close(gradient, data[f"{name}_loss_task{task}_grad_{key}"])
 
 
-@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("released", [pytest.param(False, marks=pytest.mark.slow), True])
 @BOTH
 def test_what_is_trained_against_is_the_sum_over_tasks(
     name: str, released: bool, trunk: Any, stream: TaskStream, tiny: Any, monkeypatch: pytest.MonkeyPatch

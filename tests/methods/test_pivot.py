@@ -98,7 +98,13 @@ def test_each_phase_trains_its_part_on_its_videos(trunk: Any, stream: TaskStream
 
 
 @pytest.mark.parametrize(
-    "changes", [{"spatial_prompts": 0}, {"temporal_prompts": 0}, {"template": "a photo of a {}"}], ids=str
+    "changes",
+    [
+        {"spatial_prompts": 0},
+        pytest.param({"temporal_prompts": 0}, marks=pytest.mark.slow),
+        pytest.param({"template": "a photo of a {}"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_every_kind_of_prompt_and_the_text_act(
     changes: dict[str, Any], trunk: Any, stream: TaskStream, tiny: Any

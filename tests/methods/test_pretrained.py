@@ -90,7 +90,11 @@ def test_every_switch_is_among_the_variants(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [(name, changes) for name, variants in VARIANTS.items() for changes in variants],
+    [
+        pytest.param(name, changes, marks=() if number == 0 else pytest.mark.slow)
+        for name, variants in VARIANTS.items()
+        for number, changes in enumerate(variants)
+    ],
     ids=lambda x: x if isinstance(x, str) else "+".join(f"{k}={v}" for k, v in x.items()),
 )
 def test_every_switch_changes_the_scores(

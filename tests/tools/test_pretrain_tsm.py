@@ -79,6 +79,7 @@ def test_training_lowers_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights() -> None:
     first, again, other = (trained(seed, 3)[0] for seed in (1, 1, 2))
     assert all(torch.equal(value, again[name]) for name, value in first.items())

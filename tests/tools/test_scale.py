@@ -70,14 +70,17 @@ def test_operations_of_a_small_run_give_those_that_the_record_of_a_whole_run_has
     assert [work.train_flops for work in flop_counts.work(counted, steps)] == pytest.approx(recorded, tolerance)
 
 
-@pytest.mark.parametrize("name", ["tcd", pytest.param("stpr", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["simplecil", *(pytest.param(n, marks=pytest.mark.slow) for n in ("tcd", "stpr"))]
+)
 def test_products_that_are_not_computed_are_counted_alike(name: str) -> None:
-    cls, backbone = method(name), {"tcd": "tsm_tiny", "stpr": "clip_tiny"}[name]
+    cls, backbone = method(name), "tsm_tiny" if name == "tcd" else "clip_tiny"
     pretended, computed = (
         flop_counts.count(cls, protocol.load(EMBEDDED), backbone, pretend=pretend) for pretend in (True, False)
     )
     assert pretended == computed
     assert all(line.flops > 0 for lines in computed.learn for line in lines)
+    assert all(flops > 0 for flops in computed.test)
 
 
 def test_a_pass_that_leaves_its_last_batch_out_has_fewer_clips() -> None:

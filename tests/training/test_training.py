@@ -147,7 +147,10 @@ def test_importance_in_fp16_is_that_of_fp32(stream: Any, tiny: Any, monkeypatch:
 # --- waiting for the device
 
 
-@pytest.mark.parametrize("name", ["hce", "lwm", "tcd", "ucir"])
+@pytest.mark.parametrize(
+    "name",
+    ["hce", pytest.param("lwm", marks=pytest.mark.slow), "tcd", pytest.param("ucir", marks=pytest.mark.slow)],
+)
 def test_no_step_of_a_classifier_waits_for_the_device(
     name: str, stream: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
