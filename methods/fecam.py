@@ -132,8 +132,12 @@ def shrink_covariance(covariances: Tensor, alpha: float) -> Tensor:
 
 
 def normalise_covariance(covariances: Tensor) -> Tensor:
-    """Return the correlations [..., D, D] of covariances: classes of wide spread get no advantage."""
+    """Return the correlations [..., D, D] of covariances: classes of wide spread get no advantage.
+
+    What does not vary, as all of a class of one video, is correlated with nothing: zero.
+    """
     deviation = covariances.diagonal(dim1=-2, dim2=-1).sqrt()
+    deviation = torch.where(deviation > 0, deviation, 1)
     return covariances / (deviation[..., :, None] * deviation[..., None, :])
 
 

@@ -125,7 +125,7 @@ class SFCL(Classifier):
     """
 
     name = "sfcl"
-    paper = "SFCL, Slow-Fast Collaborative Learning, AAAI 2026"
+    paper = "SFCL, Slow-Fast Collaborative Learning, AAAI 2026 (re-implemented from the paper)"
     readouts = ("cnn", "fast", "slow")
     splits_batches = True
     Config = SFCLConfig

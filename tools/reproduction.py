@@ -22,7 +22,7 @@ from docstring_tables import markdown
 from vcil_bench import registry
 from vcil_bench.classifier import ClassifierConfig
 from vcil_bench.common.config import build, read_yaml
-from vcil_bench.common.docstrings import explained
+from vcil_bench.common.docstrings import docstrings, explained
 from vcil_bench.method import Method
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.options import RunOptions
@@ -136,12 +136,13 @@ def systems(entries: Mapping[str, Reproduction]) -> str:
 def _status(entry: Reproduction) -> str:
     """Say in a few words what a method was checked against."""
     authors, second = _numbers_of_functions(entry)
-    if authors:
+    if authors and not entry.code.startswith("none"):
         return f"{authors} function{'s' if authors != 1 else ''} equal to published code" + (
             ", the rest from the paper" if entry.text else ""
         )
     if entry.text:
-        return "re-implemented from the paper" + (f", {second} formulas checked" if second else "")
+        formulas = authors + second  # where it has no code, another method's
+        return "re-implemented from the paper" + (f", {formulas} formulas checked" if formulas else "")
     return entry.code.removeprefix("none; ")
 
 
@@ -209,7 +210,7 @@ def _keys(config: type, documented: Sequence[type]) -> list[str]:
         config: The class whose defaults stand in the table.
         documented: It and its base classes whose keys are to be in the table.
     """
-    texts = [explained(one) for one in documented]
+    texts = [explained(base, text) for base, text in docstrings(config) if base in documented]
     sections = [section for one in texts for section in one.sections]
     in_tables = {key for _, entries in sections for keys in entries for key in keys}
     inherits = issubclass(config, ClassifierConfig) and config is not ClassifierConfig

@@ -14,8 +14,8 @@ INTRODUCTION = """\
 # Systems
 
 Every system that the documents behind this project name, or the published tables that reports set beside its
-own: which method here it is and what that was checked against, or why there is none. What is no method can be
-had in many (`--set KEY=VALUE`). The last column counts a system's numbers in `vcil_bench/report/published.csv`,
+own: which method here it is and what that was checked against, or why there is none. `KEY=VALUE` is no method,
+but an option of many (`--set`). The last column counts a system's numbers in `vcil_bench/report/published.csv`,
 its ablations included. [What is reproduced](reproduction.md) says per method what equals which code.
 
 Generated from `vcil_bench/report/systems.yaml` and `methods/reproduction.yaml` by `tools/systems_page.py`."""
@@ -44,7 +44,9 @@ def _here(system: System, status: Callable[[str], str | None]) -> tuple[str, str
     if system.option:
         if not is_an_option(system.option):
             return "not yet", "; ".join(note)
-        return f"`{system.option}`", "; ".join(["a choice of many methods", *note])
+        return f"`{system.option}`", "; ".join(
+            ["an option of [most methods](running.md#tuning-a-frozen-clip)", *note]
+        )
     there = [(name, text) for name in system.methods if (text := status(name)) is not None]
     if not there:
         return "not yet", "; ".join(note)

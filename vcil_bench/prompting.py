@@ -93,6 +93,9 @@ class PromptMethod(Method):
 class PromptClassifierConfig(PromptConfig):
     """The same under one linear head for all classes.
 
+    In a task of one class the cross-entropy among the new classes is zero, and nothing trains by it: the scores
+    of such classes are as they were drawn. Protocols of one class a task are none for these methods.
+
     Attributes:
         clip_norm: Largest norm of the gradient; None for any.
     """

@@ -181,3 +181,9 @@ def test_classes_that_compete_may_lie_apart_and_come_in_any_order() -> None:
     loss = task_cross_entropy(logits, torch.tensor([5, 0, 3, 0]), [4, 0, 5, 3])
     alone = torch.nn.functional.cross_entropy(logits[:, [0, 3, 4, 5]], torch.tensor([3, 0, 1, 0]))
     torch.testing.assert_close(loss, alone)
+
+
+def test_what_does_not_vary_is_correlated_with_nothing() -> None:
+    covariance = torch.tensor([[4.0, 0.0, 2.0], [0.0, 0.0, 0.0], [2.0, 0.0, 4.0]])
+    expected = torch.tensor([[1.0, 0.0, 0.5], [0.0, 0.0, 0.0], [0.5, 0.0, 1.0]])
+    torch.testing.assert_close(normalise_covariance(covariance), expected)

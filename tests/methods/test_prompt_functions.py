@@ -114,3 +114,14 @@ def test_sprompts_centres(precision: str) -> None:
 def test_a_task_of_fewer_videos_than_centres_has_fewer() -> None:
     features = torch.eye(4)[[0, 1, 1]]
     assert task_centres(features, k=5).shape == (2, 4)
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_how_far_a_query_is_from_a_task_does_not_hang_on_the_queries_beside_it(norm: int) -> None:
+    """Queries of one network lie near each other, where distances by a product of matrices lose their digits."""
+    random = torch.Generator().manual_seed(1)
+    middle = torch.randn(64, generator=random) + 3
+    queries, *centres = (middle + 0.02 * torch.randn(rows, 64, generator=random) for rows in (64, 5, 5, 5))
+    together = task_distances(queries, centres, norm)
+    alone = torch.cat([task_distances(query[None], centres, norm) for query in queries])
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=1e-7)

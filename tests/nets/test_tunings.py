@@ -327,3 +327,8 @@ def test_a_resnet_is_not_tuned() -> None:
 def test_copies_share_the_trunk(trunk: Any) -> None:
     module = nn.ModuleList([network(trunk, "dist")])
     assert copy.deepcopy(module)[0].trunk is trunk
+
+
+def test_parameters_are_not_counted_by_the_options_of_another_tuning() -> None:
+    with pytest.raises(ConfigError, match="adaptformer"):
+        tuning_parameters("dist", Tuning())

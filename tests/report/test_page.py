@@ -78,7 +78,7 @@ def test_a_run_holds_what_its_record_does() -> None:
     assert stored["pool"][run["data"]]["left_out"] == left_out
     assert run["correct"] == {"cnn": [[4], [2, 1]]}
     assert run["losses"]["ce"] == [0.1235, 5e12]
-    assert stored["groups"][0]["rows"][0]["memory"] == last
+    assert stored["groups"][0]["rows"][0]["memory"] == last | {"feature_frames": 0}
     kept = {"memory.videos": [3, 1], "memory.frames": [9, 2], "memory.bytes": [27, 6]}
     assert run["costs"].items() >= {"train_s": [1.5, 2.0], **kept}.items()
     assert run["values"]["cnn"] == {

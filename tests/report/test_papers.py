@@ -18,9 +18,10 @@ from vcil_bench.common.errors import UserError
 from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.protocol import load
 from vcil_bench.report import latex, papers, table_text
-from vcil_bench.report.comparison_table import BWF, Cell, Table
+from vcil_bench.report.comparison_table import BWF, Cell, Table, exemplars_of
 from vcil_bench.report.layout import of_table
 
+REFERENCE = Path(__file__).parents[2] / "results/reference"
 SEEDS = (1000, 1993, 2021)
 EMBEDDED: Any = {
     "protocol_name": "synthetic_3x4",
@@ -460,3 +461,18 @@ def test_published_numbers_never_stand_in_a_line_of_runs_on_embedded_clips(tmp_p
 def test_data_that_are_not_those_of_the_protocol_stand_nowhere(tmp_path: Path, name: str, kind: str) -> None:
     made = [_write(tmp_path, "stpr", seed, protocol_name=name, data={"kind": kind}) for seed in SEEDS]
     assert not any(cell.run for line in _table(made, "stpr_components").lines for cell in line.cells)
+
+
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        ("essential", "features of 480 frames of 240 videos"),
+        ("icarl", "4/class, 8 frames"),
+        ("stpr", "0"),
+        ("joint", "all videos"),
+    ],
+)
+def test_a_row_says_what_it_keeps(method: str, shown: str) -> None:
+    """Of exemplars the budget, which methods share; of features, for which it is none, the use."""
+    kept = record.load(REFERENCE / "synthetic_3x4" / method / "default-s1000.json")
+    assert exemplars_of(kept) == shown

@@ -131,6 +131,11 @@ def test_what_cannot_be_tuned_is_refused_before_any_work(
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_an_option_is_refused_under_its_own_name() -> None:
+    with pytest.raises(ConfigError, match=r"^dist_alpha: 3 "):
+        TuningConfig(tuning="dist", dist_alpha=3).network_tuning(8)
+
+
 @pytest.mark.parametrize(
     ("method", "values", "named"),
     [

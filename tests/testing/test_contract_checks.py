@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from right_method import Right
+from torch import Tensor, nn
 
 from vcil_bench.cli import main
 from vcil_bench.common.errors import UserError
+from vcil_bench.losses import task_cross_entropy
+from vcil_bench.stream import Task
 from vcil_bench.testing import check_method
 from vcil_bench.testing.contract import CHECKS
 
@@ -69,6 +73,32 @@ def test_a_right_method_passes_every_check() -> None:
     results = check_method(Plain)
     assert [result.name for result in results] == [check.name for check in CHECKS]
     assert {result.outcome for result in results} == {"ok"}, "\n".join(map(str, results))
+
+
+def test_what_waits_for_a_second_class_of_a_task_counts_as_trained() -> None:
+    """In a task of one class the cross-entropy among its classes is zero: it moves nothing new."""
+
+    class OfTheTask(Right):
+        name = "of_the_task"
+
+        def __init__(self, config: Any, context: Any) -> None:
+            super().__init__(config, context)
+            self.scales = nn.ParameterList()
+            self.memory.samples = list  # new videos alone are trained on
+
+        def grow(self, task: Task) -> None:
+            super().grow(task)
+            self.new = range(task.num_old, task.num_seen)
+            self.scales.append(nn.Parameter(torch.ones(3)))
+
+        def loss(self, clips: Tensor, labels: Tensor) -> Tensor:
+            return task_cross_entropy(self.logits(clips), labels, self.new)
+
+        def features(self, clips: Tensor) -> Tensor:
+            return super().features(clips) * self.scales[-1]
+
+    outcomes = {result.name: result for result in check_method(OfTheTask)}
+    assert outcomes["trains_what_requires_gradients"].outcome == "ok", outcomes["trains_what_requires_gradients"]
 
 
 def test_what_builds_on_a_failed_check_is_skipped() -> None:

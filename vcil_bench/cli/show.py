@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import inspect
 import json
 import shutil
 import textwrap
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vcil_bench.common.docstrings import docstrings, explained
 from vcil_bench.common.errors import ExitCode, UserError, did_you_mean
 from vcil_bench.common.terminal_text import print
 
@@ -174,7 +174,6 @@ def _show_table_or_method(name: str) -> None:
 
 
 def _show_options() -> None:
-    from vcil_bench.common.docstrings import explained
     from vcil_bench.options import RunOptions
 
     defaults = {field.name: field.default for field in dataclasses.fields(RunOptions)}
@@ -250,9 +249,8 @@ def _show_method(entry: Entry) -> None:
     print(f"exemplars: {'yes' if cls.uses_memory else 'no'}; needs: {', '.join(sorted(cls.needs)) or '-'}")
     print(f"backbone: {cls.backbone}", end="")
     print("".join(f"; on {pattern}: {name}" for pattern, name in cls.backbones.items()))
-    for config in cls.Config.__mro__:
-        if dataclasses.is_dataclass(config):
-            print(f"\n{inspect.getdoc(config)}")
+    for _, text in docstrings(cls.Config):
+        print(f"\n{text}")
     print("\ndefaults:")
     for field in dataclasses.fields(cls.Config):
         default = field.default_factory() if callable(field.default_factory) else field.default

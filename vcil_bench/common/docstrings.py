@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 ENTRY = re.compile(r"    (\w+(?:, \w+)*): (.*)")
@@ -25,10 +26,43 @@ class Explained:
     sections: list[tuple[str, dict[tuple[str, ...], str]]] = field(default_factory=list)
 
 
-def explained(config: type) -> Explained:
-    """Take a dataclass's docstring apart: entries are lines ``key[, key]: text`` indented once in a section."""
+def docstrings(config: type) -> list[tuple[type, str]]:
+    """Return the docstrings of a dataclass and its bases; what a class says of a key, its bases do not."""
+    told: set[str] = set()
+    texts = []
+    for cls in config.__mro__:
+        if dataclasses.is_dataclass(cls):
+            texts.append((cls, _without(inspect.getdoc(cls) or "", told)))
+            told |= {key for _, entries in explained(cls).sections for keys in entries for key in keys}
+    return texts
+
+
+def _without(text: str, told: Collection[str]) -> str:
+    """Return a docstring without the entries of keys that were told, and without sections that have no other."""
+    kept, paragraphs = True, []
+    for paragraph in text.split("\n\n"):
+        lines = []
+        for line in paragraph.split("\n"):
+            if start := ENTRY.fullmatch(line):
+                kept = not set(start[1].split(", ")) <= set(told)
+            elif not line.startswith(" "):
+                kept = True
+            lines += [line] if kept else []
+        if lines == [paragraph] or len(lines) > 1:
+            paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)
+
+
+def explained(config: type, docstring: str | None = None) -> Explained:
+    """Take a dataclass's docstring apart: entries are lines ``key[, key]: text`` indented once in a section.
+
+    Args:
+        config: The class.
+        docstring: What is taken of its docstring; None for all.
+    """
     keys = {f.name for f in dataclasses.fields(config)}
-    summary, _, rest = (inspect.getdoc(config) or "").partition("\n\n")
+    text = docstring if docstring is not None else inspect.getdoc(config) or ""
+    summary, _, rest = text.partition("\n\n")
     result = Explained(plain(summary))
     for paragraph in filter(None, rest.split("\n\n")):
         title, *lines = paragraph.split("\n")

@@ -7,6 +7,8 @@ import dataclasses
 import torch
 from torch import nn
 
+from vcil_bench.common.config import ConfigError
+
 from .aim import aim_adapters
 from .clip import Adapter
 from .dist import DistBranch
@@ -38,10 +40,14 @@ def tuning_parameters(
         released: Count what the authors' code makes: of DiST also the last module that leads back to the
             temporal encoder, of ST-Adapter the last block's adapter in front of the MLP, which both never get a
             gradient; of AIM also the tower's last norm, which is frozen here.
+
+    Raises:
+        ConfigError: ``tuning`` is of another kind.
     """
     if tuning is None:
         tuning = Tuning(kind=kind, frames=frames)
-    assert tuning.kind == kind
+    if tuning.kind != kind:
+        raise ConfigError(f"tuning: these are options of {tuning.kind}, not of {kind}; None takes its defaults")
     with torch.device("meta"):
         parts = nn.ModuleList()
         extra = 0

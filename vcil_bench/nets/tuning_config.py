@@ -93,7 +93,10 @@ class TuningConfig:
             ConfigError: ``dist_alpha`` does not divide the frames.
         """
         options = {} if self.tuning == "none" else {OPTIONS[self.tuning][0]: self._options(self.tuning)}
-        return Tuning(kind=self.tuning, frames=frames, **options, **more)
+        try:
+            return Tuning(kind=self.tuning, frames=frames, **options, **more)
+        except ConfigError as error:  # which begins with the name of an option
+            raise ConfigError(f"{PREFIXES[self.tuning]}_{error}") from error
 
     def check_given(self, given: Collection[str], needs: Collection[str]) -> None:
         """Refuse options of another tuning than the chosen one, and a method that has then nothing to look at.

@@ -346,10 +346,14 @@ def describe(members: Sequence[Record]) -> tuple[str, str, str]:
 
 
 def exemplars_of(record: Record) -> str:
-    """Return the budget of exemplars that a run was given."""
+    """Return the budget of exemplars that a run was given; of one that keeps features, what it kept."""
     data = record.data
     if data["method"]["data_access"] == "cumulative":
         return "all videos"
+    if data["steps"]:
+        kept = data["steps"][-1]["costs"]["memory"]
+        if features := kept.get("feature_frames"):  # older records do not have it
+            return f"features of {features} frames of {kept['videos']} videos"
     budget = data["protocol"]["spec"]["memory"]
     if not data["method"]["uses_memory"] or not budget:
         return "0"

@@ -397,8 +397,8 @@ class Epoch:
         self._trainer.scaler.update()
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each loss term over the epoch's steps."""
-        return {name: float(total) / self._reached.step for name, total in self._reached.sums.items()}
+        """Return the mean of each loss term over the epoch's steps, in the order of their names."""
+        return {name: float(total) / self._reached.step for name, total in sorted(self._reached.sums.items())}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self._optimiser.param_groups for p in group["params"]]

@@ -95,6 +95,7 @@ def _memory(records: Iterable[Record]) -> dict[str, int] | None:
     return {
         "videos": max(use["videos"] for use in uses),
         "frames": max(use["frames"] for use in uses),
+        "feature_frames": max(use.get("feature_frames", 0) for use in uses),
         "bytes": max(use["bytes"] for use in uses),
         "statistics_bytes": max(use.get("statistics_bytes", 0) for use in uses),
     }

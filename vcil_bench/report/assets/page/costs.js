@@ -6,7 +6,7 @@ const COSTS = {
   peak_device_mb: ["device memory, peak", (v) => `${fixed(v, 0)} MB`], parameters: ["parameters"],
   trainable: ["trainable"], state_bytes: ["state", bytes], "memory.videos": ["exemplar videos"],
   "memory.frames": ["exemplar frames"], "memory.bytes": ["exemplar memory", bytes],
-  "memory.statistics_bytes": ["class statistics", bytes], "memory.feature_frames": ["exemplar features, frames"],
+  "memory.statistics_bytes": ["statistics and modules", bytes], "memory.feature_frames": ["exemplar features, frames"],
 };
 const SUMMED = ["train_s", "eval_s", "data_wait_s", "train_flops"]; // of all tasks together; of others the end counts
 

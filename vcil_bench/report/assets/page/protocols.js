@@ -34,7 +34,7 @@ function exemplarText(row) {
 
 function exemplarWords(row) {
   const use = row.memory;
-  return use ? `kept at the end: ${plural(use.videos, "video")}, ${plural(use.frames, "frame")}, ${bytes(use.bytes)}; class statistics ${bytes(use.statistics_bytes)}` : "";
+  return use ? `kept at the end: ${plural(use.videos, "video")}, ${use.feature_frames ? `features of ${plural(use.feature_frames, "frame")}` : plural(use.frames, "frame")}, ${bytes(use.bytes)}; statistics and modules ${bytes(use.statistics_bytes)}` : "";
 }
 
 const readoutWords = (row) => ({
