@@ -45,6 +45,7 @@ class Bare:
         self.mean, self.std = (255 * torch.tensor(values).view(3, 1, 1) for values in colours)
 
     def frames(self, clips: Tensor, down: nn.ModuleList, up: nn.ModuleList, dropout: float) -> Tensor:
+        """Encode clips [B, T, 3, S, S] to frame features [B, T, D]."""
         visual = self.clip.visual
         x = visual._embeds((clips.flatten(0, 1).float() - self.mean) / self.std)
         for block, narrow, wide in zip(visual.transformer.resblocks, down, up, strict=True):
@@ -54,12 +55,14 @@ class Bare:
         return (visual._pool(x)[0] @ visual.proj).unflatten(0, clips.shape[:2])
 
     def contrast(self, video: Tensor, labels: Tensor) -> Tensor:
+        """Hold videos [B, D] to their texts, and texts to their videos."""
         video, scale = F.normalize(video, dim=-1), self.clip.logit_scale.exp()
         same = (labels[:, None] == labels).float()
         of_texts = F.cross_entropy(scale * self.texts[labels] @ video.T, same / same.sum(dim=1, keepdim=True))
         return (F.cross_entropy(scale * video @ self.texts.T, labels) + of_texts) / 2
 
     def step(self, clips: Tensor, labels: Tensor) -> None:
+        """Take a training step."""
         frames = self.frames(clips, self.down, self.up, 0.1)
         tokens = torch.cat([self.cls.expand(len(clips), 1, -1), frames], dim=1) + self.position
         spatial = frames.mean(dim=1)
@@ -96,16 +99,18 @@ class InTurn(SteadyClips):
 
 
 def compare(trunk: Any, *, distils: bool) -> dict[str, list[float]]:
-    """Return seconds of steps in turn; the first of each, which warms up, is left out."""
+    """Return seconds of steps in turn, but for the first, which warms up, and the last, whose end is not seen."""
     device = torch.device("cpu")
-    loader = InTurn(BATCH, ROUNDS + 1, device, few=1)
+    loader = InTurn(BATCH, ROUNDS + 2, device, few=1)
     method, task = stpr(trunk, loader, device, fssd=distils)
     loader.bare = Bare(trunk.model, method.texts, distils=distils)
     with torch.no_grad():  # adapters begin at nothing, so that both see the frozen CLIP
         of_harness, bare = method.encoder(loader.clips), loader.bare
-        torch.testing.assert_close(of_harness, bare.frames(loader.clips, bare.down, bare.up, 0.0), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            of_harness, bare.frames(loader.clips, bare.down, bare.up, 0.0), rtol=1e-3, atol=1e-4
+        )
     learn(method, task)
-    return {name: spent[1:] for name, spent in loader.times.items()}
+    return {name: spent[1 : ROUNDS + 1] for name, spent in loader.times.items()}
 
 
 def main() -> None:
