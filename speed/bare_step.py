@@ -99,7 +99,7 @@ class InTurn(SteadyClips):
 
 
 def compare(trunk: Any, *, distils: bool) -> dict[str, list[float]]:
-    """Return seconds of steps in turn, but for the first, which warms up, and the last, whose end is not seen."""
+    """Return seconds of steps in turn, without the first (it warms up) and the last (nobody sees its end)."""
     device = torch.device("cpu")
     loader = InTurn(BATCH, ROUNDS + 2, device, few=1)
     method, task = stpr(trunk, loader, device, fssd=distils)

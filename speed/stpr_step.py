@@ -2,8 +2,8 @@
 
 Whole tasks are learnt, through the harness's own loop, on clips that cost nothing to load. Operations are
 counted as for a record. From the first adapter on no token of the old model is one of the new model's. So the
-least that distillation adds are the old model's blocks between the first and the last, and keys and values of the
-last, of which the class token alone is read.
+least that distillation adds are the old model's blocks between the first and the last, and keys and values of
+the last, of which the class token alone is read.
 """
 
 from __future__ import annotations
