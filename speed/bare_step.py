@@ -32,9 +32,8 @@ class Bare:
         width, dim = clip.visual.conv1.out_channels, clip.visual.output_dim
         self.down = nn.ModuleList(nn.Linear(width, 64) for _ in clip.visual.transformer.resblocks)
         self.up = nn.ModuleList(nn.Linear(64, width) for _ in clip.visual.transformer.resblocks)
-        for layer in self.up:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in self.up.parameters():
+            nn.init.zeros_(parameter)
         self.old = copy.deepcopy((self.down, self.up)) if distils else None
         self.cls, self.position = nn.Parameter(0.02 * torch.randn(1, 1, dim)), torch.randn(1, 9, dim)
         layer = nn.TransformerEncoderLayer(dim, 8, 4 * dim, 0.1, "gelu", batch_first=True, norm_first=True)
