@@ -8,17 +8,38 @@ the last, of which the class token alone is read.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from statistics import median
+from typing import Any
 
 import torch
 from common import Row, hand_over
 
+from vcil_bench.data.loader import Batch, Sample
 from vcil_bench.doctor.steady import SteadyClips, learn, stpr, trunk_of
 from vcil_bench.nets.clip import ClipTrunk
 from vcil_bench.nets.trunk import ADAPTFORMER
 from vcil_bench.training.flops import FlopCount
 
 BACKBONE, BATCH, STEPS, ROUNDS = "clip_vit_b16", 2, 4, 4
+
+
+class CountedClips(SteadyClips):
+    """Steady clips that count the operations of the first step.
+
+    Attributes:
+        operations: Of a clip of it.
+    """
+
+    operations = 0.0
+
+    def training(self, samples: Sequence[Sample], *arguments: Any, **more: Any) -> Iterator[Batch]:
+        """Yield the batches; the first is away for a step that is counted."""
+        for number, batch in enumerate(super().training(samples, *arguments, **more)):
+            with FlopCount(counts=number == 0).apart() as counts:
+                yield batch
+            if counts:
+                self.operations = counts[0] / len(batch)
 
 
 def whole_blocks(trunk: ClipTrunk, frames: int) -> float:
@@ -36,19 +57,16 @@ def main() -> None:
     trunk = trunk_of(BACKBONE, device)
     assert isinstance(trunk, ClipTrunk)
     weights = trunk.num_parameters
-    loader = SteadyClips(BATCH, STEPS, device, few=2)
+    loader = CountedClips(BATCH, STEPS, device, few=2)
     ways = {name: stpr(trunk, loader, device, fssd=name == "with") for name in ("without", "with")}
     times: dict[str, list[float]] = {name: [] for name in ways}
     operations: dict[str, float] = {}  # a clip
     for number in range(ROUNDS + 1):
         for name, (method, task) in ways.items():
-            method.context.trainer.flops = count = FlopCount(device.type, counts=number == 0)
-            spent = learn(method, task)
-            if number:
+            spent = learn(method, task)  # but for the first step, which is counted
+            operations[name] = loader.operations
+            if number:  # the first round warms up
                 times[name].append(spent)
-            else:  # the first round warms up, and is counted
-                assert count.total is not None
-                operations[name] = count.total / (BATCH * STEPS)
     by_operations = operations["with"] / operations["without"] - 1
     least = whole_blocks(trunk, loader.spec.frames) / operations["without"]
     added = median(a / b for a, b in zip(times["with"], times["without"], strict=True)) - 1
