@@ -23,6 +23,7 @@ SUBJECTS = {
     "overhead": "The harness around a training step",
     "loading": "Loading clips",
     "stpr_step": "A training step of StPR",
+    "bare_step": "A training step of StPR against a loop without the harness",
     "tuning_step": "A distillation step by tuning",
     "experts": "Experts at evaluation",
     "pretrained": "Heads on pretrained features",

@@ -82,6 +82,20 @@ def test_the_temporal_shift_equals_the_authors(case: int, precision: str) -> Non
     assert torch.equal(x, before)
 
 
+def test_the_gradient_goes_back_to_where_the_values_came_from() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weights = torch.randn(2, 2, 3, 17, 2, 2, generator=generator, dtype=torch.float64)
+    x.requires_grad_(True)
+    # What the shift does, in parts that torch knows the gradient of.
+    ahead = torch.cat([x[:, 1:, :2], torch.zeros_like(x[:, :1, :2])], dim=1)
+    back = torch.cat([torch.zeros_like(x[:, :1, 2:4]), x[:, :-1, 2:4]], dim=1)
+    expected = torch.cat([ahead, back, x[:, :, 4:]], dim=2)
+    shifted = temporal_shift(x)
+    assert torch.equal(shifted, expected)
+    gradients = [torch.autograd.grad(y, x, weights)[0] for y in (shifted, expected)]
+    assert torch.equal(*gradients)
+
+
 def test_the_shift_looks_ahead_with_the_first_channels_and_back_with_the_next() -> None:
     x = torch.arange(1.0, 4.0).reshape(1, 3, 1, 1, 1).expand(1, 3, 16, 1, 1)
     shifted = temporal_shift(x)[0, :, :, 0, 0].T.tolist()

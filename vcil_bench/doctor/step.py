@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from vcil_bench import protocol
 from vcil_bench.common import cpu_cores
@@ -25,6 +24,7 @@ from vcil_bench.data.store.frame_store import FrameStore
 from vcil_bench.nets.compute import ComputeOptions, Precision
 from vcil_bench.nets.trunk import Trunk
 from vcil_bench.stream import Task
+from vcil_bench.training.flops import FlopCount
 
 from .steady import NEW, OLD, PROTOCOL, SteadyClips, learn, stpr, trunk_of
 
@@ -63,9 +63,9 @@ def flops_of(method: Any, task: Task, batch: int) -> int:
     """Count the operations of a step: of a task with one step more, without what stands beside the steps."""
     counts = []
     for steps in (3, 4):
-        with FlopCounterMode(display=False) as counter:
+        with FlopCount(method.context.device.type, counts=True).apart() as numbers:
             learn(method, dataclasses.replace(task, train=task.train[: steps * batch]))
-        counts.append(counter.get_total_flops())
+        counts += numbers
     return counts[1] - counts[0]
 
 

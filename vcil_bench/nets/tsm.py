@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vcil_bench.common.config import ConfigError
 
@@ -41,11 +42,31 @@ def temporal_shift(x: Tensor, fold_div: int = FOLD_DIV) -> Tensor:
         [B, T, C, H, W].
     """
     fold = x.shape[2] // fold_div
+    shifted: Tensor = _Shift.apply(x, slice(0, fold), slice(fold, 2 * fold))
+    return shifted
+
+
+class _Shift(torch.autograd.Function):
+    """One pass either way: torch's own gradient of the slices copies the whole map once a slice."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, ahead: slice, back: slice) -> Tensor:
+        context.ahead, context.back = ahead, back
+        return _exchanged(x, ahead, back)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _exchanged(gradient, context.back, context.ahead), None, None  # to where the values came from
+
+
+def _exchanged(x: Tensor, ahead: slice, back: slice) -> Tensor:
+    """Return x [B, T, C, H, W] with one group of channels taken from the next frame, one from the last."""
     shifted = x.clone()
-    shifted[:, :-1, :fold] = x[:, 1:, :fold]
-    shifted[:, -1, :fold] = 0
-    shifted[:, 1:, fold : 2 * fold] = x[:, :-1, fold : 2 * fold]
-    shifted[:, 0, fold : 2 * fold] = 0
+    shifted[:, :-1, ahead] = x[:, 1:, ahead]
+    shifted[:, -1, ahead] = 0
+    shifted[:, 1:, back] = x[:, :-1, back]
+    shifted[:, 0, back] = 0
     return shifted
 
 
