@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from reference_pages import cells, changed, files, guesses, number, reference_page
 
-from vcil_bench.report.page.outcomes import pack
+from vcil_bench.report.page.packed import pack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -162,7 +162,12 @@ def test_larger_runs_have_their_classes_all_the_same(visit: Callable[..., Page])
         totals = [int((labels == label).sum()) for label in range(24)]
         data["pool"].append(totals)
         place = len(data["pool"]) - 1
-        kept = {"kind": "classes", "data": pack(np.array(counts)), "taken": taken, "totals": place}
+        kept = {
+            "kind": "classes",
+            "data": pack(np.array(counts).astype("<u2").tobytes()),
+            "taken": taken,
+            "totals": place,
+        }
         run["outcomes"], run["videos"] = {"text": kept}, None
 
     page = visit(changed(reference_page(), by_class), f"{RUN}?class=0")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from packed_page import content
 from predicted_records import write_run
 
 from vcil_bench import protocol as protocols
@@ -69,8 +69,7 @@ def test_seven_hundred_runs_stay_small(tmp_path: Path, monkeypatch: pytest.Monke
                 records.append(Record(path, data))
     html = page.build(records, [], groups(records), [], reported=built_in())
     assert len(html.encode()) < 12_000_000
-    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
-    stored = json.loads(text)
+    stored = content(html)
     kinds = Counter(run["outcomes"]["cnn"]["kind"] if run["outcomes"] else "none" for run in stored["runs"])
     assert kinds.total() == 720
     assert all(kinds[kind] > 50 for kind in ("predictions", "classes", "none"))

@@ -1,7 +1,7 @@
 """Document of the page: writes the HTML file around its data, styles and scripts.
 
-Data go in as JSON, text is set by the page's script as text, and a content policy lists the page's own scripts
-by hash, so that nothing a record says can run.
+Data go in as packed JSON, text is set by the page's script as text, and a content policy lists the page's own
+scripts by hash, so that nothing a record says can run.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from vcil_bench.report.table_file import TableSpec
 from vcil_bench.report.tables import Group
 
 from .content import content_of
+from .packed import pack
 from .rows import kind_of
 from .thumbnails import Thumbnails
 
 # The script's parts, in the order in which they need each other; they share one scope.
 SCRIPTS = (
-    *("data", "address", "tools", "colours", "plots", "exports"),
+    *("packed", "data", "address", "tools", "colours", "plots", "exports"),
     *("filters", "leaderboard", "protocols", "curves"),
     *("statistics", "outcomes", "heat", "detail", "losses", "settings", "costs", "classes", "videos"),
     *("run", "row", "pairs", "compare", "routes", "start"),
@@ -93,23 +94,22 @@ def build(
         policy=f"default-src 'none'; script-src {_hash(script)} {_hash(plotly)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'",
         css=Markup("\n".join(_asset(f"page/{name}.css") for name in STYLES)),
-        data=Markup(_embedded(content_of(records, groups, reported, thumbnails))),
+        data=pack(_json(content_of(records, groups, reported, thumbnails))),
         script=Markup(script),
-        plotly=Markup(plotly),
+        plotly=pack(plotly.encode()),
         total=len(records),
         counts=[(status, counts[status]) for status in ("complete", "partial", "failed")],
         only_synthetic=bool(kinds) and all("synthetic" in kind for kind in kinds),
         tables=extra_tables,
         errors=[str(error) for error in errors],
     )
-    # A record may hold half of a surrogate pair, which no file can.
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _script() -> str:
-    """Return the page's script: its parts in a scope of their own."""
+    """Return the page's script: its parts in a scope of their own, which may wait for what is unpacked."""
     parts = "\n".join(_asset(f"page/{name}.js") for name in SCRIPTS)
-    return f'(() => {{\n"use strict";\n\n{parts}}})();\n'
+    return f'(async () => {{\n"use strict";\n\n{parts}}})();\n'
 
 
 def _asset(name: str) -> str:
@@ -120,7 +120,7 @@ def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def _embedded(value: Any) -> str:
-    """Return JSON that a browser reads whatever its texts hold: ``<`` written out, so that no tag can end it."""
+def _json(value: Any) -> bytes:
+    """Return JSON as bytes; half of a surrogate pair, which a record may hold and no file can, becomes ``?``."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return text.encode("utf-8", "replace")

@@ -1,15 +1,12 @@
 """Outcomes on the page: what every test video of a run was taken for, or how many of each class were recognised.
 
 Small runs are stored video by video, larger ones class by class, and the rest not at all, so that the page keeps
-its size however many runs there are. Numbers are packed: base64 of raw deflate of unsigned 16-bit integers, the
-lower byte first.
+its size however many runs there are. Numbers are packed as unsigned 16-bit integers, the lower byte first.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +16,7 @@ from numpy.typing import NDArray
 
 from vcil_bench.record import Predictions, Record, has_predictions, read_predictions
 
+from .packed import pack
 from .pool import Pool
 
 SHARED = {"labels", "totals"}  # keys of an outcome whose values stand in the pool
@@ -121,7 +119,7 @@ def _by_video(
     """Return what each video was taken for after every step; labels count classes as they are learnt."""
     return {
         "kind": "predictions",
-        "data": pack(np.concatenate(steps)),
+        "data": _packed(np.concatenate(steps)),
         "labels": shared.add(stored.labels.tolist()),
     }
 
@@ -137,7 +135,7 @@ def _by_class(
         counts.append(np.bincount(labels[best == labels], minlength=learnt))
     return {
         "kind": "classes",
-        "data": pack(np.concatenate(counts)),
+        "data": _packed(np.concatenate(counts)),
         "taken": _taken(steps[-1], stored.labels[: len(steps[-1])]),
         "totals": shared.add(totals.tolist()),
     }
@@ -156,7 +154,6 @@ def _taken(best: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, list
     return taken
 
 
-def pack(numbers: NDArray[np.int64]) -> str:
+def _packed(numbers: NDArray[np.int64]) -> str:
     """Return whole numbers below 65,536 as text."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)  # raw, as browsers unpack it
-    return base64.b64encode(packer.compress(numbers.astype("<u2").tobytes()) + packer.flush()).decode()
+    return pack(numbers.astype("<u2").tobytes())
