@@ -35,7 +35,7 @@ def test_it_fits_and_can_be_read(visit: Callable[..., Page], options: dict[str, 
     page = visit(site(*fabricate(methods=4)), **options)
     for place in ("", f"#run/{NAMES[0]}/method_00/default-s0"):
         page.goto(page.url.partition("#")[0] + place)
-        page.wait_for_selector("#run h1" if place else "#leaderboard")
+        page.wait_for_selector("#detail h1" if place else "#leaderboard")
         wide = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert wide[0] <= wide[1], "the page scrolls sideways"
     text, ground = (
@@ -110,8 +110,8 @@ def test_hostile_records_do_nothing(visit: Callable[..., Page]) -> None:
     for number in range(2):
         page.locator(".overview tbody button.pop", has_text="/3").nth(number).click()
         page.locator("#pop a").first.click()
-        page.wait_for_selector("#run h1")
-        assert HOSTILE.partition("\u2028")[0] in page.inner_text("#run")
+        page.wait_for_selector("#detail h1")
+        assert HOSTILE.partition("\u2028")[0] in page.inner_text("#detail")
         assert page.locator("img").count() == 0
         page.go_back()
         page.wait_for_selector("#home:visible")

@@ -209,7 +209,7 @@ def test_what_came_out_stands_first_and_settings_that_differ_before_the_rest(vis
     assert parts[:3] == ["Accuracy, task by task", "Settings that differ from the default", "Classes"]
     headings = page.locator(".parts h2").all_inner_texts()
     assert headings == parts
-    assert "step" not in page.inner_text("#run").replace(record["protocol"]["title"], "")
+    assert "step" not in page.inner_text("#detail").replace(record["protocol"]["title"], "")
 
 
 def test_parts_are_reached_from_their_list(visit: Callable[..., Page]) -> None:

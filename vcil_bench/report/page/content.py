@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from vcil_bench.identity import same_numbers
 from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record
+from vcil_bench.record_schema import MemoryUse
 from vcil_bench.report.curves import legends
 from vcil_bench.report.labels import Labels
 from vcil_bench.report.style import dashes_of, family_of, style_of
@@ -72,6 +75,9 @@ def content_of(
         "methods": {name: {"label": Labels().method(name)} for name in methods},
         "readouts": {name: {"label": Labels().readout(name), "dash": dashes_of(name)} for name in readouts},
         "about": about(records, all_rows),
+        # For comparisons: what a record does not count was nothing; what computes the same is the same.
+        "memory": [field.name for field in fields(MemoryUse)],
+        "same_code": _same_code(records),
         "groups": sections,
         "runs": [
             run_of(record, name, places.get(record.path), pool)
@@ -83,6 +89,17 @@ def content_of(
             [(record, outcome.names) for record, outcome in zip(records, outcomes, strict=True)]
         ),
         "styles": _styles(methods),
+    }
+
+
+def _same_code(records: Iterable[Record]) -> dict[str, str]:
+    """Return, by module and hash of records, the hash of the last version that computes the same numbers."""
+    there = {" ".join(part) for record in records for part in record.data["identity"].items()}
+    return {
+        f"{entry.module} {digest}": entry.versions[-1]
+        for entry in same_numbers()
+        for digest in entry.versions[:-1]
+        if f"{entry.module} {digest}" in there
     }
 
 

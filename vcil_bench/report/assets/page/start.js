@@ -50,7 +50,7 @@ dark.addEventListener("change", () => redraw());
 let closed = [];
 window.addEventListener("beforeprint", () => {
   // Paper has what is open on the screen, and all explanations.
-  closed = [...document.querySelectorAll("#run details:not([open]), .formulas-box:not([open])")];
+  closed = [...document.querySelectorAll("#detail details:not([open]), .formulas-box:not([open])")];
   closed.forEach((one) => { one.open = true; });
   redraw(true, true);
 });
