@@ -154,6 +154,23 @@ def test_paper_tables_and_unreadable_records_stand_on_the_page() -> None:
     assert "<li>results/a.json: corrupt</li>" in page
 
 
+def test_columns_of_a_dataset_share_a_heading() -> None:
+    cells = [{"ours": text, "rest": ""} for text in ("a", "none", "1.0", "2.0", "3.0")]
+    headers, groups = ["method", "exemplars", "10x5", "5x10", "5x5"], ["", "", "UCF101", "UCF101", "HMDB51"]
+    table = PaperTable("made", "A table", "", headers, [cells], [[""] * 5], groups=groups)
+    page = site(record_data(), tables=(table,))
+    (head,) = re.findall(r'id="table-made".*?<thead>(.*?)</thead>', page, re.DOTALL)
+    lines = [re.findall(r"<th (.*?)>(.*?)</th>", line) for line in re.findall(r"<tr>(.*?)</tr>", head)]
+    assert lines == [
+        [
+            *[('scope="col" rowspan="2"', name) for name in ("method", "exemplars")],
+            ('scope="colgroup" colspan="2"', "UCF101"),
+            ('scope="colgroup" colspan="1"', "HMDB51"),
+        ],
+        [('scope="col"', name) for name in ("10x5", "5x10", "5x5")],
+    ]
+
+
 def test_tables_of_reported_numbers_alone_are_folded_away() -> None:
     row = [{"ours": "a", "rest": ""}, {"ours": "", "rest": "3.0"}]
     table = PaperTable("made", "A table", "", ["Method", "5x2"], [row], [["", ""]], measured=False)

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -20,6 +20,8 @@ from markupsafe import Markup
 
 from vcil_bench import __version__
 from vcil_bench.record import Record, RecordError
+from vcil_bench.report.kept_parts import KeptParts
+from vcil_bench.report.layout import spans
 from vcil_bench.report.table_file import TableSpec
 from vcil_bench.report.tables import Group
 
@@ -52,6 +54,8 @@ class PaperTable:
         marks: For every cell ``""``, ``"best"`` (shown bold) or ``"second"`` (underlined); ``ours`` alone is
             marked.
         measured: Whether any number was measured here; tables of reported numbers alone are folded away.
+        groups: Of each column what it shares with its neighbours, such as a dataset, or nothing; an empty list
+            where there is one line of headings.
     """
 
     id: str
@@ -61,6 +65,15 @@ class PaperTable:
     rows: list[list[dict[str, str]]]
     marks: list[list[str]]
     measured: bool = True
+    groups: list[str] = field(default_factory=list)
+
+    @property
+    def heads(self) -> list[tuple[str, int]]:
+        """The upper line of headings and how many columns each spans, 0 where it stands for both lines."""
+        heads: list[tuple[str, int]] = []
+        for title, first, end in spans(self.groups):
+            heads += [(title, end - first)] if title else [(header, 0) for header in self.headers[first:end]]
+        return heads
 
 
 def build(
@@ -71,6 +84,7 @@ def build(
     *,
     reported: Sequence[TableSpec] = (),
     thumbnails: Thumbnails | None = None,
+    kept: KeptParts | None = None,
 ) -> str:
     """Return the page; the same input gives the same text.
 
@@ -81,6 +95,7 @@ def build(
         extra_tables: Tables as papers have them.
         reported: Tables whose reported numbers stand beside measured ones.
         thumbnails: Makes pictures of test videos; None makes those of the embedded clips.
+        kept: Parts that an earlier report has made; takes those that are made.
     """
     plotly, script = _asset("vendor/plotly-basic.min.js"), _script()
     kinds = {kind_of(group) for group in groups}
@@ -94,7 +109,7 @@ def build(
         policy=f"default-src 'none'; script-src {_hash(script)} {_hash(plotly)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'",
         css=Markup("\n".join(_asset(f"page/{name}.css") for name in STYLES)),
-        data=pack(_json(content_of(records, groups, reported, thumbnails))),
+        data=pack(_json(content_of(records, groups, reported, thumbnails, kept))),
         script=Markup(script),
         plotly=pack(plotly.encode()),
         total=len(records),
