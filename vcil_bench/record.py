@@ -357,8 +357,8 @@ def supersede(path: Path) -> Path:
 def _code() -> str:
     """Return a hash of what checks records: these modules and the versions of the libraries."""
     digest = hashlib.sha256(f"{np.__version__} {msgspec.__version__}".encode())
-    for module in (Path(__file__), *(Path(part.__file__) for part in (record_schema, metrics, config))):
-        digest.update(module.read_bytes())
+    for file in (__file__, *(str(part.__file__) for part in (record_schema, metrics, config))):
+        digest.update(Path(file).read_bytes())
     return digest.hexdigest()
 
 
