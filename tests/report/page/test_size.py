@@ -1,4 +1,4 @@
-"""Size of the page: 720 runs with losses and predictions below twelve megabytes, the reference records below two."""
+"""Size of the page: 720 runs stay below twelve megabytes, the reference records below two."""
 
 from __future__ import annotations
 
