@@ -11,6 +11,7 @@ SET ?=
 DEVICE ?= auto
 FORCE ?=
 JOBS ?=
+TABLE ?=
 PYTHON ?= python3
 
 BIN := .venv/bin
@@ -34,8 +35,12 @@ bench: $(READY)  ## run METHOD on PROTOCOL: SEED=1000|all DATA=root SET="key=val
 	@$(RUN) run '$(METHOD)' '$(PROTOCOL)' --seed '$(SEED)' --device '$(DEVICE)' \
 	    $(if $(DATA),--data '$(DATA)') $(if $(SET),--set $(SET)) $(if $(FORCE),--force)
 
-grid: $(READY)  ## run METHODS x PROTOCOLS (a,b,c) on all GPUs: SEED=1000,1993|all DATA="ucf101=root ..." SET=... JOBS=2
-	@$(RUN) grid '$(METHODS)' '$(PROTOCOLS)' --seeds '$(SEED)' \
+# A table names its methods and protocols; of these only what was asked for, one by one, takes their place.
+asked = $(if $(filter command environment,$(foreach name,$(1),$(firstword $(origin $(name))))),$(2),all)
+
+grid: $(READY)  ## run METHODS x PROTOCOLS (a,b,c), or a paper's TABLE=id, on all GPUs: SEED=1000,1993|all DATA="ucf101=root ..." SET=... JOBS=2
+	@$(RUN) grid $(if $(TABLE),'$(call asked,METHODS METHOD,$(METHODS))' '$(call asked,PROTOCOLS PROTOCOL,$(PROTOCOLS))' \
+	    --table '$(TABLE)','$(METHODS)' '$(PROTOCOLS)') --seeds '$(SEED)' \
 	    $(if $(DATA),--data $(DATA)) $(if $(SET),--set $(SET)) $(if $(JOBS),--jobs '$(JOBS)')
 
 test: $(READY)  ## run the tests (a few minutes on two cores)

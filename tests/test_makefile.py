@@ -45,6 +45,16 @@ def test_bench_passes_its_variables_on() -> None:
         assert part in line
 
 
+def test_grid_runs_what_is_named_or_a_papers_table() -> None:
+    assert "grid 'a,b' 'synthetic_3x4' --seeds 'all'" in _make("-n", "grid", "METHODS=a,b")
+    table = ("-n", "grid", "TABLE=stpr_components")
+    whole = _make(*table, "DATA=ucf101=/a hmdb51=/b")
+    assert "grid 'all' 'all' --table 'stpr_components' --seeds 'all'" in whole
+    assert "--data ucf101=/a hmdb51=/b" in whole
+    assert "grid 'stpr' 'all' --table" in _make(*table, "METHOD=stpr")  # which is also the default
+    assert "grid 'all' 'p,q' --table" in _make(*table, "PROTOCOLS=p,q")
+
+
 def test_test_runs_pytest_and_setup_makes_its_own_environment(tmp_path: Path) -> None:
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path / name)

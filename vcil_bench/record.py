@@ -19,10 +19,10 @@ import tokenize
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from . import metrics, record_schema
 from . import origin as origins
+from .common import config
 from .common.config import LARGEST_NUMBER
 from .common.errors import UserError
-from .common.files import write_atomically
+from .common.files import file_sha256, write_atomically
 from .metrics import METRICS, STEP_METRICS, accuracy_matrix
 from .origin import Origin
 from .record_schema import RecordData
@@ -51,6 +53,24 @@ LARGEST_ARRAY = 2**28  # bytes; the names of 200,000 test videos take a quarter 
 REFERENCE = "reference"  # folder of the records that come with the harness
 DEEPEST = 32  # levels of nested values; what walks through them need not fear for its stack
 ADVICE = "move it away or run again with --force"
+
+
+@dataclass
+class Sound:
+    """Records that were found to be sound, as hashes of their files, their predictions and the code that checks.
+
+    Attributes:
+        before: Those of the last time.
+        now: Those of this time.
+    """
+
+    before: Collection[str] = ()
+    now: set[str] = field(default_factory=set)
+
+    def name(self, record: bytes, predictions: Path) -> str:
+        """Return the hash of a record's file and of the predictions beside it."""
+        stored = file_sha256(predictions) if predictions.is_file() else ""
+        return hashlib.sha256(f"{_code()} {stored} ".encode() + record).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,22 @@ class Record:
             )
         return self._metrics[name, readout]
 
+    def outcome(self, readout: str) -> str:
+        """Return a hash of what was learnt in which order and recognised, by which comparisons are kept."""
+        if readout not in self._outcomes:
+            data = self.data
+            parts = [
+                *(data["seed"], data["predictions"], data["class_order"], data["classes_per_task"]),
+                *(data["test_videos"], [step["correct"][readout] for step in data["steps"]]),
+            ]
+            self._outcomes[readout] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return self._outcomes[readout]
+
+    @cached_property
+    def _outcomes(self) -> dict[str, str]:
+        """Hashes that were asked for, likewise."""
+        return {}
+
     def step_metric(self, name: str, readout: str) -> NDArray[np.float64]:
         """Compute a metric that has a value after every step, of a complete record, as fractions [S]."""
         totals = np.asarray(self.data["test_videos"], dtype=np.float64)
@@ -188,19 +224,30 @@ def save_predictions(path: Path, arrays: Mapping[str, NDArray[Any]]) -> str:
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def load(path: Path, origin: Origin | None = None) -> Record:
+def load(path: Path, origin: Origin | None = None, sound: Sound | None = None) -> Record:
     """Read and check a record, its counts against its predictions where these are there.
 
     Args:
         path: Its file.
         origin: Where it was made, None for here.
+        sound: Records that need no check, since nothing of them has changed; takes those that passed one.
 
     Raises:
         RecordError: Names the file and what is wrong with it.
     """
-    record = read(path, origin)
-    if has_predictions(record):
-        check_predictions(record)
+    try:
+        content = path.read_bytes() if sound is not None else b""
+        name = sound.name(content, predictions_path(path)) if sound is not None else ""
+    except OSError as error:
+        raise RecordError(f"{path}: corrupt record ({error}); {ADVICE}") from error
+    if sound is not None and name in sound.before:
+        record = Record(path, json.loads(content), origin)
+    else:
+        record = read(path, origin)
+        if has_predictions(record):
+            check_predictions(record)
+    if sound is not None:
+        sound.now.add(name)
     return record
 
 
@@ -226,26 +273,30 @@ def read(path: Path, origin: Origin | None = None) -> Record:
     return Record(path, data, origin)
 
 
-def load_all(results: Path) -> tuple[list[Record], list[RecordError]]:
+def load_all(results: Path, sound: Sound | None = None) -> tuple[list[Record], list[RecordError]]:
     """Read every record below a results folder, sorted by path; superseded ones are passed over.
 
     Records in its folder ``reference``, which come with the harness, count where there is none of the same run
     on the same protocol: one of an earlier version of the protocol hides nothing. Those below ``elsewhere/NAME``
     were made by others and carry their origin.
 
+    Args:
+        results: The folder.
+        sound: Records that need no check, see ``load``.
+
     Returns:
         The records and, for each file that could not be read, its error.
     """
-    shipped, errors = _load_below(results / REFERENCE)
-    made_here, others = _load_below(results)
+    shipped, errors = _load_below(results / REFERENCE, sound)
+    made_here, others = _load_below(results, sound)
     ran = {(place, record.data["protocol"]["fingerprint"]) for place, record in made_here.items()}
     kept = [r for place, r in shipped.items() if (place, r.data["protocol"]["fingerprint"]) not in ran]
-    sent, more = _load_elsewhere(results / origins.ELSEWHERE)
+    sent, more = _load_elsewhere(results / origins.ELSEWHERE, sound)
     everything = [*kept, *made_here.values(), *sent]
     return sorted(everything, key=lambda record: record.path), [*errors, *others, *more]
 
 
-def _load_elsewhere(folder: Path) -> tuple[list[Record], list[RecordError]]:
+def _load_elsewhere(folder: Path, sound: Sound | None) -> tuple[list[Record], list[RecordError]]:
     """Read the records that others made, each sender's below a folder of its own."""
     records: list[Record] = []
     errors: list[RecordError] = []
@@ -255,18 +306,20 @@ def _load_elsewhere(folder: Path) -> tuple[list[Record], list[RecordError]]:
         except UserError as error:
             errors.append(RecordError(str(error)))
             continue
-        some, others = _load_below(place, origin)
+        some, others = _load_below(place, sound, origin)
         records += some.values()
         errors += others
     return records, errors
 
 
-def _load_below(folder: Path, origin: Origin | None = None) -> tuple[dict[Path, Record], list[RecordError]]:
+def _load_below(
+    folder: Path, sound: Sound | None, origin: Origin | None = None
+) -> tuple[dict[Path, Record], list[RecordError]]:
     """Read the records of a folder by their places in it, and the errors of those that cannot be read."""
     records, errors = {}, []
     for path in sorted(folder.glob("*/*/*.json")):
         try:
-            record = load(path, origin)
+            record = load(path, origin, sound)
             _check_place(record)
             records[path.relative_to(folder)] = record
         except RecordError as error:
@@ -298,6 +351,15 @@ def supersede(path: Path) -> Path:
         predictions_path(path).replace(predictions_path(target))
     path.replace(target)
     return target
+
+
+@cache
+def _code() -> str:
+    """Return a hash of what checks records: these modules and the versions of the libraries."""
+    digest = hashlib.sha256(f"{np.__version__} {msgspec.__version__}".encode())
+    for file in (__file__, *(str(part.__file__) for part in (record_schema, metrics, config))):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

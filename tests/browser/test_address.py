@@ -81,7 +81,7 @@ def test_the_state_stays_on_the_way_to_a_run_and_back(visit: Callable[..., Page]
     before = state(page)
     page.locator(".overview button.pop").first.click()
     page.locator("#pop a").first.click()
-    page.wait_for_selector("#run:visible")
+    page.wait_for_selector("#detail:visible")
     page.locator("#back").click()
     page.wait_for_selector("#home:visible")
     assert state(page) == before

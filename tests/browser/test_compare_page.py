@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from reference_pages import FOLDER, SEEDS, cells, files, guesses, number, paths, reference_page
+from reference_pages import FOLDER, SEEDS, cells, changed, files, guesses, number, paths, reference_page
 
 from vcil_bench.cli import main
 
@@ -119,7 +119,7 @@ def test_two_runs_are_compared(visit: Callable[..., Page], told: Callable[..., A
     check(page, told(*files, "--readout", "text,cnn"))
     page.get_by_role("combobox", name="B run").select_option(label="LwF.MC seed 1993")
     page.get_by_role("heading", name="seed 1993").wait_for()
-    assert "no class order in common" in page.inner_text("#run")
+    assert "no class order in common" in page.inner_text("#detail")
 
 
 def test_videos_that_one_alone_recognises(visit: Callable[..., Page]) -> None:
@@ -155,3 +155,62 @@ def test_videos_that_one_alone_recognises(visit: Callable[..., Page]) -> None:
     assert {line[-3]: line[-1] for line in lines} == {
         video: ", ".join(map(str, seeds)) for video, seeds in alone.items()
     }
+
+
+def test_two_ticked_rows_are_compared_on_a_click(visit: Callable[..., Page], told: Callable[..., Any]) -> None:
+    page = visit(reference_page(), "#protocols/synthetic_3x4")
+    page.get_by_label("compare StPR, text, default").check()
+    page.get_by_label("compare LwF.MC, CNN, default").check()
+    page.get_by_role("link", name="Compare", exact=True).click()
+    page.wait_for_selector(".mcnemar")
+    assert page.url.endswith(ROWS)
+    check(page, told("stpr", "lwf"))
+    page.go_back()
+    page.wait_for_selector("#home:visible")
+    assert page.locator(".overview input:checked").count() == 2
+
+
+def without_names(data: Any) -> None:
+    """Take the names of test videos from the page, as of runs with more videos than it names."""
+    for run in data["runs"]:
+        run["videos"] = None
+
+
+def test_videos_without_names_are_paired_by_their_place(
+    visit: Callable[..., Page], told: Callable[..., Any]
+) -> None:
+    page = visit(changed(reference_page(), without_names), ROWS)
+    page.wait_for_selector(".mcnemar")
+    check(page, told("stpr", "lwf"))  # which pairs by names
+
+
+@pytest.mark.parametrize("what", ["manifest_sha256", "left_out", "class_order", "labels"])
+def test_videos_without_names_of_other_lists_are_not_paired(what: str, visit: Callable[..., Page]) -> None:
+    def differ(data: Any) -> None:
+        without_names(data)
+        pool = data["pool"]
+        for run in data["runs"]:
+            if not run["id"].startswith("synthetic_3x4/lwf/"):
+                continue
+            if what == "labels":
+                for outcome in run["outcomes"].values():
+                    labels = pool[outcome["labels"]]
+                    pool.append([labels[-1], *labels[1:-1], labels[0]])
+                    outcome["labels"] = len(pool) - 1
+            elif what == "class_order":
+                order = pool[run["class_order"]]
+                pool.append([order[1], order[0], *order[2:]])
+                run["class_order"] = len(pool) - 1
+            else:
+                other = {"manifest_sha256": "0" * 64, "left_out": [{"id": "a", "split": "test", "problem": "b"}]}
+                pool.append(pool[run["data"]] | {what: other[what]})
+                run["data"] = len(pool) - 1
+
+    page = visit(changed(reference_page(), differ), ROWS)
+    page.wait_for_selector("#part-videos p")
+    for _ in range(50):
+        if "Unpacking" not in page.inner_text("#detail"):
+            break
+        page.wait_for_timeout(100)
+    assert page.locator(".mcnemar").count() == 0
+    assert page.locator("#part-metrics table").count() == 1

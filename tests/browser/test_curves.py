@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from made_up_pages import fabricate, papers_page, site, some, until
+from predicted_records import write_run
+
+from vcil_bench.record import load_all
+from vcil_bench.report.page import build
+from vcil_bench.report.table_file import built_in
+from vcil_bench.report.tables import groups
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -100,3 +107,22 @@ def test_the_bar_of_the_plot_holds_what_stays_on_the_page(visit: Callable[..., P
     for number in range(buttons.count()):
         buttons.nth(number).click()
     assert opened == []
+
+
+def test_reported_numbers_are_hollow_marks_beside_the_line(visit: Callable[..., Page], tmp_path: Path) -> None:
+    protocol = {"name": "tcd_hmdb51_5x5", "label": "tcd_hmdb51_5x5", "fingerprint": "f" * 64}
+    sizes = (26, 5, 5, 5, 5, 5)
+    for method in ("acil", "tcd", "podnet"):
+        write_run(tmp_path, method, 1, skill=0.5, sizes=sizes, protocol=protocol, data={"kind": "real"})
+    records, _ = load_all(tmp_path)
+    page = visit(build(records, [], groups(records), [], reported=built_in()), "#curves")
+    hollow = "document.getElementById('plot').data.filter((trace) => /-open$/.test(trace.marker?.symbol))"
+    marks = page.evaluate(f"{hollow}.map((trace) => [trace.xaxis, trace.x, trace.y, trace.marker.color])")
+    lines = page.evaluate(f"{DRAWN}.map((trace) => [trace.name, trace.line.color])")
+    # SFCL's Table 3 has ACIL's accuracy after every task; none of the three's forgetting is reported.
+    colour = dict(lines)["ACIL"]
+    assert marks == [["x", [26, 31, 36, 41, 46, 51], [61.28, 55.59, 51.67, 49.02, 44.86, 44.18], colour]]
+    assert "Hollow marks" in page.inner_text("#c-note")
+    page.locator("#c-pressed .chip", has_text="ACIL").click()
+    assert page.evaluate(f"{hollow}.length") == 0
+    assert "Hollow marks" not in page.inner_text("#c-note")

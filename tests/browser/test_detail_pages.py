@@ -32,9 +32,9 @@ PLACES = {
 
 def settled(page: Page) -> None:
     """Wait until nothing is left to be unpacked."""
-    page.wait_for_selector("#run h1")
+    page.wait_for_selector("#detail h1")
     for _ in range(100):
-        if "Unpacking" not in page.inner_text("#run"):
+        if "Unpacking" not in page.inner_text("#detail"):
             return
         page.wait_for_timeout(50)
     pytest.fail("something was never unpacked")
@@ -51,7 +51,7 @@ def test_axe_finds_nothing_on_any_page(visit: Callable[..., Page], scheme: str) 
     for name, place in {**PLACES, "none": "#row/nothing"}.items():
         walk(page, place)
         if name == "run":
-            for summary in page.locator("#run details > summary").all():
+            for summary in page.locator("#detail details > summary").all():
                 summary.click()
         assert violations(page) == [], name
 
@@ -60,7 +60,7 @@ def test_pages_fit_a_phone(visit: Callable[..., Page]) -> None:
     page = visit(reference_page(), PLACES["row"], **PHONE, is_mobile=True, has_touch=True)
     for name, place in PLACES.items():
         walk(page, place)
-        for summary in page.locator("#run details > summary").all():
+        for summary in page.locator("#detail details > summary").all():
             summary.click()
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= PHONE["viewport"]["width"], name
@@ -69,7 +69,7 @@ def test_pages_fit_a_phone(visit: Callable[..., Page]) -> None:
 def test_plots_have_a_name_and_their_numbers_beside_them(visit: Callable[..., Page]) -> None:
     page = visit(reference_page(), PLACES["row"])
     settled(page)
-    plots = page.locator("#run .plot")
+    plots = page.locator("#detail .plot")
     assert plots.count() == 3
     for plot in plots.all():
         assert plot.get_attribute("role") == "img"
@@ -98,7 +98,7 @@ def test_back_leads_to_where_one_was(visit: Callable[..., Page]) -> None:
     page.wait_for_selector("#run-title")
     page.locator("#back").press("Enter")
     page.wait_for_selector("#home:visible")
-    assert page.locator("#run").is_hidden()
+    assert page.locator("#detail").is_hidden()
 
 
 def test_titles_name_the_page(visit: Callable[..., Page]) -> None:
@@ -127,7 +127,7 @@ def test_titles_name_the_page(visit: Callable[..., Page]) -> None:
 )
 def test_unknown_addresses_say_so(visit: Callable[..., Page], place: str, said: str) -> None:
     page = visit(reference_page(), place)
-    assert page.inner_text("#run h1") == said
+    assert page.inner_text("#detail h1") == said
     page.locator("#back").press("Enter")
     page.wait_for_selector("#home:visible")
 
@@ -150,7 +150,9 @@ def test_hostile_records_do_nothing(visit: Callable[..., Page]) -> None:
     assert links
     for link in dict.fromkeys(links):
         walk(page, link)
-        assert told in page.inner_text("#run h1, #run .sentence, #run") or "alpha" in page.inner_text("#run h1")
+        assert told in page.inner_text("#detail h1, #detail .sentence, #detail") or "alpha" in page.inner_text(
+            "#detail h1"
+        )
         options = page.get_by_role("combobox", name="Compare with")
         if options.count():
             options.select_option(index=1)
@@ -173,7 +175,7 @@ def test_print_unfolds_everything(visit: Callable[..., Page]) -> None:
     settled(page)
     page.emulate_media(media="print")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert page.locator("#run details:not([open])").count() == 0
+    assert page.locator("#detail details:not([open])").count() == 0
     assert page.locator(".contents").is_hidden()
     assert page.locator(".pickers").is_hidden()
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")

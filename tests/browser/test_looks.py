@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from made_up_pages import HOSTILE, NAMES, fabricate, papers, papers_page, site, 
 from made_up_records import record_data
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -35,7 +36,7 @@ def test_it_fits_and_can_be_read(visit: Callable[..., Page], options: dict[str, 
     page = visit(site(*fabricate(methods=4)), **options)
     for place in ("", f"#run/{NAMES[0]}/method_00/default-s0"):
         page.goto(page.url.partition("#")[0] + place)
-        page.wait_for_selector("#run h1" if place else "#leaderboard")
+        page.wait_for_selector("#detail h1" if place else "#leaderboard")
         wide = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert wide[0] <= wide[1], "the page scrolls sideways"
     text, ground = (
@@ -44,6 +45,21 @@ def test_it_fits_and_can_be_read(visit: Callable[..., Page], options: dict[str, 
     )
     assert (text > ground) == (options.get("color_scheme") == "dark")
     assert abs(text - ground) > 500
+
+
+def test_a_browser_that_cannot_unpack_the_page_says_so(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "index.html"
+    file.write_text(papers_page(), encoding="utf-8")
+    context = browser.new_context()
+    context.add_init_script("delete window.DecompressionStream")
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(file.as_uri())
+    page.wait_for_selector("#packed:visible")
+    assert page.locator(".board").count() == 0
+    assert errors == []
+    context.close()
 
 
 def test_a_phones_first_screen_has_numbers(visit: Callable[..., Page]) -> None:
@@ -110,8 +126,8 @@ def test_hostile_records_do_nothing(visit: Callable[..., Page]) -> None:
     for number in range(2):
         page.locator(".overview tbody button.pop", has_text="/3").nth(number).click()
         page.locator("#pop a").first.click()
-        page.wait_for_selector("#run h1")
-        assert HOSTILE.partition("\u2028")[0] in page.inner_text("#run")
+        page.wait_for_selector("#detail h1")
+        assert HOSTILE.partition("\u2028")[0] in page.inner_text("#detail")
         assert page.locator("img").count() == 0
         page.go_back()
         page.wait_for_selector("#home:visible")

@@ -84,7 +84,7 @@ def test_runs_of_a_row_open_beside_their_number(visit: Callable[..., Page]) -> N
     assert page.locator("#pop").is_hidden()
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#run:visible")
+    page.wait_for_selector("#detail:visible")
     assert "#run/tcd_hmdb51_5x5/" in page.url
 
 

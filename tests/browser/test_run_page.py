@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from reference_pages import cells, changed, files, guesses, number, reference_page
 
-from vcil_bench.report.page.outcomes import pack
+from vcil_bench.report.page.packed import pack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -162,7 +162,12 @@ def test_larger_runs_have_their_classes_all_the_same(visit: Callable[..., Page])
         totals = [int((labels == label).sum()) for label in range(24)]
         data["pool"].append(totals)
         place = len(data["pool"]) - 1
-        kept = {"kind": "classes", "data": pack(np.array(counts)), "taken": taken, "totals": place}
+        kept = {
+            "kind": "classes",
+            "data": pack(np.array(counts).astype("<u2").tobytes()),
+            "taken": taken,
+            "totals": place,
+        }
         run["outcomes"], run["videos"] = {"text": kept}, None
 
     page = visit(changed(reference_page(), by_class), f"{RUN}?class=0")
@@ -204,7 +209,7 @@ def test_what_came_out_stands_first_and_settings_that_differ_before_the_rest(vis
     assert parts[:3] == ["Accuracy, task by task", "Settings that differ from the default", "Classes"]
     headings = page.locator(".parts h2").all_inner_texts()
     assert headings == parts
-    assert "step" not in page.inner_text("#run").replace(record["protocol"]["title"], "")
+    assert "step" not in page.inner_text("#detail").replace(record["protocol"]["title"], "")
 
 
 def test_parts_are_reached_from_their_list(visit: Callable[..., Page]) -> None:

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from tiny_dataset import PROTOCOL, Tiny
 
+from vcil_bench.cli import main
+
 ERROR = "vcil-bench: error: "
 
 
@@ -503,6 +505,13 @@ def test_quick_commands_import_no_torch(arguments: list[str]) -> None:
     seconds, torch_imported = done.stdout.splitlines()[-1].split()
     assert torch_imported == "False"
     assert float(seconds) < 1
+
+
+def test_verbose_says_where_an_error_came_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "nothing of that name", "--verbose"]) == 2
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("Traceback")
+    assert last.startswith(ERROR)
 
 
 def test_process_ends_without_a_traceback(tmp_path: Path) -> None:

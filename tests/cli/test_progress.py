@@ -9,7 +9,14 @@ import sys
 
 import pytest
 
-from vcil_bench.cli.progress import CLEAR_LINE, progress_bars
+from vcil_bench.cli.progress import (
+    CLEAR_LINE,
+    QUIET,
+    loading_torch,
+    progress_bars,
+    report_progress,
+    watched,
+)
 from vcil_bench.common.logged_bars import OUTER, LoggedBars
 
 
@@ -19,6 +26,23 @@ def test_a_log_gets_lines_of_the_process_that_leads(monkeypatch: pytest.MonkeyPa
     other = progress_bars()
     assert not isinstance(other, LoggedBars)
     assert other.disable
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_quiet_shows_nothing(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    shown = QUIET.set(True)
+    try:
+        assert progress_bars().disable
+        assert not isinstance(progress_bars(), LoggedBars)
+        with loading_torch(), watched("reading") as moved, report_progress() as told:
+            moved(1, 1)
+            told("figures", 1, 1)
+    finally:
+        QUIET.reset(shown)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_outer_bar_leaves_the_time_to_its_text(monkeypatch: pytest.MonkeyPatch) -> None:

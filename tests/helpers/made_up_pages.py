@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -45,12 +44,6 @@ def site(
     records = [Record(Path(f"results/{i}.json"), one) for i, one in enumerate(data)]
     told = [RecordError(text) for text in errors]
     return build(records, told, groups(records), list(tables), reported=reported)
-
-
-def content(page: str) -> dict[str, Any]:
-    """Read the data that a page holds, as a browser would."""
-    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
-    return json.loads(found, parse_constant=lambda name: pytest.fail(f"no browser reads {name}"))
 
 
 def fabricate(methods: int = 21, seeds: int = 3) -> list[Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from packed_page import content, with_content
 
 from vcil_bench import record as records
 from vcil_bench.report.page import build
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[2] / "results/reference/synthetic_3x4"
 SEEDS = (1000, 1993, 2021)
 RUNS = (("stpr", "default"), ("stpr", "fssd=False"), ("lwf", "default"), ("icarl", "default"))
-EMBEDDED = re.compile(r'(<script type="application/json" id="data">)(.*?)(</script>)', re.DOTALL)
 
 
 def paths() -> list[Path]:
@@ -38,12 +37,9 @@ def reference_page() -> str:
 
 def changed(page: str, change: Callable[[dict[str, Any]], None]) -> str:
     """Return a page with other data."""
-    match = EMBEDDED.search(page)
-    assert match is not None
-    data = json.loads(match[2])
+    data = content(page)
     change(data)
-    text = json.dumps(data).replace("<", "\\u003c")
-    return page[: match.start(2)] + text + page[match.end(2) :]
+    return with_content(page, data)
 
 
 def files(method: str, seed: int, variant: str = "default") -> tuple[Any, dict[str, Any]]:

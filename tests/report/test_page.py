@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import re
 import shlex
 import subprocess
@@ -10,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_pages import HOSTILE, content, fabricate, site
+from made_up_pages import HOSTILE, fabricate, site
 from made_up_records import record_data
+from packed_page import PART, content, unpacked
 
 from vcil_bench.common.config import parse_assignments
 from vcil_bench.record import Record
@@ -31,7 +35,7 @@ def test_nothing_a_record_says_becomes_markup() -> None:
     table = PaperTable("t", HOSTILE, HOSTILE, [HOSTILE], [[{"ours": HOSTILE, "rest": HOSTILE}]], [["best"]])
     page = site(data, record_data(), errors=(HOSTILE,), tables=(table,))
     assert "<img" not in page.partition("// What the page shows")[0]
-    assert page.count("</script>") == 3
+    assert page.count("</script>") == 3  # of packed parts too: nothing in them can end them
     assert "49" not in re.findall(r"<h3[^>]*>(.*?)</h3>", page)[0]
     stored = content(page)
     (run,) = [run for run in stored["runs"] if run["status"] == "failed"]
@@ -45,9 +49,12 @@ def test_only_the_own_scripts_may_run_and_nothing_is_loaded() -> None:
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="(.*?)"', page)
     assert "default-src &#39;none&#39;" in policy
     assert policy.count("sha256-") == 2
+    (library,) = [unpacked(match[3]) for match in PART.finditer(page) if match[2] == "plotting"]
+    assert library.startswith(b"/**\n* plotly.js (basic - minified)")
+    assert base64.b64encode(hashlib.sha256(library).digest()).decode() in html.unescape(policy)
     assert "unsafe-eval" not in policy
     assert "script-src &#39;unsafe-inline" not in policy
-    own = page.partition("plotly.js (basic")[0]
+    own = PART.sub("", page)
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:)""", own)
     assert not re.findall(r"<[a-z]+[^>]*\son[a-z]+=", own.partition("<script")[0])
 
@@ -145,6 +152,23 @@ def test_paper_tables_and_unreadable_records_stand_on_the_page() -> None:
     assert "<b>a | b</b></th>" in page  # a name is never taken apart
     assert "A note." in page
     assert "<li>results/a.json: corrupt</li>" in page
+
+
+def test_columns_of_a_dataset_share_a_heading() -> None:
+    cells = [{"ours": text, "rest": ""} for text in ("a", "none", "1.0", "2.0", "3.0")]
+    headers, groups = ["method", "exemplars", "10x5", "5x10", "5x5"], ["", "", "UCF101", "UCF101", "HMDB51"]
+    table = PaperTable("made", "A table", "", headers, [cells], [[""] * 5], groups=groups)
+    page = site(record_data(), tables=(table,))
+    (head,) = re.findall(r'id="table-made".*?<thead>(.*?)</thead>', page, re.DOTALL)
+    lines = [re.findall(r"<th (.*?)>(.*?)</th>", line) for line in re.findall(r"<tr>(.*?)</tr>", head)]
+    assert lines == [
+        [
+            *[('scope="col" rowspan="2"', name) for name in ("method", "exemplars")],
+            ('scope="colgroup" colspan="2"', "UCF101"),
+            ('scope="colgroup" colspan="1"', "HMDB51"),
+        ],
+        [('scope="col"', name) for name in ("10x5", "5x10", "5x5")],
+    ]
 
 
 def test_tables_of_reported_numbers_alone_are_folded_away() -> None:

@@ -19,6 +19,7 @@ from vcil_bench.nets.backbones import BACKBONES
 from vcil_bench.protocol import load
 from vcil_bench.report import latex, papers, table_text
 from vcil_bench.report.comparison_table import BWF, Cell, Table, exemplars_of
+from vcil_bench.report.labels import Labels
 from vcil_bench.report.layout import of_table
 
 REFERENCE = Path(__file__).parents[2] / "results/reference"
@@ -476,3 +477,31 @@ def test_a_row_says_what_it_keeps(method: str, shown: str) -> None:
     """Of exemplars the budget, which methods share; of features, for which it is none, the use."""
     kept = record.load(REFERENCE / "synthetic_3x4" / method / "default-s1000.json")
     assert exemplars_of(kept) == shown
+
+
+def test_a_pages_table_is_grouped_by_dataset_and_lacks_columns_without_a_number() -> None:
+    dropped = 0
+    for table in papers.tables([]):
+        plain = table_text.as_plain(table)
+        wanted = [
+            (column.protocol, i)
+            for i, column in enumerate(table.columns)
+            if any(line.cells[i].published is not None for line in table.lines)
+        ]
+        if not wanted:  # a table without any number keeps its form
+            assert len(plain["headers"]) == 1 + len(table.columns)
+            continue
+        dropped += len(table.columns) - len(wanted)
+        numbers = [[cell["rest"] for cell in row[-len(wanted) :]] for row in plain["rows"]]
+        assert all(any(column) for column in zip(*numbers, strict=True))
+        for row, marks in zip(plain["rows"], plain["marks"], strict=True):
+            assert len(row) == len(marks) == len(plain["headers"]) == len(plain["groups"])
+        assert plain["headers"][0] == "method"
+        heads = zip(plain["groups"], plain["headers"], strict=True)
+        for (group, header), (protocol, _) in zip([*heads][-len(wanted) :], wanted, strict=True):
+            dataset, part = Labels().protocol(protocol)
+            assert (group, header.startswith(part)) == (dataset, True)
+        # Markdown has them all.
+        head = table_text.markdown(table).split("\n|", 1)[1].splitlines()[0]
+        assert head.count("|") == len(table.columns) + 1 + len(table_text.described_by(table))
+    assert dropped > 0

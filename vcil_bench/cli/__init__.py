@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from vcil_bench import __version__
@@ -23,6 +24,7 @@ from . import (
     import_records,
     new_method,
     prepare,
+    progress,
     report,
     results,
     run,
@@ -48,11 +50,16 @@ EXAMPLES = """EXAMPLES
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code, one of ``ExitCode``."""
+    options = argparse.Namespace(verbose=False)
     try:
         parser = _parser()
         completion.enable(parser)
-        return _run(parser.parse_args(arguments))
+        parser.parse_args(arguments, options)
+        progress.QUIET.set(options.quiet)
+        return _run(options)
     except UserError as error:
+        if options.verbose:
+            traceback.print_exception(error)
         print(f"vcil-bench: error: {error}", file=sys.stderr)
         return ExitCode.REFUSED
     except KeyboardInterrupt:

@@ -43,13 +43,21 @@ def add_command(commands: Commands, name: str, summary: str, examples: str) -> a
     for line in textwrap.dedent(examples).strip().splitlines():
         command, _, comment = line.partition(" # ")
         lines += [*([f"# {comment.strip()}"] if comment else []), command.strip()]
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
         epilog="\n".join(["EXAMPLES", *(f"  {line}" for line in lines)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress (default: it is shown)")
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="with an error, say where in the code it came up (default: what is wrong, in a line)",
+    )
+    return parser
 
 
 def completed_by(action: argparse.Action, *kinds: Kind) -> None:

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,8 +149,9 @@ def _grid(options: argparse.Namespace) -> int:
             f"{impossible[0].name}{more}: {impossible[0].reason}; --skip-impossible runs the grid without"
         )
     todo = [cell for cell in cells if cell.status is None]
-    with display.View(_say) as view:
-        ended = scheduler.run(todo, engine, options.retries, view.watch, _say)
+    with nullcontext() if options.quiet else display.View(_say) as view:
+        watch = view.watch if view is not None else lambda running, cells: None
+        ended = scheduler.run(todo, engine, options.retries, watch, _say)
     print(display.table(cells))
     if not ended:
         return ExitCode.STOPPED

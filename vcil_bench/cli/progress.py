@@ -1,4 +1,4 @@
-"""Progress of a command: bars in a terminal, lines in a log file."""
+"""Progress of a command: bars in a terminal, lines in a log file, nothing with ``--quiet``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from vcil_bench.common.progress_bars import bar
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
 CLEAR_LINE = "\r\x1b[K"
+QUIET: ContextVar[bool] = ContextVar("quiet", default=False)  # whether the command was asked to show no progress
 
 
 def progress_bars() -> Progress:
-    """Return progress bars: bars in a terminal, a line a minute in a log; of a team one process shows them."""
+    """Return progress bars: bars in a terminal, a line a minute in a log, of one process of a team, if any."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
@@ -31,7 +33,7 @@ def progress_bars() -> Progress:
         def render(self, task: Task) -> Text:
             return Text() if task.fields.get(OUTER) else super().render(task)  # whose text says it, better
 
-    if is_main() and not sys.stderr.isatty():
+    if is_shown() and not sys.stderr.isatty():
         return LoggedBars(lambda line: print(line, file=sys.stderr, flush=True))
     return Progress(
         TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
@@ -41,14 +43,14 @@ def progress_bars() -> Progress:
         console=Console(stderr=True),
         transient=True,
         expand=True,
-        disable=not is_main(),
+        disable=not is_shown(),
     )
 
 
 @contextmanager
 def loading_torch() -> Iterator[None]:
     """Say in a terminal, at once, that a library is being loaded; it takes seconds, some more on a slow disk."""
-    if "torch" in sys.modules or not sys.stderr.isatty() or not is_main():
+    if "torch" in sys.modules or not sys.stderr.isatty() or not is_shown():
         yield
         return
     sys.stderr.write("loading torch ...")
@@ -65,10 +67,15 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def is_shown() -> bool:
+    """Tell whether this process shows progress at all."""
+    return is_main() and not QUIET.get()
+
+
 @contextmanager
 def watched(text: str) -> Iterator[Callable[[int, int], None]]:
     """Give what shows progress: a bar in a terminal, lines in a log."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() or QUIET.get():
         with progress_bars() as progress, bar(progress, text) as moved:
             yield moved
     else:
@@ -78,7 +85,7 @@ def watched(text: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def report_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Give what shows the stages of a report: a bar in a terminal, in a log now and then a line."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() or QUIET.get():
         with progress_bars() as progress:
             task = progress.add_task("", total=None)
             yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)

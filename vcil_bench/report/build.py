@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,13 +13,14 @@ from pathlib import Path
 
 from vcil_bench.common.errors import UserError, did_you_mean
 from vcil_bench.common.files import check_writable, write_atomically
-from vcil_bench.record import Record, RecordError, load_all
+from vcil_bench.record import Record, RecordError, Sound, load_all
 
 from . import curves, figure_cache, latex, page, papers, table_text
 from .anonymity import Cover, Telling
 from .comparison_table import Table, fill
 from .figure_cache import Kept
 from .group_figures import Planned, plan
+from .kept_parts import KeptParts
 from .labels import Labels
 from .layout import of_table
 from .significance import kept_in
@@ -27,6 +29,9 @@ from .tables import frame, groups, markdown, rows
 
 COMPARISONS = ".comparisons.json"
 THUMBNAILS = ".thumbnails.json"
+RECORDS = ".records.json"  # hashes of those that were checked
+OUTCOMES = ".outcomes.json"
+KEPT = (COMPARISONS, THUMBNAILS, RECORDS, OUTCOMES)
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,8 @@ def write(
     check_writable(out)
     specs = papers.specs(wish.papers)
     moved("reading records", 0, 1)
-    written_records, errors = load_all(results)
+    sound = _sound(out / RECORDS)
+    written_records, errors = load_all(results, sound)
     cover = Cover(wish.telling, results, written_records)
     if wish.only:
         written_records = _of_protocols(written_records, wish.only)
@@ -104,11 +110,21 @@ def write(
             named = {error.path for error in undrawn}
             rest = [record for record in records if record.path not in named]
             written = _draw(job, out, rest, [*errors, *undrawn])
+    write_atomically(out / RECORDS, json.dumps(sorted(sound.now), indent=0).encode())
     if wish.telling is not Telling.ANONYMOUS:
         return written
-    mine = {*written.files, *(out / name for name in (figure_cache.NAME, COMPARISONS, THUMBNAILS))}
+    mine = {*written.files, *(out / name for name in (figure_cache.NAME, *KEPT))}
     strange = sorted(path for path in out.rglob("*") if path.is_file() and path not in mine)
     return dataclasses.replace(written, strange=strange)
+
+
+def _sound(kept: Path) -> Sound:
+    """Return the records that the last report has checked; none where its list is missing or not ours."""
+    try:
+        before = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    return Sound(frozenset(map(str, before)) if isinstance(before, list) else frozenset())
 
 
 @dataclass(frozen=True)
@@ -203,7 +219,11 @@ def _draw(job: _Job, out: Path, records: list[Record], errors: Sequence[RecordEr
     thumbnails = page.Thumbnails(job.wish.thumbnails)
     with thumbnails.kept_in(out / THUMBNAILS):
         tables = [page.PaperTable(**table_text.as_plain(table)) for table in made]
-        html = page.build(records, told, grouped, tables, reported=job.specs, thumbnails=thumbnails)
+        outcomes = KeptParts(out / OUTCOMES)
+        html = page.build(
+            records, told, grouped, tables, reported=job.specs, thumbnails=thumbnails, kept=outcomes
+        )
+        outcomes.write(forget=not job.wish.only)
     notes += thumbnails.notes
     # The list holds the names of figures, and those of other reports may tell what an anonymous one does not.
     anonymous = job.wish.telling is Telling.ANONYMOUS

@@ -291,8 +291,10 @@ def _changed(record: Record) -> dict[str, bool | int | float | str]:
 def _belongs(record: Record, row: RowSpec, spec: TableSpec) -> bool:
     """Tell whether a record is a run of a row: that method, that config, on the protocol as it is today."""
     data = record.data
+    if data["method"]["name"] != row.method:
+        return False
     protocol, reference = data["protocol"], record.as_written.protocol_reference
-    if data["method"]["name"] != row.method or reference not in spec.protocols:
+    if reference not in spec.protocols:
         return False
     if protocol["overrides"] != row.overrides:
         return False

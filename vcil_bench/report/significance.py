@@ -122,14 +122,7 @@ class _Side:
     @classmethod
     def of(cls, runs: Sequence[Record], readout: str) -> _Side:
         ordered = tuple(sorted(runs, key=_seed))
-        parts = [
-            [
-                *(_seed(record), readout, record.data["predictions"], has_predictions(record)),
-                *(record.data["class_order"], record.data["classes_per_task"], record.data["test_videos"]),
-                [step["correct"][readout] for step in record.data["steps"]],
-            ]
-            for record in ordered
-        ]
+        parts = [[readout, record.outcome(readout), has_predictions(record)] for record in ordered]
         return cls(ordered, readout, hashlib.sha256(json.dumps(parts).encode()).hexdigest())
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,15 +69,50 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def as_plain(table: Table) -> dict[str, Any]:
-    """Return headers, rows and marks, for pages and Markdown; for a cell see ``PaperTable``."""
+    """Return a table for pages, see ``PaperTable``, without columns that hold no number."""
     labels = Labels()
+    places = [
+        i
+        for i in range(len(table.columns))
+        if any(line.cells[i].run or line.cells[i].published is not None for line in table.lines)
+    ]
+    places = places or [*range(len(table.columns))]  # of a table without any number
+    empty = [c for i, c in enumerate(table.columns) if i not in places]
+    described, noted, rows, marks = _lines(table, places)
+    cells_hold = (
+        "Each cell: measured here | reported (difference)."
+        if table.measured
+        else "Reported numbers; nothing of this table was measured here yet."
+    )
+    left_out = ", ".join(_title(labels, column.protocol, column.leaf) for column in empty)
+    heads = [(*labels.protocol(table.columns[i].protocol), table.columns[i].leaf) for i in places]
+    return {
+        "id": table.spec.id,
+        "title": table.spec.title,
+        "note": f"{cells_hold} {table.caption}"
+        + (f" Without any number, and so left out: {left_out}." if left_out else ""),
+        "groups": [*("" for _ in described), *(group for group, _, _ in heads), *([""] if noted else [])],
+        "headers": [
+            *described,
+            *(" ".join(part for part in parts if part) for _, *parts in heads),
+            *(["notes"] if noted else []),
+        ],
+        "rows": rows,
+        "marks": marks,
+        "measured": table.measured,
+    }
+
+
+def _lines(
+    table: Table, places: Sequence[int]
+) -> tuple[list[str], bool, list[list[dict[str, str]]], list[list[str]]]:
+    """Return some columns as text: headings before them, whether notes stand behind, rows and marks."""
     described = described_by(table)
-    headers = ["method", *described, *(_title(labels, c.protocol, c.leaf) for c in table.columns)]
     noted = any(line.notes for line in table.lines)
     rows, marks = [], []
     for line in table.lines:
         cells = []
-        for cell in line.cells:
+        for cell in (line.cells[i] for i in places):
             t = texts(cell)
             rest = ""
             if cell.published is not None:
@@ -85,21 +121,8 @@ def as_plain(table: Table) -> dict[str, Any]:
             cells.append({"ours": measured, "rest": rest})
         before = [line.label, *(text for _, text in about(line, described))]
         rows.append([*map(_alone, before), *cells, *([_alone(line.notes)] if noted else [])])
-        marks.append([*("" for _ in before), *(cell.mark for cell in line.cells), *([""] if noted else [])])
-    cells_hold = (
-        "Each cell: measured here | reported (difference)."
-        if table.measured
-        else "Reported numbers; nothing of this table was measured here yet."
-    )
-    return {
-        "id": table.spec.id,
-        "title": table.spec.title,
-        "note": f"{cells_hold} {table.caption}",
-        "headers": [*headers, *(["notes"] if noted else [])],
-        "rows": rows,
-        "marks": marks,
-        "measured": table.measured,
-    }
+        marks.append([*("" for _ in before), *(line.cells[i].mark for i in places), *([""] if noted else [])])
+    return ["method", *described], noted, rows, marks
 
 
 def described_by(table: Table) -> list[str]:
@@ -124,16 +147,18 @@ def _alone(text: str) -> dict[str, str]:
 
 def markdown(table: Table) -> str:
     """Return a table as Markdown, best in bold, second best in italics."""
-    plain = as_plain(table)
+    described, noted, rows, all_marks = _lines(table, range(len(table.columns)))
+    titles = (_title(Labels(), column.protocol, column.leaf) for column in table.columns)
+    headers = [*described, *titles, *(["notes"] if noted else [])]
     sign = {"best": "**", "second": "*", "": ""}
     lines = []
-    for row, marks in zip(plain["rows"], plain["marks"], strict=True):
+    for row, marks in zip(rows, all_marks, strict=True):
         line = []
         for cell, mark in zip(row, marks, strict=True):
             parts = [f"{sign[mark]}{cell['ours']}{sign[mark]}" if cell["ours"] else "", cell["rest"]]
             line.append(" / ".join(part for part in parts if part).replace("|", "/"))
         lines.append(line)
-    text = tabulate(lines, headers=plain["headers"], tablefmt="pipe", disable_numparse=True)
+    text = tabulate(lines, headers=headers, tablefmt="pipe", disable_numparse=True)
     cells = (
         "Cells: measured here / reported (difference)." if table.measured else "All numbers are reported ones."
     )

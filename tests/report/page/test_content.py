@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from made_up_records import record_data
+from packed_page import content
 from predicted_records import write_run
 
 from vcil_bench.record import Record, load_all
@@ -32,8 +32,7 @@ def content_of(folder: Path, **more: Any) -> dict[str, Any]:
     records, errors = load_all(folder)
     assert not errors
     html = page.build(records, [], groups(records), [], **more)
-    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
-    return json.loads(text)
+    return content(html)
 
 
 @dataclass

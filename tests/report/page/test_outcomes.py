@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
 import struct
-import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from packed_page import content, unpacked
 from predicted_records import write_run
 
 from vcil_bench import record as files
@@ -25,9 +22,8 @@ from vcil_bench.report.tables import groups
 HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">"
 
 
-def unpacked(text: str) -> list[int]:
-    content = zlib.decompress(base64.b64decode(text, validate=True), wbits=-15)
-    return [number for (number,) in struct.iter_unpack("<H", content)]
+def numbers(text: str) -> list[int]:
+    return [number for (number,) in struct.iter_unpack("<H", unpacked(text))]
 
 
 def made(folder: Path, budget: Budget | None = None) -> tuple[list[Record], list[Outcome], Pool]:
@@ -66,7 +62,7 @@ def test_every_prediction_is_there(folder: Path) -> None:
             assert told["kind"] == "predictions"
             assert pool.values[told["labels"]] == arrays["labels"].tolist()
             expected = [int(best) for step in range(3) for best in arrays[f"top5/{step}/{readout}"][:, 0]]
-            assert unpacked(told["data"]) == expected
+            assert numbers(told["data"]) == expected
 
 
 def test_counts_of_classes_are_those_of_the_predictions(folder: Path) -> None:
@@ -86,7 +82,7 @@ def test_counts_of_classes_are_those_of_the_predictions(folder: Path) -> None:
                 best = arrays[f"top5/{step}/{readout}"][:, 0].tolist()
                 for c in range(learnt):
                     expected.append(sum(b == k == c for b, k in zip(best, labels[: len(best)], strict=True)))
-            assert unpacked(told["data"]) == expected
+            assert numbers(told["data"]) == expected
             wrong = Counter((k, b) for b, k in zip(best, labels, strict=True) if b != k)
             taken: dict[str, list[list[int]]] = {}
             for (k, b), number in sorted(wrong.items(), key=lambda item: (item[0][0], -item[1], item[0][1])):
@@ -107,7 +103,7 @@ def test_a_class_without_test_videos_has_a_place(tmp_path: Path) -> None:
     files.save(path, data)
     _, (outcome,), pool = made(tmp_path, Budget(videos=0))
     assert outcome.readouts is not None
-    assert len(unpacked(outcome.readouts["cnn"]["data"])) == 3 + 5 + 6
+    assert len(numbers(outcome.readouts["cnn"]["data"])) == 3 + 5 + 6
     assert pool.values[outcome.readouts["cnn"]["totals"]][5] == 0
 
 
@@ -151,8 +147,7 @@ def test_hostile_names_of_videos_stay_text(tmp_path: Path) -> None:
     records, _ = load_all(tmp_path)
     html = page.build(records, [], groups(records), [])
     assert "<img src=x" not in html
-    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
-    stored: Any = json.loads(text)
+    stored = content(html)
     assert sorted(stored["pool"][stored["runs"][0]["videos"]]) == sorted(names)
 
 

@@ -1,20 +1,20 @@
-"""Size of the page: 720 runs with losses, costs and predictions stay under twelve megabytes."""
+"""Size of the page: 720 runs stay below twelve megabytes, the reference records below two."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from packed_page import content
 from predicted_records import write_run
 
 from vcil_bench import protocol as protocols
-from vcil_bench.record import Record
-from vcil_bench.report import page
+from vcil_bench.record import Record, load_all
+from vcil_bench.report import page, papers, table_text
 from vcil_bench.report.table_file import built_in
 from vcil_bench.report.tables import groups
 
@@ -24,6 +24,7 @@ PROTOCOLS = (
     *("synthetic_3x4", "synthetic_6x4"),
 )
 EPOCHS = 50
+ROOT = Path(__file__).parents[3]
 
 
 def fill(data: Any, rng: np.random.Generator) -> None:
@@ -69,11 +70,20 @@ def test_seven_hundred_runs_stay_small(tmp_path: Path, monkeypatch: pytest.Monke
                 records.append(Record(path, data))
     html = page.build(records, [], groups(records), [], reported=built_in())
     assert len(html.encode()) < 12_000_000
-    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
-    stored = json.loads(text)
+    stored = content(html)
     kinds = Counter(run["outcomes"]["cnn"]["kind"] if run["outcomes"] else "none" for run in stored["runs"])
     assert kinds.total() == 720
     assert all(kinds[kind] > 50 for kind in ("predictions", "classes", "none"))
     for group in stored["groups"]:
         assert len(group["pairs"][group["metrics"][0]]) == 190
     assert sum(bool(group["published"]) for group in stored["groups"]) > 5
+
+
+@pytest.mark.slow
+def test_the_page_of_the_reference_records_is_below_two_megabytes() -> None:
+    records, errors = load_all(ROOT / "results/reference")
+    assert not errors
+    assert len(records) >= 210
+    tables = [page.PaperTable(**table_text.as_plain(table)) for table in papers.tables(records)]
+    html = page.build(records, [], groups(records), tables, reported=built_in())
+    assert len(html.encode()) < 2_000_000

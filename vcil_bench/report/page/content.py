@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from vcil_bench.identity import same_numbers
 from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record
+from vcil_bench.record_schema import MemoryUse
 from vcil_bench.report.curves import legends
+from vcil_bench.report.kept_parts import KeptParts
 from vcil_bench.report.labels import Labels
 from vcil_bench.report.style import dashes_of, family_of, style_of
 from vcil_bench.report.table_file import TableSpec
@@ -18,7 +22,7 @@ from .leaderboard import about, standings_of
 from .outcomes import MORE_NAMES, outcomes_of
 from .pairs import pairs_of
 from .pool import Pool
-from .reported import reported_on
+from .reported import reported_on, reported_points
 from .rows import kind_of, row_of, section_of
 from .runs import run_of
 from .thumbnails import Thumbnails
@@ -31,6 +35,7 @@ def content_of(
     groups: Sequence[Group],
     specs: Sequence[TableSpec] = (),
     thumbnails: Thumbnails | None = None,
+    kept: KeptParts | None = None,
 ) -> dict[str, Any]:
     """Return all that the page's script works on.
 
@@ -39,10 +44,11 @@ def content_of(
         groups: The same records, sorted into groups that may share a table.
         specs: Tables whose reported numbers are shown.
         thumbnails: Makes pictures of test videos; None makes those of the embedded clips.
+        kept: Parts that an earlier report has made; takes those that are made.
     """
     pool = Pool()
     thumbnails = thumbnails or Thumbnails()
-    outcomes = outcomes_of(records, pool, MORE_NAMES if thumbnails.of_others else None)
+    outcomes = outcomes_of(records, pool, MORE_NAMES if thumbnails.of_others else None, kept)
     names = _names(records)
     numbers = {record.path: number for number, record in enumerate(records)}
     places: dict[Path, tuple[int, int]] = {}
@@ -61,7 +67,11 @@ def content_of(
             line = row_of(group, row, legend, [numbers[record.path] for record in runs])
             lines.append(line | standing)
         sections.append(section_of(group, lines))
-        sections[-1] |= {"pairs": pairs_of(group, group_rows), "published": reported_on(group, specs)}
+        sections[-1] |= {
+            "pairs": pairs_of(group, group_rows),
+            "published": reported_on(group, specs),
+            "points": reported_points(group, specs),
+        }
     methods = sorted({record.data["method"]["name"] for record in records})
     readouts = sorted({name for record in records for name in record.data["method"]["readouts"]})
     return {
@@ -72,6 +82,9 @@ def content_of(
         "methods": {name: {"label": Labels().method(name)} for name in methods},
         "readouts": {name: {"label": Labels().readout(name), "dash": dashes_of(name)} for name in readouts},
         "about": about(records, all_rows),
+        # For comparisons: what a record does not count was nothing; what computes the same is the same.
+        "memory": [field.name for field in fields(MemoryUse)],
+        "same_code": _same_code(records),
         "groups": sections,
         "runs": [
             run_of(record, name, places.get(record.path), pool)
@@ -83,6 +96,17 @@ def content_of(
             [(record, outcome.names) for record, outcome in zip(records, outcomes, strict=True)]
         ),
         "styles": _styles(methods),
+    }
+
+
+def _same_code(records: Iterable[Record]) -> dict[str, str]:
+    """Return, by module and hash of records, the hash of the last version that computes the same numbers."""
+    there = {" ".join(part) for record in records for part in record.data["identity"].items()}
+    return {
+        f"{entry.module} {digest}": entry.versions[-1]
+        for entry in same_numbers()
+        for digest in entry.versions[:-1]
+        if f"{entry.module} {digest}" in there
     }
 
 

@@ -1,27 +1,34 @@
 """Outcomes on the page: what every test video of a run was taken for, or how many of each class were recognised.
 
 Small runs are stored video by video, larger ones class by class, and the rest not at all, so that the page keeps
-its size however many runs there are. Numbers are packed: base64 of raw deflate of unsigned 16-bit integers, the
-lower byte first.
+its size however many runs there are. Numbers are packed as unsigned 16-bit integers, the lower byte first.
 """
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vcil_bench.record import Predictions, Record, has_predictions, read_predictions
+from vcil_bench.report.kept_parts import KeptParts
 
+from . import packed
+from .packed import pack
 from .pool import Pool
 
 SHARED = {"labels", "totals"}  # keys of an outcome whose values stand in the pool
+
+
+Make = Callable[[Sequence[NDArray[np.int64]], Predictions, Sequence[int], Pool], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -59,44 +66,81 @@ class Outcome:
     names: tuple[str, ...] = ()
 
 
-def outcomes_of(records: Sequence[Record], pool: Pool, budget: Budget | None = None) -> list[Outcome]:
+def outcomes_of(
+    records: Sequence[Record], pool: Pool, budget: Budget | None = None, kept: KeptParts | None = None
+) -> list[Outcome]:
     """Return the outcome of each run, in the order of the records; the smallest runs are stored first.
 
     Args:
         records: All records.
         pool: Takes what runs share: labels and names of videos, and test videos per class.
         budget: How much may be stored.
+        kept: Outcomes that an earlier report has made; takes those that are made.
     """
-    budget = budget or Budget()
+    budget, kept = budget or Budget(), kept or KeptParts()
     left = {"videos": budget.videos, "classes": budget.classes, "names": budget.names}
     made = [Outcome()] * len(records)
     there = [number for number, record in enumerate(records) if record.data["steps"] and has_predictions(record)]
     for number in sorted(there, key=lambda number: (_predicted(records[number]), number)):
         if left["videos"] <= 0 and left["classes"] <= 0:
             break
-        record = records[number]
-        stored = read_predictions(record)
+        parts = _Parts(records[number], kept)
         for kind, make in (("videos", _by_video), ("classes", _by_class)):
             if left[kind] <= 0:
                 continue
-            shared = Pool()
-            readouts = {
-                name: make(steps, stored, record.data["classes_per_task"], shared)
-                for name, steps in stored.best.items()
-            }
-            size = len(json.dumps(readouts)) + sum(pool.cost(value) for value in shared.values)
+            readouts, shared = parts.readouts(make)
+            size = len(json.dumps(readouts)) + sum(pool.cost(value) for value in shared)
             if size > left[kind]:
                 left[kind] = 0  # what is larger would not fit either
                 continue
             left[kind] -= size
             for readout in readouts.values():
                 for key in SHARED & readout.keys():
-                    readout[key] = pool.add(shared.values[readout[key]])
+                    readout[key] = pool.add(shared[readout[key]])
             made[number] = Outcome(readouts)
-            if kind == "videos" and len(stored.videos) <= budget.named:
-                made[number] = _named(readouts, stored.videos.tolist(), pool, left)
+            if kind == "videos" and sum(records[number].data["test_videos"]) <= budget.named:
+                made[number] = _named(readouts, parts.names(), pool, left)
             break
     return made
+
+
+class _Parts:
+    """A run's outcome in plain data: of an earlier report, or made of its predictions, read once."""
+
+    def __init__(self, record: Record, kept: KeptParts) -> None:
+        self._record = record
+        self._kept = kept
+        data = record.data
+        self._made_of = [_code(), data["predictions"], data["method"]["readouts"], data["classes_per_task"]]
+
+    @cached_property
+    def _stored(self) -> Predictions:
+        return read_predictions(self._record)
+
+    def readouts(self, make: Make) -> tuple[dict[str, dict[str, Any]], list[Any]]:
+        """Return what the page holds of every readout, and the values that others may share."""
+
+        def made() -> list[Any]:
+            shared = Pool()
+            sizes = self._record.data["classes_per_task"]
+            each = {name: make(steps, self._stored, sizes, shared) for name, steps in self._stored.best.items()}
+            return [each, shared.values]
+
+        readouts, shared = self._kept.get([make.__name__, *self._made_of], made)
+        return {name: dict(readout) for name, readout in readouts.items()}, shared
+
+    def names(self) -> list[str]:
+        """Return the names of the test videos."""
+        return self._kept.get(["names", *self._made_of], lambda: self._stored.videos.tolist())
+
+
+@cache
+def _code() -> str:
+    """Return a hash of this file and of the one that packs, and of the versions of numpy and zlib."""
+    digest = hashlib.sha256(f"{np.__version__} {zlib.ZLIB_RUNTIME_VERSION}".encode())
+    for file in (Path(__file__), Path(packed.__file__)):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _named(readouts: dict[str, dict[str, Any]], names: list[str], pool: Pool, left: dict[str, int]) -> Outcome:
@@ -121,7 +165,7 @@ def _by_video(
     """Return what each video was taken for after every step; labels count classes as they are learnt."""
     return {
         "kind": "predictions",
-        "data": pack(np.concatenate(steps)),
+        "data": _packed(np.concatenate(steps)),
         "labels": shared.add(stored.labels.tolist()),
     }
 
@@ -137,7 +181,7 @@ def _by_class(
         counts.append(np.bincount(labels[best == labels], minlength=learnt))
     return {
         "kind": "classes",
-        "data": pack(np.concatenate(counts)),
+        "data": _packed(np.concatenate(counts)),
         "taken": _taken(steps[-1], stored.labels[: len(steps[-1])]),
         "totals": shared.add(totals.tolist()),
     }
@@ -156,7 +200,6 @@ def _taken(best: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, list
     return taken
 
 
-def pack(numbers: NDArray[np.int64]) -> str:
+def _packed(numbers: NDArray[np.int64]) -> str:
     """Return whole numbers below 65,536 as text."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)  # raw, as browsers unpack it
-    return base64.b64encode(packer.compress(numbers.astype("<u2").tobytes()) + packer.flush()).decode()
+    return pack(numbers.astype("<u2").tobytes())

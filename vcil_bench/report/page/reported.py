@@ -13,6 +13,9 @@ from vcil_bench.report.tables import Group
 
 from .rows import kind_of
 
+# Metrics that are points of a curve, and of which.
+PARTS = {"step_accuracy": "accuracy", "final_accuracy": "accuracy", "backward_forgetting": "forgetting"}
+
 
 def reported_on(group: Group, specs: Sequence[TableSpec]) -> list[dict[str, Any]]:
     """Return the numbers that comparison tables report on a group's protocol; none on data that were made up.
@@ -51,6 +54,40 @@ def _numbers(protocol: str, specs: Sequence[TableSpec]) -> Iterator[dict[str, An
                         "source": number.source,
                         "backbone": number.backbone,
                     }
+
+
+def reported_points(group: Group, specs: Sequence[TableSpec]) -> list[dict[str, Any]]:
+    """Return the reported numbers that are points of a method's curves; none on data that were made up.
+
+    Accuracy after a step, and final accuracy and backward forgetting after the last; of methods as they are, not
+    of their variants. Averages over steps are no points.
+    """
+    protocol = group.records[0].data["protocol"]
+    if kind_of(group) != "real" or protocol["overrides"]:
+        return []
+    points: list[dict[str, Any]] = []
+    for spec in specs:
+        for column in columns_of(spec):
+            if column.protocol != protocol["name"] or column.metric not in PARTS:
+                continue
+            for row in spec.rows:
+                if row.method is None or row.config or row.overrides:
+                    continue
+                names = column.published_metric, column.published_readout
+                number = number_of(spec, row, column.title, column.protocol, *names)
+                if number is None:
+                    continue
+                point = {
+                    "method": row.method,
+                    "readout": column.readout,
+                    "part": PARTS[column.metric],
+                    "step": column.step,  # None: the last
+                    "value": number.value,
+                    "source": number.source,
+                }
+                if point not in points:
+                    points.append(point)
+    return points
 
 
 def _same(number: dict[str, Any], other: dict[str, Any]) -> bool:

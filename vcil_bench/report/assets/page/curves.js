@@ -68,8 +68,8 @@ function taskTicks(seen, most) {
 }
 
 /** The range of a quantity: all of 0 to 100, or what its lines fill. */
-function rangeOf(rows, part, fit) {
-  const values = rows.flatMap((row) => row.curve[part].mean);
+function rangeOf(group, rows, part, fit) {
+  const values = rows.flatMap((row) => [...row.curve[part].mean, ...reportedPoints(group, row, part).map(({ y }) => y)]);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   // Forgetting is small where methods work: at least 20 points, so that little does not look like much.
   if (part === "forgetting") return [Math.min(0, low) - 1.5, Math.max(high, Math.min(0, low) + 20) + 1.5];
@@ -87,6 +87,13 @@ function placesOfNames(ends, low, high, height) {
   for (let i = 1; i < order.length; i += 1) places[order[i]] = Math.min(places[order[i]], places[order[i - 1]] - least);
   for (let i = order.length - 1, floor = low + least / 2; i >= 0; i -= 1, floor += least) places[order[i]] = Math.max(places[order[i]], floor);
   return places;
+}
+
+/** What papers report of a line's method, as points of one of its curves: `{x, y, source}`. */
+function reportedPoints(group, row, part) {
+  if (row.variant !== "default" || row.origin) return [];
+  return group.points.filter((point) => point.method === row.method && point.part === part && (point.readout === null || point.readout === row.readout))
+    .map(({ step, value, source }) => ({ x: row.curve.seen.at(step ?? -1), y: value, source }));
 }
 
 /** The figure of some lines: a pair of panels per pretraining, drawn `width` pixels wide. */
@@ -120,7 +127,7 @@ function curvesFigure(group, rows, { light, fit, width, stacked, title: heading 
       const from = stacked || !side ? 0 : (each + label + 52) / wide;
       const high = 1 - (line * (panel + gap)) / inner;
       const low = Math.max(0, high - panel / inner);
-      const range = rangeOf(rows, part, fit);
+      const range = rangeOf(group, rows, part, fit);
       layout[`xaxis${suffix}`] = axis(colours, !stacked && number === likes.length - 1 ? "classes seen" : stacked && line === lines - 1 ? "classes seen" : "", {
         domain: [from, from + each / wide], anchor: `y${suffix}`, tickvals: taskTicks(seen, stacked ? 7 : 12), showgrid: false, zeroline: false,
         range: [seen[0] - 0.03 * (seen.at(-1) - seen[0] || 1), seen.at(-1) + 0.03 * (seen.at(-1) - seen[0] || 1)], automargin: false,
@@ -142,6 +149,14 @@ function curvesFigure(group, rows, { light, fit, width, stacked, title: heading 
           marker: { symbol: SYMBOLS[marker] || "circle", size: marker === "*" ? 10 : 7 }, meta: lineKey(row),
           text: mean.map((m, i) => `${spread([m, std ? std[i] : null])}${row.bound ? ", bound" : ""}`), hovertemplate: `%{text}<extra>${inert(lineName(group, row))}</extra>`,
         });
+        const points = reportedPoints(group, row, part);
+        if (points.length) {
+          traces.push({
+            xaxis: `x${suffix}`, yaxis: `y${suffix}`, x: points.map(({ x }) => x), y: points.map(({ y }) => y), name: inert(`${lineName(group, row)}, reported`),
+            mode: "markers", cliponaxis: false, marker: { symbol: `${SYMBOLS[marker] || "circle"}-open`, size: 10, color: rgba(rgb), line: { width: 1.5 } },
+            text: points.map(({ y, source }) => `${fixed(y)} reported: ${inert(source)}`), hovertemplate: `%{text}<extra>${inert(lineName(group, row))}</extra>`,
+          });
+        }
       }
       const places = stacked ? null : placesOfNames(members.map((row) => row.curve[part].mean.at(-1)), range[0], range[1], panel);
       if (places) {
@@ -177,6 +192,9 @@ function curvesNote(group, rows, active) {
   const backbones = distinct(rows.map((row) => row.backbone)).sort(natural);
   const parts = ["Mean over the finished class orders."];
   parts.push(active ? `Band: ±1 standard deviation of ${lineName(group, active)} (${plural(active.complete, "class order")}).` : "Point at a line or its name for ±1 standard deviation.");
+  if (rows.some((row) => QUANTITIES.some(([part]) => reportedPoints(group, row, part).length))) {
+    parts.push("Hollow marks: what papers report of the same method, on their backbone and weights.");
+  }
   if (likes.length > 1) parts.push("A pair of panels per pretraining: compare within a panel.");
   if (backbones.length > 1) parts.push(`Backbones: ${backbones.join(", ")}.`);
   if (group.kind !== "real") parts.push(`Data: ${group.kind}, no statement about methods on real data.`);

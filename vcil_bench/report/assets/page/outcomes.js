@@ -2,13 +2,6 @@
 
 const unpacked = new Map();
 
-/** The integers of a packed text: base64 of raw deflate, little-endian. */
-async function unpack(text) {
-  const packed = Uint8Array.from(window.atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Uint16Array(await new Response(stream).arrayBuffer());
-}
-
 /**
  * What became of a run's classes, and of its videos where they are on the page; null where neither is.
  *
@@ -26,7 +19,7 @@ function outcomeOf(run, readout) {
 }
 
 async function readOutcome(run, stored, steps) {
-  const numbers = await unpack(stored.data);
+  const numbers = new Uint16Array(await unpacking(stored.data).arrayBuffer());
   const sizes = pooled(run.classes_per_task);
   const taskOf = sizes.flatMap((size, task) => new Array(size).fill(task));
   const seen = sizes.map((_, task) => sum(sizes.slice(0, task + 1)));

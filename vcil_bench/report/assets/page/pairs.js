@@ -93,6 +93,7 @@ function allSettings(run) {
     for (const [key, { value }] of Object.entries(values)) settings.set(`${name}.${key}`, value);
   }
   for (const [key, value] of Object.entries(pooled(run.weights))) settings.set(`weights.${key}`, value);
+  for (const key of data.memory) settings.set(`memory.${key}`, 0);
   for (const [key, values] of Object.entries(run.costs)) {
     if (key.startsWith("memory.") || key === "parameters" || key === "trainable") settings.set(key, values[values.length - 1]);
   }
@@ -111,7 +112,8 @@ function settingsThatDiffer(runs) {
   const lines = [...keys].map((key) => [key, ...told.map((side) => distinct(side, key))])
     .filter(([, first, second]) => canonical(first) !== canonical(second));
   const [one, two] = runs.map(([run]) => pooled(run.code));
-  const changed = Object.keys(one).filter((name) => name in two && one[name] !== two[name]);
+  const version = (name, digest) => data.same_code[`${name} ${digest}`] ?? digest;
+  const changed = Object.keys(one).filter((name) => name in two && version(name, one[name]) !== version(name, two[name]));
   if (changed.length) lines.push(["code", ...[one, two].map((code) => changed.map((name) => `${name} ${code[name]}`))]);
   return lines;
 }

@@ -21,7 +21,7 @@ function seat() {
 }
 
 function sit({ scroll, node, href, id }) {
-  const scope = openPage ? byId("run") : byId("home");
+  const scope = openPage ? byId("detail") : byId("home");
   const back = node && node.isConnected ? node : (id && byId(id))
     || (href && [...scope.querySelectorAll("a")].find((link) => link.getAttribute("href") === href));
   if (back) back.focus({ preventScroll: true });
@@ -55,13 +55,13 @@ function route() {
 function showPage(page, state, before) {
   closePage();
   openPage = page;
-  byId("run").replaceChildren(...page.nodes);
+  byId("detail").replaceChildren(...page.nodes);
   byId("home").hidden = true;
-  byId("run").hidden = false;
+  byId("detail").hidden = false;
   document.title = `${page.title} – ${title}`;
   page.draw(!dark.matches);
   window.scrollTo({ top: 0, behavior: "instant" });
-  const heading = byId("run").querySelector("h1");
+  const heading = byId("detail").querySelector("h1");
   heading.focus({ preventScroll: true });
   if (!before && !state.has("at")) return;
   // Its height is known only when everything is there; a reader who has moved on is left in peace.
@@ -79,14 +79,14 @@ function remake() {
   const now = seat();
   closePage();
   openPage = PAGES[kind](rest.join("/"), state);
-  byId("run").replaceChildren(...openPage.nodes);
+  byId("detail").replaceChildren(...openPage.nodes);
   openPage.draw(!dark.matches);
   const page = openPage;
   page.ready.then(() => { if (openPage === page) sit(now); });
 }
 
 function closePage() {
-  if (window.Plotly) byId("run").querySelectorAll(".js-plotly-plot").forEach((plot) => window.Plotly.purge(plot));
+  if (window.Plotly) byId("detail").querySelectorAll(".js-plotly-plot").forEach((plot) => window.Plotly.purge(plot));
   openPage = null;
 }
 
@@ -94,8 +94,8 @@ function showHome(place, before) {
   const [part, ...rest] = place.split("/");
   const back = Boolean(openPage);
   closePage();
-  byId("run").hidden = true;
-  byId("run").replaceChildren();
+  byId("detail").hidden = true;
+  byId("detail").replaceChildren();
   byId("home").hidden = false;
   document.title = title;
   showHomeState();

@@ -46,16 +46,11 @@ startFilters();
 startBoard();
 startTables();
 window.addEventListener("hashchange", route);
-// Plotly comes after this script, so that the tables are there before it is read.
-document.addEventListener("DOMContentLoaded", () => {
-  startCurves();
-  route();
-});
 dark.addEventListener("change", () => redraw());
 let closed = [];
 window.addEventListener("beforeprint", () => {
   // Paper has what is open on the screen, and all explanations.
-  closed = [...document.querySelectorAll("#run details:not([open]), .formulas-box:not([open])")];
+  closed = [...document.querySelectorAll("#detail details:not([open]), .formulas-box:not([open])")];
   closed.forEach((one) => { one.open = true; });
   redraw(true, true);
 });
@@ -63,3 +58,9 @@ window.addEventListener("afterprint", () => {
   closed.forEach((one) => { one.open = false; });
   redraw();
 });
+// The plotting library comes last, so that the tables are there before it is read.
+const library = document.createElement("script");
+library.textContent = await textOf("plotting");
+document.head.append(library);
+startCurves();
+route();
