@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,59 +195,71 @@ class _Clips(Dataset["UserError | None"]):
         try:
             for place, (epoch, position, sample) in enumerate(job.clips, job.place):
                 with self.watch.at(position):
-                    places[place] = self._clip(job.phase, epoch, sample, job.second)
+                    self._fill(places[place], job.phase, epoch, sample, job.second)
         except UserError as error:
             return error.with_traceback(None)  # its frames would keep the workers alive
         return None
 
-    def _clip(self, phase: str, epoch: int, sample: Sample, second: clip_rules.SecondClip | None) -> Tensor:
+    def _fill(
+        self, place: Tensor, phase: str, epoch: int, sample: Sample, second: clip_rules.SecondClip | None
+    ) -> None:
+        """Make what a pass wants of a sample [(V,) T, S, S, 3] in its place."""
         spec = self.spec
         if epoch >= 0:
             rng = numpy_stream(self.seed, "clip", phase, epoch, sample.id)
-            indices = self._indices(sample, rng)
+            drawn = self._indices(sample, rng), rng
             if second is None:
-                return self._training_clips(sample, [(indices, rng)])[0]
-            other = numpy_stream(self.seed, "second clip", phase, epoch, sample.id)
-            return self._two_clips(sample, (indices, rng), second, other)
+                self._training_clips(sample, [drawn], [place])
+            else:
+                other = numpy_stream(self.seed, "second clip", phase, epoch, sample.id)
+                self._two_clips(sample, drawn, second, other, place)
+            return
         frames = self._read(sample, self._indices(sample, None))
         if epoch == PLAIN:
-            return self._filled(clip_rules.evaluation_crops(frames, spec, crops=1)[0])
-        clips = clip_rules.evaluation_crops(frames, spec, spec.test_views.crops)
+            self._in_place(place, len(frames), lambda out: clip_rules.evaluation_crops(frames, spec, 1, out[None]))
+            return
+        crops = spec.test_views.crops
+        clip_rules.evaluation_crops(frames, spec, crops, place[:crops])
         if spec.test_views.clips == 2:
             frames = self._read(sample, clip_rules.segment_starts(sample.frames, spec.frames))
-            clips = torch.cat([clips, clip_rules.evaluation_crops(frames, spec, spec.test_views.crops)])
-        return clips  # [clips * crops, T, S, S, 3]
+            clip_rules.evaluation_crops(frames, spec, crops, place[crops:])
 
     def _two_clips(
-        self, sample: Sample, first: Drawn, second: clip_rules.SecondClip, rng: np.random.Generator
-    ) -> Tensor:
-        """Return a sample's clip and its second one [2, T, S, S, 3]."""
+        self,
+        sample: Sample,
+        first: Drawn,
+        second: clip_rules.SecondClip,
+        rng: np.random.Generator,
+        place: Tensor,
+    ) -> None:
+        """Make a sample's clip and its second one [2, T, S, S, 3]."""
         stored = np.arange(sample.frames) if sample.stored is None else np.asarray(sample.stored)
         positions = second.positions(len(stored), self.spec.frames, rng)
         if positions is not None:
-            return torch.stack(self._training_clips(sample, [first, (stored[positions], rng)]))
-        (clip,) = self._training_clips(sample, [first])
-        if second.released:
-            return torch.stack([clip, torch.tensor(clip_rules.BLANK, dtype=torch.uint8).expand_as(clip)])
-        return torch.stack([clip, clip])
+            self._training_clips(sample, [first, (stored[positions], rng)], list(place))
+            return
+        self._training_clips(sample, [first], [place[0]])
+        place[1] = torch.tensor(clip_rules.BLANK, dtype=torch.uint8) if second.released else place[0]
 
-    def _training_clips(self, sample: Sample, drawn: list[Drawn]) -> list[Tensor]:
-        """Return training clips [T, S, S, 3] of a video that is decoded once."""
+    def _training_clips(self, sample: Sample, drawn: list[Drawn], places: list[Tensor]) -> None:
+        """Make training clips [T, S, S, 3] of a video that is decoded once."""
         spec = self.spec
 
         def window(rng: np.random.Generator) -> Window:
             return lambda width, height: clip_rules.training_window(width, height, spec, rng)
 
         read = self._read_each(sample, [(indices, window(rng)) for indices, rng in drawn])
-        return [
-            self._filled(clip_rules.training_pixels(frames, spec, rng))
-            for frames, (_, rng) in zip(read, drawn, strict=True)
-        ]
+        for frames, (_, rng), place in zip(read, drawn, places, strict=True):
+            self._in_place(place, len(frames), partial(clip_rules.training_pixels, frames, spec, rng))
 
-    def _filled(self, clip: Tensor) -> Tensor:
-        """Return a clip [T, S, S, 3] of its T frames, or of the fewer of an exemplar to interpolate."""
-        frames = self.spec.frames
-        return clip if len(clip) == frames else clip_rules.interpolated(clip, frames)
+    def _in_place(self, place: Tensor, frames: int, make: Callable[[Tensor], Any]) -> None:
+        """Make a clip [T, S, S, 3] of its T frames, or of the fewer of an exemplar to interpolate."""
+        if frames == len(place):
+            make(place)
+            return
+        few = place.new_empty(frames, *place.shape[1:])
+        make(few)
+        place.copy_(clip_rules.interpolated(few, len(place)))
 
     def _read(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames [T, H, W, 3]."""
