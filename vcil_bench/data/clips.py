@@ -289,9 +289,7 @@ def training_pixels(
     return clip.flip(2) if out is None else out.copy_(clip.flip(2))
 
 
-def evaluation_crops(
-    frames: NDArray[np.uint8], spec: ClipSpec, crops: int, out: Tensor | None = None
-) -> Tensor:
+def evaluation_crops(frames: NDArray[np.uint8], spec: ClipSpec, crops: int, out: Tensor | None = None) -> Tensor:
     """Resize the short side and take the crops that a clip is evaluated on.
 
     Args:

@@ -8,7 +8,6 @@ is planned one batch at a time: the plan of 60 epochs of 160,000 videos would fi
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 from collections import deque
@@ -34,7 +33,7 @@ from . import clips as clip_rules
 from .crops import Box
 from .store.frame_store import FrameStore
 from .video import VideoError, read_frames, resolve_decoder
-from .worker_pool import AHEAD, Crew
+from .worker_pool import AHEAD, SHOWN, BatchMemory, Crew
 from .worker_watchdog import Watch
 
 Window = Callable[[int, int], Box | None]  # what to cut out of frames of a width and height, None for all
@@ -216,7 +215,9 @@ class _Clips(Dataset["UserError | None"]):
             return
         frames = self._read(sample, self._indices(sample, None))
         if epoch == PLAIN:
-            self._in_place(place, len(frames), lambda out: clip_rules.evaluation_crops(frames, spec, 1, out[None]))
+            self._in_place(
+                place, len(frames), lambda out: clip_rules.evaluation_crops(frames, spec, 1, out[None])
+            )
             return
         crops = spec.test_views.crops
         clip_rules.evaluation_crops(frames, spec, crops, place[:crops])
@@ -486,23 +487,26 @@ class ClipLoader:
         parts = max(1, min(self._workers, size))
         # Places of batches: those of which jobs are in work, and the one that is taken.
         places = 2 + (AHEAD * self._workers - 1) // parts if self._workers else 1
-        crew = self._crew(places * size * math.prod(sample_shape))
-        memory = _places(crew.memory, sample_shape)
-        labels: deque[list[int]] = deque()  # of the batches in work
+        place_bytes = size * math.prod(sample_shape)
+        crew = self._crew(place_bytes, places)
+        memory = crew.memory  # named apart from the crew, which ends when nothing names it
+        in_work: deque[tuple[int, list[int]]] = deque()  # the batches': places and labels
 
         def jobs() -> Iterator[Job]:
-            for number, batch in enumerate(plan):
-                labels.append([samples[position].label for _, position in batch])
+            for batch in plan:
+                taken = [number for number, _ in in_work]
+                place = next(number for number in memory.free(place_bytes) if number not in taken)
+                in_work.append((place, [samples[position].label for _, position in batch]))
                 own = [(epoch, position, samples[position]) for epoch, position in _part(batch, team)]
                 for part in range(parts):
                     start, end = (len(own) * n // parts for n in (part, part + 1))
-                    yield Job(phase, sample_shape, number % places * size + start, own[start:end], second)
+                    yield Job(phase, sample_shape, place * size + start, own[start:end], second)
 
         def names(positions: Sequence[int]) -> str:
             return ", ".join(f"{samples[p].id!r} ({samples[p].path})" for p in positions) or "no video"
 
         crew.begin(jobs())
-        for number in itertools.count():
+        while True:
             start = time.perf_counter()
             for _ in range(parts):
                 done = crew.wait(names)
@@ -515,32 +519,50 @@ class ClipLoader:
             if not done:
                 self._idle[:] = [crew]
                 return
-            told = labels.popleft()
-            first = number % places * size
-            count = _share(len(told), team.size)
-            clips = clip_rules.planes(self._on_device(memory[first : first + count]))
-            part = BatchPart(team.rank * count, count, len(told), team) if team.size > 1 else None
-            first_clips, others = (clips, None) if second is None else (clips[:, 0], clips[:, 1])
-            batch = Batch(first_clips, self._on_device(torch.tensor(told)), part, others)
-            if self._workers and not labels:  # workers have jobs ahead: this batch is the last
+            place, told = in_work.popleft()
+            last = self._workers and not in_work  # workers have jobs ahead
+            if last:
                 self._idle[:] = [crew]
-                del crew, memory
-                yield batch
+                del crew
+            spare = len(memory.free(place_bytes)) > places
+            # Named nowhere here: its memory is lent for as long as the caller has it.
+            yield self._batch(
+                self._clips(
+                    memory, place * place_bytes, (_share(len(told), team.size), *sample_shape), spare=spare
+                ),
+                told,
+                team,
+                second is not None,
+            )
+            if last:
                 return
-            yield batch
 
-    def _crew(self, size: int) -> Crew:
-        """Return workers with so much memory: those that are idle, or new ones."""
+    def _batch(self, clips: Tensor, labels: list[int], team: Team, two: bool) -> Batch:
+        """Make a batch of its clips [B, (V,) T, 3, S, S]; with two a sample, these are the views."""
+        count = len(clips)
+        part = BatchPart(team.rank * count, count, len(labels), team) if team.size > 1 else None
+        first, second = (clips[:, 0], clips[:, 1]) if two else (clips, None)
+        return Batch(first, self._on_device(torch.tensor(labels)), part, second)
+
+    def _crew(self, place_bytes: int, places: int) -> Crew:
+        """Return workers with room for batches of so many bytes: those that are idle, or new ones."""
         while self._idle:
             crew = self._idle.pop()
-            if len(crew.memory) >= size:
+            if len(crew.memory.free(place_bytes)) >= places:
                 return crew
             del crew  # ends the workers
 
         def work(memory: Tensor, watch: Watch) -> _Clips:
             return _Clips(self.spec, self._decoder, self._store, self._seed, memory, watch)
 
-        return Crew(work, self._workers, size, self._limit_s)
+        return Crew(work, self._workers, (places + SHOWN) * place_bytes, self._limit_s)
+
+    def _clips(self, memory: BatchMemory, start: int, shape: tuple[int, ...], *, spare: bool) -> Tensor:
+        """Return the clips of a batch on the device: their memory where it can be spared, or a copy."""
+        size = math.prod(shape)
+        if spare and self._device.type == "cpu":
+            return clip_rules.planes(memory.lend(start, size).view(shape))
+        return clip_rules.planes(self._on_device(memory.bytes[start : start + size].view(shape)))
 
     def _on_device(self, shared: Tensor) -> Tensor:
         """Return a copy on the device; what it was made of may be written to when this returns."""
