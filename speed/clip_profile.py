@@ -1,6 +1,6 @@
 """Where the time of a training clip from the frame store goes: its parts, timed where they are called.
 
-A part's time is its own: what it calls of other parts is theirs. The rest is the loader's: planning, jobs, places.
+A part's time is its own: what it calls of other parts is theirs.
 """
 
 from __future__ import annotations
