@@ -555,7 +555,8 @@ class ClipLoader:
         def work(memory: Tensor, watch: Watch) -> _Clips:
             return _Clips(self.spec, self._decoder, self._store, self._seed, memory, watch)
 
-        return Crew(work, self._workers, (places + SHOWN) * place_bytes, self._limit_s)
+        shown = SHOWN if self._device.type == "cpu" else 0  # others get copies
+        return Crew(work, self._workers, (places + shown) * place_bytes, self._limit_s)
 
     def _clips(self, memory: BatchMemory, start: int, shape: tuple[int, ...], *, spare: bool) -> Tensor:
         """Return the clips of a batch on the device: their memory where it can be spared, or a copy."""
