@@ -17,10 +17,10 @@ from vcil_bench.data import clips, loader
 from vcil_bench.data.store import jpeg
 from vcil_bench.data.store.frame_store import FrameStore
 
-DECODING = "decoding JPEGs"
+DECODING, RESIZING = "decoding JPEGs", "resizing"
 PARTS: Mapping[str, list[tuple[Any, str]]] = {
     DECODING: [(simplejpeg, "decode_jpeg")],
-    "resizing": [(clips, "_resize")],
+    RESIZING: [(clips, "_resize")],
     "mirroring": [(clips, "training_pixels")],
     "opening, reading and checking files": [(FrameStore, "read")],
     "telling JPEGs where the window ends": [(jpeg, "decode")],
