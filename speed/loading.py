@@ -217,7 +217,7 @@ def _parts(kind: Kind, samples: Sequence[Sample], store: FrameStore) -> list[Row
             rate >= 0.9,
             f"a clip in {1000 * median(times['loader']) / BATCH:.2f} ms, its JPEGs in "
             f"{1000 * median(times['bare']) / BATCH:.2f} ms. Resizing alone, torch's, takes "
-            f"{parts[RESIZING] / parts[DECODING]:.0%} of the time of decoding; the rest of what is missing is below",
+            f"{parts[RESIZING] / parts[DECODING]:.0%} of the time of decoding; the other parts are below",
         ),
         *(
             Row(f"{told}: {part}", f"{took / spent:.1%}", note="of a clip's time")
