@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_files import golden
 
 from vcil_bench.data import clips
@@ -292,6 +293,31 @@ def test_training_clips_are_mirrored_half_the_time_if_at_all(train_crop: str, fl
     runs = [training_clip(picture(40, 64, frames=1), chosen, rng)[0, 0, 0] for _ in range(100)]
     mirrored = sum(bool(row[0] > row[-1]) for row in runs)
     assert 30 < mirrored < 70 if flip else mirrored == 0
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(45, 61), (32, 40), (20, 30), (32, 32)])
+def test_pictures_are_resized_as_torch_does_it(height: int, width: int, interpolation: str) -> None:
+    frames = np.random.default_rng(0).integers(256, size=(3, height, width, 3), dtype=np.uint8)
+    chosen = spec(flip=False, interpolation=interpolation)
+    clip = training_pixels(frames, chosen, np.random.default_rng(0))
+    as_torch = F.interpolate(planes(torch.from_numpy(frames)), (32, 32), mode=interpolation, antialias=True)
+    assert torch.equal(planes(clip), as_torch)
+
+
+@pytest.mark.parametrize("train_crop", ["multiscale", "center"])
+@pytest.mark.parametrize(("height", "width"), [(45, 61), (32, 32)])
+def test_clips_in_memory_that_is_given_are_those_in_their_own(train_crop: str, height: int, width: int) -> None:
+    frames = np.random.default_rng(0).integers(256, size=(3, height, width, 3), dtype=np.uint8)
+    chosen = spec(train_crop=train_crop, short_side=40)
+    for seed in range(6):  # mirrored and not
+        out = torch.zeros(3, 32, 32, 3, dtype=torch.uint8)
+        alone = training_pixels(frames, chosen, np.random.default_rng(seed))
+        assert training_pixels(frames, chosen, np.random.default_rng(seed), out).data_ptr() == out.data_ptr()
+        assert torch.equal(out, alone)
+    views = torch.zeros(10, 3, 32, 32, 3, dtype=torch.uint8)
+    evaluation_crops(frames, chosen, 10, views)
+    assert torch.equal(views, evaluation_crops(frames, chosen, 10))
 
 
 def test_training_clip_is_a_function_of_its_generator() -> None:

@@ -27,6 +27,7 @@ from vcil_bench.data.prepare import prepare
 from vcil_bench.data.store.build import build
 from vcil_bench.data.store.frame_store import FrameStore
 from vcil_bench.data.video import VideoError
+from vcil_bench.data.worker_pool import BatchMemory
 from vcil_bench.nets.parallel.batch_part import BatchPart
 from vcil_bench.nets.parallel.team import Team
 from vcil_bench.protocol import ClipSpec
@@ -398,6 +399,64 @@ def test_passes_of_other_shapes_use_the_same_memory_or_more(samples: list[Sample
         ("views", (samples, 12)),
     ):
         assert_equal(list(getattr(loader, name)(*given)), list(getattr(alone, name)(*given)))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_that_are_kept_stay_as_they_are(samples: list[Sample], workers: int) -> None:
+    spec = dataclasses.replace(SPEC, test_views=dataclasses.replace(SPEC.test_views, crops=3))
+    loader = clip_loader(spec=spec, workers=workers)
+    kept = [next(loader.training(samples, 2, 5, "x"))]  # of a pass that is given up
+    for first in range(3):  # and of passes in other memory, in the same, and in some that is partly lent
+        for number, batch in enumerate(loader.training(samples, 2, 4, "y")):
+            if number in (first, 5):
+                kept.append(batch)
+        kept += list(loader.plain(samples, 3))[first : first + 1]
+        kept += list(loader.views(samples, 2))[first : first + 1]
+    expected = [(batch.clips.clone(), batch) for batch in kept]
+    for _ in range(2):
+        for ask in passes(loader, samples):
+            for _ in ask():
+                pass
+    assert all(torch.equal(clips, batch.clips) for clips, batch in expected)
+    alone = clip_loader(spec=spec)
+    assert torch.equal(kept[0].clips, next(alone.training(samples, 2, 5, "x")).clips)
+    assert torch.equal(kept[-1].clips, list(alone.views(samples, 2))[2].clips)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_loop_over_batches_copies_none(
+    samples: list[Sample], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent = 0
+    original = BatchMemory.lend
+
+    def counted(memory: BatchMemory, start: int, size: int) -> torch.Tensor:
+        nonlocal lent
+        lent += 1
+        return original(memory, start, size)
+
+    monkeypatch.setattr(BatchMemory, "lend", counted)
+    loader = clip_loader(workers=workers)
+    for batch in loader.training(samples, 4, 4, "x"):  # noqa: B007 - holds one while it gets the next
+        pass
+    assert lent == 12
+    kept = list(loader.training(samples, 4, 4, "x"))
+    assert lent < 12 + len(kept)
+
+
+def test_memory_is_lent_while_anything_shows_it() -> None:
+    memory = BatchMemory(40, workers=0)
+    first, second = memory.lend(0, 10), memory.lend(20, 5)
+    assert memory.free(10) == [1, 3]
+    assert memory.free(20) == []
+    assert memory.free(5) == [2, 3, 5, 6, 7]
+    part = first[3:5].view(1, 2)
+    memory.bytes[3] = 7
+    assert part[0, 0] == 7
+    del first
+    assert memory.free(10) == [1, 3]
+    del part, second
+    assert memory.free(10) == [0, 1, 2, 3]
 
 
 @pytest.mark.usefixtures("forked")

@@ -446,7 +446,7 @@ def test_a_worker_that_ends_itself_is_an_error(
 ) -> None:
     from vcil_bench.data.loader import _Clips
 
-    monkeypatch.setattr(_Clips, "_clip", lambda *_: os._exit(0))
+    monkeypatch.setattr(_Clips, "_fill", lambda *_: os._exit(0))
     assert tiny.run("zero_shot", tmp_path, "--set", "workers=1") == 2
     assert "a worker process died" in capsys.readouterr().err
 

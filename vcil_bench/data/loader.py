@@ -8,13 +8,14 @@ is planned one batch at a time: the plan of 60 epochs of 160,000 videos would fi
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from . import clips as clip_rules
 from .crops import Box
 from .store.frame_store import FrameStore
 from .video import VideoError, read_frames, resolve_decoder
-from .worker_pool import AHEAD, Crew
+from .worker_pool import AHEAD, SHOWN, BatchMemory, Crew
 from .worker_watchdog import Watch
 
 Window = Callable[[int, int], Box | None]  # what to cut out of frames of a width and height, None for all
@@ -193,59 +194,73 @@ class _Clips(Dataset["UserError | None"]):
         try:
             for place, (epoch, position, sample) in enumerate(job.clips, job.place):
                 with self.watch.at(position):
-                    places[place] = self._clip(job.phase, epoch, sample, job.second)
+                    self._fill(places[place], job.phase, epoch, sample, job.second)
         except UserError as error:
             return error.with_traceback(None)  # its frames would keep the workers alive
         return None
 
-    def _clip(self, phase: str, epoch: int, sample: Sample, second: clip_rules.SecondClip | None) -> Tensor:
+    def _fill(
+        self, place: Tensor, phase: str, epoch: int, sample: Sample, second: clip_rules.SecondClip | None
+    ) -> None:
+        """Make what a pass wants of a sample [(V,) T, S, S, 3] in its place."""
         spec = self.spec
         if epoch >= 0:
             rng = numpy_stream(self.seed, "clip", phase, epoch, sample.id)
-            indices = self._indices(sample, rng)
+            drawn = self._indices(sample, rng), rng
             if second is None:
-                return self._training_clips(sample, [(indices, rng)])[0]
-            other = numpy_stream(self.seed, "second clip", phase, epoch, sample.id)
-            return self._two_clips(sample, (indices, rng), second, other)
+                self._training_clips(sample, [drawn], [place])
+            else:
+                other = numpy_stream(self.seed, "second clip", phase, epoch, sample.id)
+                self._two_clips(sample, drawn, second, other, place)
+            return
         frames = self._read(sample, self._indices(sample, None))
         if epoch == PLAIN:
-            return self._filled(clip_rules.evaluation_crops(frames, spec, crops=1)[0])
-        clips = clip_rules.evaluation_crops(frames, spec, spec.test_views.crops)
+            self._in_place(
+                place, len(frames), lambda out: clip_rules.evaluation_crops(frames, spec, 1, out[None])
+            )
+            return
+        crops = spec.test_views.crops
+        clip_rules.evaluation_crops(frames, spec, crops, place[:crops])
         if spec.test_views.clips == 2:
             frames = self._read(sample, clip_rules.segment_starts(sample.frames, spec.frames))
-            clips = torch.cat([clips, clip_rules.evaluation_crops(frames, spec, spec.test_views.crops)])
-        return clips  # [clips * crops, T, S, S, 3]
+            clip_rules.evaluation_crops(frames, spec, crops, place[crops:])
 
     def _two_clips(
-        self, sample: Sample, first: Drawn, second: clip_rules.SecondClip, rng: np.random.Generator
-    ) -> Tensor:
-        """Return a sample's clip and its second one [2, T, S, S, 3]."""
+        self,
+        sample: Sample,
+        first: Drawn,
+        second: clip_rules.SecondClip,
+        rng: np.random.Generator,
+        place: Tensor,
+    ) -> None:
+        """Make a sample's clip and its second one [2, T, S, S, 3]."""
         stored = np.arange(sample.frames) if sample.stored is None else np.asarray(sample.stored)
         positions = second.positions(len(stored), self.spec.frames, rng)
         if positions is not None:
-            return torch.stack(self._training_clips(sample, [first, (stored[positions], rng)]))
-        (clip,) = self._training_clips(sample, [first])
-        if second.released:
-            return torch.stack([clip, torch.tensor(clip_rules.BLANK, dtype=torch.uint8).expand_as(clip)])
-        return torch.stack([clip, clip])
+            self._training_clips(sample, [first, (stored[positions], rng)], list(place))
+            return
+        self._training_clips(sample, [first], [place[0]])
+        place[1] = torch.tensor(clip_rules.BLANK, dtype=torch.uint8) if second.released else place[0]
 
-    def _training_clips(self, sample: Sample, drawn: list[Drawn]) -> list[Tensor]:
-        """Return training clips [T, S, S, 3] of a video that is decoded once."""
+    def _training_clips(self, sample: Sample, drawn: list[Drawn], places: list[Tensor]) -> None:
+        """Make training clips [T, S, S, 3] of a video that is decoded once."""
         spec = self.spec
 
         def window(rng: np.random.Generator) -> Window:
             return lambda width, height: clip_rules.training_window(width, height, spec, rng)
 
         read = self._read_each(sample, [(indices, window(rng)) for indices, rng in drawn])
-        return [
-            self._filled(clip_rules.training_pixels(frames, spec, rng))
-            for frames, (_, rng) in zip(read, drawn, strict=True)
-        ]
+        for frames, (_, rng), place in zip(read, drawn, places, strict=True):
+            self._in_place(place, len(frames), partial(clip_rules.training_pixels, frames, spec, rng))
 
-    def _filled(self, clip: Tensor) -> Tensor:
-        """Return a clip [T, S, S, 3] of its T frames, or of the fewer of an exemplar to interpolate."""
-        frames = self.spec.frames
-        return clip if len(clip) == frames else clip_rules.interpolated(clip, frames)
+    def _in_place(self, place: Tensor, frames: int, make: Callable[[Tensor], Any]) -> None:
+        """Make a clip [T, S, S, 3] of its T frames, or of the fewer of an exemplar to interpolate."""
+        if frames == len(place):
+            make(place)
+            return
+        few = place.new_empty(frames, *place.shape[1:])
+        make(few)
+        place.copy_(clip_rules.interpolated(few, len(place)))
 
     def _read(self, sample: Sample, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames [T, H, W, 3]."""
@@ -472,23 +487,26 @@ class ClipLoader:
         parts = max(1, min(self._workers, size))
         # Places of batches: those of which jobs are in work, and the one that is taken.
         places = 2 + (AHEAD * self._workers - 1) // parts if self._workers else 1
-        crew = self._crew(places * size * math.prod(sample_shape))
-        memory = _places(crew.memory, sample_shape)
-        labels: deque[list[int]] = deque()  # of the batches in work
+        place_bytes = size * math.prod(sample_shape)
+        crew = self._crew(place_bytes, places)
+        memory = crew.memory  # named apart from the crew, which ends when nothing names it
+        in_work: deque[tuple[int, list[int]]] = deque()  # the batches': places and labels
 
         def jobs() -> Iterator[Job]:
-            for number, batch in enumerate(plan):
-                labels.append([samples[position].label for _, position in batch])
+            for batch in plan:
+                taken = [number for number, _ in in_work]
+                place = next(number for number in memory.free(place_bytes) if number not in taken)
+                in_work.append((place, [samples[position].label for _, position in batch]))
                 own = [(epoch, position, samples[position]) for epoch, position in _part(batch, team)]
                 for part in range(parts):
                     start, end = (len(own) * n // parts for n in (part, part + 1))
-                    yield Job(phase, sample_shape, number % places * size + start, own[start:end], second)
+                    yield Job(phase, sample_shape, place * size + start, own[start:end], second)
 
         def names(positions: Sequence[int]) -> str:
             return ", ".join(f"{samples[p].id!r} ({samples[p].path})" for p in positions) or "no video"
 
         crew.begin(jobs())
-        for number in itertools.count():
+        while True:
             start = time.perf_counter()
             for _ in range(parts):
                 done = crew.wait(names)
@@ -501,32 +519,51 @@ class ClipLoader:
             if not done:
                 self._idle[:] = [crew]
                 return
-            told = labels.popleft()
-            first = number % places * size
-            count = _share(len(told), team.size)
-            clips = clip_rules.planes(self._on_device(memory[first : first + count]))
-            part = BatchPart(team.rank * count, count, len(told), team) if team.size > 1 else None
-            first_clips, others = (clips, None) if second is None else (clips[:, 0], clips[:, 1])
-            batch = Batch(first_clips, self._on_device(torch.tensor(told)), part, others)
-            if self._workers and not labels:  # workers have jobs ahead: this batch is the last
+            place, told = in_work.popleft()
+            last = self._workers and not in_work  # workers have jobs ahead
+            if last:
                 self._idle[:] = [crew]
-                del crew, memory
-                yield batch
+                del crew
+            spare = len(memory.free(place_bytes)) > places
+            # Named nowhere here: its memory is lent for as long as the caller has it.
+            yield self._batch(
+                self._clips(
+                    memory, place * place_bytes, (_share(len(told), team.size), *sample_shape), spare=spare
+                ),
+                told,
+                team,
+                second is not None,
+            )
+            if last:
                 return
-            yield batch
 
-    def _crew(self, size: int) -> Crew:
-        """Return workers with so much memory: those that are idle, or new ones."""
+    def _batch(self, clips: Tensor, labels: list[int], team: Team, two: bool) -> Batch:
+        """Make a batch of its clips [B, (V,) T, 3, S, S]; with two a sample, these are the views."""
+        count = len(clips)
+        part = BatchPart(team.rank * count, count, len(labels), team) if team.size > 1 else None
+        first, second = (clips[:, 0], clips[:, 1]) if two else (clips, None)
+        return Batch(first, self._on_device(torch.tensor(labels)), part, second)
+
+    def _crew(self, place_bytes: int, places: int) -> Crew:
+        """Return workers with room for batches of so many bytes: those that are idle, or new ones."""
         while self._idle:
             crew = self._idle.pop()
-            if len(crew.memory) >= size:
+            if len(crew.memory.free(place_bytes)) >= places:
                 return crew
             del crew  # ends the workers
 
         def work(memory: Tensor, watch: Watch) -> _Clips:
             return _Clips(self.spec, self._decoder, self._store, self._seed, memory, watch)
 
-        return Crew(work, self._workers, size, self._limit_s)
+        shown = SHOWN if self._device.type == "cpu" else 0  # others get copies
+        return Crew(work, self._workers, (places + shown) * place_bytes, self._limit_s)
+
+    def _clips(self, memory: BatchMemory, start: int, shape: tuple[int, ...], *, spare: bool) -> Tensor:
+        """Return the clips of a batch on the device: their memory where it can be spared, or a copy."""
+        size = math.prod(shape)
+        if spare and self._device.type == "cpu":
+            return clip_rules.planes(memory.lend(start, size).view(shape))
+        return clip_rules.planes(self._on_device(memory.bytes[start : start + size].view(shape)))
 
     def _on_device(self, shared: Tensor) -> Tensor:
         """Return a copy on the device; what it was made of may be written to when this returns."""

@@ -8,7 +8,9 @@ way in which one that hangs could make the process wait that trains.
 
 from __future__ import annotations
 
+import itertools
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ from .video import VideoError
 from .worker_watchdog import Watch, child_signals_kept
 
 AHEAD = 4  # jobs that are given to a worker at a time
+SHOWN = 2  # places beside those that are written to: a training loop holds a batch while it gets the next
 _LOOK_S = 2.0  # how often a crew that is waited for looks after its workers
 
 Names = Callable[[Sequence[int]], str]
@@ -36,14 +39,64 @@ class _Jobs:
         return self.now
 
 
+class BatchMemory:
+    """Bytes in places of one size a pass, each for a batch; what is shown of them is not written to.
+
+    A copy of every batch would cost the process that trains time and the processor's caches. So a batch on the
+    processor is the memory that its workers wrote to, lent for as long as any tensor shows it. A caller that
+    keeps many batches gets copies.
+
+    Attributes:
+        bytes: All of it, [N] uint8.
+    """
+
+    @torch.inference_mode(False)  # or what is made for a test could not be written to in training
+    def __init__(self, size: int, workers: int) -> None:
+        """Take so many bytes.
+
+        Raises:
+            UserError: There is not enough memory that processes can share.
+        """
+        self.bytes = torch.empty(size, dtype=torch.uint8)
+        if workers:
+            try:
+                self.bytes.share_memory_()
+            except RuntimeError as error:
+                raise UserError(
+                    f"{workers} workers need {size / 1e9:.2f} GB of shared memory, which is not there "
+                    "(/dev/shm; docker run --shm-size); take fewer (--set workers=N)"
+                ) from error
+        self._array = self.bytes.numpy()
+        self._lent: dict[int, range] = {}  # bytes that are shown
+        self._loans = itertools.count()
+
+    def free(self, size: int) -> list[int]:
+        """Return the numbers of the places of so many bytes of which nothing is lent."""
+        lent = list(self._lent.values())
+        places = (range(start, start + size) for start in range(0, len(self.bytes) - size + 1, size))
+        return [
+            number
+            for number, place in enumerate(places)
+            if not any(part.start < place.stop and place.start < part.stop for part in lent)
+        ]
+
+    def lend(self, start: int, size: int) -> Tensor:
+        """Show bytes, [size] uint8, lent until the tensor and all that share its memory are gone."""
+        shown = self._array[start : start + size]  # torch's storage holds it
+        number = next(self._loans)
+        self._lent[number] = range(start, start + size)
+        weakref.finalize(shown, self._lent.pop, number).atexit = False
+        return torch.from_numpy(shown)
+
+
 class Crew:
     """Workers and their memory; without workers this process does the jobs.
 
     Attributes:
-        memory: Bytes that all processes share.
+        memory: What all processes share.
     """
 
-    @torch.inference_mode(False)  # or what is made for a test could not be written to in training
+    @torch.inference_mode(False)  # or the watch of what is made for a test could not be written to in training
     def __init__(
         self,
         work: Callable[[Tensor, Watch], Dataset[UserError | None]],
@@ -62,19 +115,11 @@ class Crew:
         Raises:
             UserError: There is not enough memory that processes can share.
         """
-        self.memory = torch.empty(size, dtype=torch.uint8)
-        if number:
-            try:
-                self.memory.share_memory_()
-            except RuntimeError as error:
-                raise UserError(
-                    f"{number} workers need {size / 1e9:.2f} GB of shared memory, which is not there "
-                    "(/dev/shm; docker run --shm-size); take fewer (--set workers=N)"
-                ) from error
+        self.memory = BatchMemory(size, number)
         self._number = number
         self._limit_s = limit_s
         self._watch = Watch(number)
-        self._work = work(self.memory, self._watch)
+        self._work = work(self.memory.bytes, self._watch)
         self._jobs = _Jobs()
         self._processes = self._not_started()
         self._done: Iterator[UserError | None] = iter(())

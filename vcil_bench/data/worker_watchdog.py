@@ -34,7 +34,7 @@ class Watch:
         if worker is None:
             yield
             return
-        line = self._lines[worker.id]
+        line = self._lines.numpy()[worker.id]  # a tensor's elements take ten times as long to set
         line[1], line[2] = time.monotonic(), os.getpid()
         line[0] = position
         yield

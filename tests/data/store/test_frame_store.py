@@ -19,10 +19,12 @@ from clip_factory import barcode_video, read_barcodes
 from tiny_dataset import Tiny
 
 from vcil_bench.common.files import StorageError
+from vcil_bench.data.crops import Box
 from vcil_bench.data.datasets import adapter
 from vcil_bench.data.manifest import Manifest
 from vcil_bench.data.prepare import prepare
 from vcil_bench.data.store import build as store_build
+from vcil_bench.data.store import jpeg
 from vcil_bench.data.store.build import Estimate, build, estimate
 from vcil_bench.data.store.frame_store import FrameStore, StoreError
 from vcil_bench.data.video import VideoError, content_sha256, pictures, read_frames
@@ -74,6 +76,30 @@ def test_a_capped_store_gives_the_nearest_frame(tmp_path: Path, clip: Path) -> N
     assert store.numbers(3).tolist() == [0, 1, 2]
     nearest = read_barcodes(store.read(sha, [0, 5, 10, 11, 30, 31, 39]))
     assert nearest == [5, 5, 5, 15, 25, 35, 35]
+
+
+@pytest.mark.parametrize("quality", [5, 75, 90])
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (61, 45)])
+def test_a_window_is_the_same_part_of_the_whole_picture(
+    tmp_path: Path, height: int, width: int, quality: int
+) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(256, size=(2, height, width, 3), dtype=np.uint8)
+    store = FrameStore(tmp_path, quality=quality)
+    store.write("ab" * 32, enumerate(pixels), len(pixels))
+    whole = store.read("ab" * 32, [0, 1])
+    for end in range(1, height + 1):
+        box = Box(3, end // 2, width - 7, end - end // 2)
+        assert np.array_equal(store.read("ab" * 32, [0, 1], lambda *_, box=box: box), box.of(whole))
+
+
+def test_rows_below_are_not_decoded() -> None:
+    pixels = np.random.default_rng(0).integers(1, 256, size=(96, 128, 3), dtype=np.uint8)
+    content, picture = jpeg.encode(pixels, 90), jpeg.room(96, 128)
+    picture[:] = 0
+    jpeg.decode(content, picture, 40)
+    assert picture[:48].any(axis=2).all()
+    assert not picture[48:].any()
 
 
 def test_building_twice_gives_the_same_bytes(tmp_path: Path, clip: Path) -> None:

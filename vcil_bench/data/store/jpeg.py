@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 VERSION = f"simplejpeg {simplejpeg.__version__}"
 _LINE = 32  # bytes
+_BLOCK = 16  # rows that are decoded at a time, with halved chroma
+_FRAME_HEADER = b"\xff\xc0\x00\x11\x08"  # of a baseline JPEG with three colours; height and width follow
 
 
 def encode(picture: NDArray[np.uint8], quality: int) -> bytes:
@@ -29,12 +31,26 @@ def room(height: int, width: int) -> NDArray[np.uint8]:
     return memory[start : start + height * width * 3].reshape(height, width, 3)
 
 
-def decode(content: bytes, picture: NDArray[np.uint8]) -> None:
-    """Decode into a picture from ``room``.
+def decode(content: bytes, picture: NDArray[np.uint8], rows: int) -> None:
+    """Decode the first rows of a picture; what is written to the others is not said.
 
-    Chroma is repeated as the video's own decoder repeats it, which is nearer to its pixels than smoothing it.
+    Chroma is repeated as the video's own decoder repeats it, which is nearer to its pixels than smoothing it. No
+    row then depends on those below it, and so these need not be decoded: the decoder is told that the picture
+    ends above them.
+
+    Args:
+        content: A JPEG by ``encode``, whole and undamaged.
+        picture: To be written to, from ``room``.
+        rows: Rows that are wanted.
 
     Raises:
         ValueError: It is no JPEG of this size.
     """
-    simplejpeg.decode_jpeg(content, fastupsample=True, buffer=picture)
+    end = -(-rows // _BLOCK) * _BLOCK
+    if end >= len(picture):
+        simplejpeg.decode_jpeg(content, fastupsample=True, buffer=picture)
+        return
+    height = content.index(_FRAME_HEADER) + len(_FRAME_HEADER)
+    content = content[:height] + end.to_bytes(2, "big") + content[height + 2 :]
+    # Not strict: that more follows than so many rows is what it would complain of.
+    simplejpeg.decode_jpeg(content, fastupsample=True, buffer=picture[:end], strict=False)
