@@ -96,6 +96,12 @@ def test_the_gradient_goes_back_to_where_the_values_came_from() -> None:
     assert torch.equal(*gradients)
 
 
+def test_the_gradient_of_the_shift_has_a_gradient() -> None:
+    """As a method asks for that differentiates by maps and trains on the result."""
+    x = torch.randn(1, 3, 8, 1, 1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(temporal_shift, x)
+
+
 def test_the_shift_looks_ahead_with_the_first_channels_and_back_with_the_next() -> None:
     x = torch.arange(1.0, 4.0).reshape(1, 3, 1, 1, 1).expand(1, 3, 16, 1, 1)
     shifted = temporal_shift(x)[0, :, :, 0, 0].T.tolist()

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from vcil_bench.common.config import ConfigError
 
@@ -55,9 +54,8 @@ class _Shift(torch.autograd.Function):
         return _exchanged(x, ahead, back)
 
     @staticmethod
-    @once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _exchanged(gradient, context.back, context.ahead), None, None  # to where the values came from
+        return _Shift.apply(gradient, context.back, context.ahead), None, None  # to where the values came from
 
 
 def _exchanged(x: Tensor, ahead: slice, back: slice) -> Tensor:
