@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import packed_page
 import pytest
 from made_up_records import record_data
 from tiny_dataset import Tiny
@@ -208,8 +208,7 @@ def test_the_page_holds_findings() -> None:
     data = record_data(data={"verified": verified})
     records = [Record(Path("results/made_up/alpha/default-s1.json"), data)]
     page = build(records, [], groups(records), [])
-    (held,) = re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)
-    stored = json.loads(held)
+    stored = packed_page.content(page)
     assert stored["pool"][stored["runs"][0]["data"]]["verified"] == verified
 
 

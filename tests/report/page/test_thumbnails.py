@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import packed_page
 from made_up_records import record_data
 from PIL import Image
 from predicted_records import write_run
@@ -106,7 +107,7 @@ def test_a_report_shows_them(tiny: Tiny, tmp_path: Path) -> None:
     for thumbnails in (False, True):
         wish = Wish(figures=False, thumbnails=thumbnails)
         written = write(tmp_path / "results", tmp_path / "out", wish)
-        pages[thumbnails] = written.files[0].read_text(encoding="utf-8")
+        pages[thumbnails] = packed_page.readable(written.files[0].read_text(encoding="utf-8"))
         assert (tmp_path / "out" / THUMBNAILS).is_file()
     assert "data:image/webp" not in pages[False]
     assert pages[True].count("data:image/webp") == 8
