@@ -166,7 +166,7 @@ def test_a_folder_of_frames_is_counted_by_the_rate_of_its_list(tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("stored", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_interval_is_all_that_is_decoded(root: Path, tmp_path: Path, stored: bool) -> None:
     manifest = prepared(root)
     store = None

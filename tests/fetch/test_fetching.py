@@ -159,7 +159,9 @@ class Ended(BaseException):
 MOMENTS = random.Random(7).sample(range(1, 150), 10)
 
 
-@pytest.mark.parametrize("ends", [Ended, OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize(
+    "ends", [Ended, pytest.param(OSError(errno.ENOSPC, "No space left on device"), marks=pytest.mark.slow)]
+)
 def test_interrupted_at_random_moments_it_ends_in_the_same_files(
     ends: Any, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ def _check_equal(one: Path, two: Path) -> None:
 
 @pytest.mark.training
 def test_two_processes_give_the_counts_of_one(float64: None, tiny: Any, tmp_path: Path) -> None:
-    one, two = ([*_arguments(tiny, "stpr", tmp_path / name, "clip_tiny")] for name in ("one", "two"))
+    one, two = ([*_arguments(tiny, "finetune", tmp_path / name, "clip_tiny")] for name in ("one", "two"))
     assert tiny.main(*one) == 0
     with forked.team(lambda rank: int(tiny.main(*two)), tmp_path) as both:
         assert [process.wait() for process in both] == [0, 0], both[0].text() + both[1].text()
