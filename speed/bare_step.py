@@ -1,7 +1,7 @@
 """StPR's training step, by the harness, against the loop that one would write around open_clip by hand.
 
-Both take the same operations on the same clips with the same weights; what the two cost in turn is compared,
-step by step in one process. The loop below has no plan, no progress, no sums, no place to resume from.
+Both take the same operations on the same clips behind the same frozen CLIP; what the two cost in turn is
+compared, step by step in one process. The loop below has no plan, no progress, no sums, no place to resume from.
 """
 
 from __future__ import annotations

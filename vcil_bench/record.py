@@ -35,7 +35,7 @@ from . import origin as origins
 from .common import config
 from .common.config import LARGEST_NUMBER
 from .common.errors import UserError
-from .common.files import file_sha256, write_atomically
+from .common.files import code_sha256, file_sha256, write_atomically
 from .metrics import METRICS, STEP_METRICS, accuracy_matrix
 from .origin import Origin
 from .record_schema import RecordData
@@ -235,19 +235,23 @@ def load(path: Path, origin: Origin | None = None, sound: Sound | None = None) -
     Raises:
         RecordError: Names the file and what is wrong with it.
     """
+    if sound is None:
+        return _checked(path, origin)
     try:
-        content = path.read_bytes() if sound is not None else b""
-        name = sound.name(content, predictions_path(path)) if sound is not None else ""
+        content = path.read_bytes()
+        name = sound.name(content, predictions_path(path))
     except OSError as error:
         raise RecordError(f"{path}: corrupt record ({error}); {ADVICE}") from error
-    if sound is not None and name in sound.before:
-        record = Record(path, json.loads(content), origin)
-    else:
-        record = read(path, origin)
-        if has_predictions(record):
-            check_predictions(record)
-    if sound is not None:
-        sound.now.add(name)
+    known = name in sound.before
+    record = Record(path, json.loads(content), origin) if known else _checked(path, origin)
+    sound.now.add(name)
+    return record
+
+
+def _checked(path: Path, origin: Origin | None) -> Record:
+    record = read(path, origin)
+    if has_predictions(record):
+        check_predictions(record)
     return record
 
 
@@ -356,10 +360,8 @@ def supersede(path: Path) -> Path:
 @cache
 def _code() -> str:
     """Return a hash of what checks records: these modules and the versions of the libraries."""
-    digest = hashlib.sha256(f"{np.__version__} {msgspec.__version__}".encode())
-    for file in (__file__, *(str(part.__file__) for part in (record_schema, metrics, config))):
-        digest.update(Path(file).read_bytes())
-    return digest.hexdigest()
+    files = (__file__, *(str(part.__file__) for part in (record_schema, metrics, config)))
+    return code_sha256(files, np.__version__, msgspec.__version__)
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

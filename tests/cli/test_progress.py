@@ -11,9 +11,10 @@ import pytest
 
 from vcil_bench.cli.progress import (
     CLEAR_LINE,
-    QUIET,
+    is_shown,
     loading_torch,
     progress_bars,
+    quiet,
     report_progress,
     watched,
 )
@@ -33,16 +34,13 @@ def test_quiet_shows_nothing(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
-    shown = QUIET.set(True)
-    try:
+    with quiet(True), loading_torch(), watched("reading") as moved, report_progress() as told:
         assert progress_bars().disable
         assert not isinstance(progress_bars(), LoggedBars)
-        with loading_torch(), watched("reading") as moved, report_progress() as told:
-            moved(1, 1)
-            told("figures", 1, 1)
-    finally:
-        QUIET.reset(shown)
+        moved(1, 1)
+        told("figures", 1, 1)
     assert capsys.readouterr().err == ""
+    assert is_shown()
 
 
 def test_the_outer_bar_leaves_the_time_to_its_text(monkeypatch: pytest.MonkeyPatch) -> None:

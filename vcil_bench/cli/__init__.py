@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = _parser()
         completion.enable(parser)
         parser.parse_args(arguments, options)
-        progress.QUIET.set(options.quiet)
-        return _run(options)
+        with progress.quiet(options.quiet):
+            return _run(options)
     except UserError as error:
         if options.verbose:
             traceback.print_exception(error)

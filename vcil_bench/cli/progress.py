@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
 CLEAR_LINE = "\r\x1b[K"
-QUIET: ContextVar[bool] = ContextVar("quiet", default=False)  # whether the command was asked to show no progress
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)  # whether no progress is to be shown
 
 
 def progress_bars() -> Progress:
@@ -67,15 +67,25 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+@contextmanager
+def quiet(asked: bool) -> Iterator[None]:
+    """Show no progress meanwhile, where that was asked for."""
+    before = _QUIET.set(asked)
+    try:
+        yield
+    finally:
+        _QUIET.reset(before)
+
+
 def is_shown() -> bool:
     """Tell whether this process shows progress at all."""
-    return is_main() and not QUIET.get()
+    return is_main() and not _QUIET.get()
 
 
 @contextmanager
 def watched(text: str) -> Iterator[Callable[[int, int], None]]:
     """Give what shows progress: a bar in a terminal, lines in a log."""
-    if sys.stderr.isatty() or QUIET.get():
+    if sys.stderr.isatty() or _QUIET.get():
         with progress_bars() as progress, bar(progress, text) as moved:
             yield moved
     else:
@@ -85,7 +95,7 @@ def watched(text: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def report_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Give what shows the stages of a report: a bar in a terminal, in a log now and then a line."""
-    if sys.stderr.isatty() or QUIET.get():
+    if sys.stderr.isatty() or _QUIET.get():
         with progress_bars() as progress:
             task = progress.add_task("", total=None)
             yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)

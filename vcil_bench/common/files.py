@@ -33,6 +33,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def code_sha256(files: Iterable[str | Path], *versions: str) -> str:
+    """Return a hash of source files and of the versions of libraries, by which what they make is kept."""
+    digest = hashlib.sha256(" ".join(versions).encode())
+    for file in files:
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
+
+
 def cache_dir() -> Path:
     """Return the folder for what can be made again: ``$VCIL_BENCH_CACHE`` or ``~/.cache/vcil-bench``."""
     return Path(os.environ.get("VCIL_BENCH_CACHE") or Path.home() / ".cache" / "vcil-bench")

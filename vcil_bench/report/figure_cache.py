@@ -11,16 +11,15 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from vcil_bench import __version__
+import vcil_bench
 from vcil_bench.common import cpu_cores
-from vcil_bench.common.files import file_sha256, write_atomically
+from vcil_bench.common.files import code_sha256, file_sha256, write_atomically
 from vcil_bench.data.prepare.process_pool import in_processes
 from vcil_bench.record import Record, has_predictions
 
@@ -175,10 +174,11 @@ def _content_hash(record: Record) -> str:
 @cache
 def _code() -> str:
     """Return a hash of what draws: this version's sources, and matplotlib's version."""
-    digest = hashlib.sha256(f"{__version__} {mpl.__version__}".encode())
-    package = resources.files("vcil_bench")
-    for folder in (package, package / "report", package / "protocol"):
-        for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
-            if file.name.endswith((".py", "style.yaml", "labels.yaml")):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
+    package = Path(vcil_bench.__file__).parent
+    files = [
+        file
+        for folder in (package, package / "report", package / "protocol")
+        for file in sorted(folder.iterdir())
+        if file.name.endswith((".py", "style.yaml", "labels.yaml"))
+    ]
+    return code_sha256(files, vcil_bench.__version__, mpl.__version__)

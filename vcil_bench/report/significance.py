@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcil_bench import metrics
-from vcil_bench.common.files import write_atomically
+from vcil_bench.common.files import code_sha256, write_atomically
 from vcil_bench.metrics import METRICS
 from vcil_bench.record import Record, has_predictions, read_predictions
 
@@ -183,10 +183,7 @@ def _is_number(value: Any) -> bool:
 @cache
 def _code() -> str:
     """Return a hash of the code and libraries that comparisons are made with."""
-    digest = hashlib.sha256(np.__version__.encode())
-    for file in (Path(__file__), Path(metrics.__file__)):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return code_sha256((__file__, metrics.__file__), np.__version__)
 
 
 def _compare(first: _Side, second: _Side, metric: str) -> Comparison | None:

@@ -297,8 +297,6 @@ def _nearest(numbers: NDArray[np.uint32], wanted: NDArray[np.int64], within: ran
         wanted: Frames that are asked for.
         within: The part of the video that the nearest must be of; nothing is returned where none is kept of it.
     """
-    if numbers[-1] == len(numbers) - 1 and len(within) and within.stop <= len(numbers):  # all are kept
-        return wanted.clip(within.start, within.stop - 1)
     kept = numbers.astype(np.int64)
     first, stop = np.searchsorted(kept, (within.start, within.stop))
     if first == stop:

@@ -6,18 +6,17 @@ its size however many runs there are. Numbers are packed as unsigned 16-bit inte
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vcil_bench.common.files import code_sha256
 from vcil_bench.record import Predictions, Record, has_predictions, read_predictions
 from vcil_bench.report.kept_parts import KeptParts
 
@@ -137,10 +136,7 @@ class _Parts:
 @cache
 def _code() -> str:
     """Return a hash of this file and of the one that packs, and of the versions of numpy and zlib."""
-    digest = hashlib.sha256(f"{np.__version__} {zlib.ZLIB_RUNTIME_VERSION}".encode())
-    for file in (Path(__file__), Path(packed.__file__)):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return code_sha256((__file__, packed.__file__), np.__version__, zlib.ZLIB_RUNTIME_VERSION)
 
 
 def _named(readouts: dict[str, dict[str, Any]], names: list[str], pool: Pool, left: dict[str, int]) -> Outcome:
